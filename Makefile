@@ -1,0 +1,42 @@
+# Everything a fresh machine with Python 3.11+ and make needs; `make help` lists the targets.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check unit integration lock prove-resume clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+
+setup: $(READY) ## create .venv from the hash-locked requirements
+
+$(READY): requirements.lock pyproject.toml
+	@echo "setting up $(VENV) (uv, locked dependencies, cdc-migrator itself)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --requirement requirements.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $(READY)
+
+demo: setup ## move a live shop database end to end on a local stack
+	@$(BIN)/cdc-migrator demo
+
+check: setup ## lint, types, import rules
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
+
+test: check ## everything CI runs: check, then all tests on the real local stack
+	@$(BIN)/pytest
+
+unit: setup ## the tests that need no stack
+	@$(BIN)/pytest -m "not stack"
+
+lock: setup ## resolve requirements.lock anew
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --extra local --group dev -o requirements.lock pyproject.toml
+
+clean: ## remove the environment and the local state
+	rm -rf $(VENV) .state

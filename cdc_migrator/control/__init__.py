@@ -1,0 +1,1 @@
+"""The control schema: what a migration knows about itself, kept in the databases."""

@@ -1,0 +1,244 @@
+"""The load's own rows: one a table, one a chunk. A chunk's rows and its done mark commit together.
+
+Whoever copies a chunk claims its row first, in the transaction that writes the rows, and marks
+it last. A second loader, or the leftover backend of a killed one, waits at the claim and then
+finds the chunk done; a chunk of an earlier attempt is not found at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import psycopg
+from psycopg.rows import kwargs_row
+
+from cdc_migrator.control import journal
+from cdc_migrator.model.tables import Table, TableName
+
+
+class LoadState(StrEnum):
+    """``table_progress.load_state``."""
+
+    WAITING = "waiting"
+    LOADING = "loading"
+    LOADED = "loaded"
+
+
+@dataclass(frozen=True, slots=True)
+class TableLoad:
+    """One row of ``table_progress``, as far as the load is concerned.
+
+    Attributes:
+        source_filenode: the table's file on the source when its snapshot was taken.
+        attempt: 0 for the first reading, one more for each time the table was read anew.
+        reread_snapshot: ``pg_snapshot`` of the latest reading anew, None for the first one,
+            which sees exactly what committed up to the slot's consistent point.
+        reread_until: a log position past every commit that `reread_snapshot` sees.
+        planned: its chunks are written down.
+    """
+
+    source: TableName
+    target: TableName
+    state: LoadState
+    estimated_rows: int
+    estimated_bytes: int
+    rows_loaded: int
+    bytes_loaded: int
+    source_filenode: int
+    attempt: int
+    reread_snapshot: str | None
+    reread_until: str | None
+    planned: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Heap blocks [first_block, end_block) of a table; None is the open end.
+
+    `weight` is the chunk's share of the table's bytes on the source.
+    """
+
+    table: TableName
+    number: int
+    attempt: int
+    first_block: int
+    end_block: int | None
+    weight: int
+
+
+def register(conn: psycopg.Connection, tables: Sequence[tuple[Table, int]]) -> None:
+    """Write the tables of a migration down, each with its present file; target names are equal.
+
+    Call it before the snapshot is taken: a file noted too early only means that the table is
+    read anew without need, one noted too late would hide a TRUNCATE.
+    """
+    with conn.transaction(), conn.cursor() as cursor:
+        journal.write(conn, "tables-registered", tables=[str(t.name) for t, _ in tables])
+        cursor.execute("DELETE FROM cdc_migrator.table_progress")
+        cursor.executemany(
+            "INSERT INTO cdc_migrator.table_progress (source_schema, source_table, "
+            "target_schema, target_table, estimated_rows, estimated_bytes, source_filenode) "
+            "VALUES (%s, %s, %s, %s, %s, %s, %s)",
+            [
+                (
+                    table.name.schema,
+                    table.name.name,
+                    table.name.schema,
+                    table.name.name,
+                    table.estimated_rows,
+                    table.bytes,
+                    filenode,
+                )
+                for table, filenode in tables
+            ],
+        )
+
+
+def _table(**row: Any) -> TableLoad:
+    return TableLoad(
+        source=TableName(row.pop("source_schema"), row.pop("source_table")),
+        target=TableName(row.pop("target_schema"), row.pop("target_table")),
+        state=LoadState(row.pop("load_state")),
+        **row,
+    )
+
+
+def read_tables(conn: psycopg.Connection) -> list[TableLoad]:
+    """All tables of the migration, largest first."""
+    with conn.cursor(row_factory=kwargs_row(_table)) as cursor:
+        return cursor.execute(
+            "SELECT source_schema, source_table, target_schema, target_table, load_state, "
+            "estimated_rows, estimated_bytes, rows_loaded, bytes_loaded, source_filenode, "
+            "attempt, reread_snapshot::text, reread_until::text, "
+            "EXISTS (SELECT FROM cdc_migrator.backfill_chunk c WHERE "
+            "(c.source_schema, c.source_table) = (t.source_schema, t.source_table)) AS planned "
+            "FROM cdc_migrator.table_progress t "
+            "ORDER BY estimated_bytes DESC, source_schema, source_table"
+        ).fetchall()
+
+
+def _chunk(**row: Any) -> Chunk:
+    return Chunk(table=TableName(row.pop("source_schema"), row.pop("source_table")), **row)
+
+
+def pending(conn: psycopg.Connection) -> list[Chunk]:
+    """The chunks that are not done, of the largest table first."""
+    with conn.cursor(row_factory=kwargs_row(_chunk)) as cursor:
+        return cursor.execute(
+            "SELECT source_schema, source_table, chunk AS number, c.attempt, first_block, "
+            "end_block, weight FROM cdc_migrator.backfill_chunk c "
+            "JOIN cdc_migrator.table_progress t USING (source_schema, source_table) "
+            "WHERE NOT done ORDER BY estimated_bytes DESC, source_schema, source_table, chunk"
+        ).fetchall()
+
+
+def weights(conn: psycopg.Connection) -> tuple[int, int]:
+    """(weight of the chunks that are done, weight of all): bytes on the source."""
+    row = conn.execute(
+        "SELECT coalesce(sum(weight) FILTER (WHERE done), 0)::bigint, "
+        "coalesce(sum(weight), 0)::bigint FROM cdc_migrator.backfill_chunk"
+    ).fetchone()
+    assert row is not None
+    return int(row[0]), int(row[1])
+
+
+def plan(conn: psycopg.Connection, table: TableName, chunks: Sequence[Chunk]) -> None:
+    """Write a table's chunks down and enter its loading, in one transaction."""
+    with conn.transaction(), conn.cursor() as cursor:
+        journal.write(
+            conn,
+            "table-planned",
+            table=str(table),
+            chunks=len(chunks),
+            attempt=chunks[0].attempt,
+        )
+        cursor.executemany(
+            "INSERT INTO cdc_migrator.backfill_chunk (source_schema, source_table, chunk, "
+            "attempt, first_block, end_block, weight) VALUES (%s, %s, %s, %s, %s, %s, %s)",
+            [
+                (
+                    table.schema,
+                    table.name,
+                    chunk.number,
+                    chunk.attempt,
+                    chunk.first_block,
+                    chunk.end_block,
+                    chunk.weight,
+                )
+                for chunk in chunks
+            ],
+        )
+        cursor.execute(
+            "UPDATE cdc_migrator.table_progress SET load_state = 'loading', "
+            "load_started_at = clock_timestamp() WHERE (source_schema, source_table) = (%s, %s)",
+            (table.schema, table.name),
+        )
+
+
+def claim(conn: psycopg.Connection, chunk: Chunk) -> bool:
+    """Lock a chunk inside the caller's transaction; False if it is done or of an old attempt."""
+    row = conn.execute(
+        "SELECT 1 FROM cdc_migrator.backfill_chunk WHERE (source_schema, source_table, chunk, "
+        "attempt) = (%s, %s, %s, %s) AND NOT done FOR UPDATE",
+        (chunk.table.schema, chunk.table.name, chunk.number, chunk.attempt),
+    ).fetchone()
+    return row is not None
+
+
+def finish(conn: psycopg.Connection, chunk: Chunk, rows: int, size: int) -> bool:
+    """Mark a claimed chunk done, in the same transaction; True if it was its table's last."""
+    where = (chunk.table.schema, chunk.table.name)
+    conn.execute(
+        "UPDATE cdc_migrator.backfill_chunk SET done = true, rows = %s, bytes = %s, "
+        "done_at = clock_timestamp() WHERE (source_schema, source_table, chunk) = (%s, %s, %s)",
+        (rows, size, *where, chunk.number),
+    )
+    # This row's lock puts the last two chunks of a table one behind the other, so that the
+    # second sees, by a statement of its own, that the first is done.
+    conn.execute(
+        "UPDATE cdc_migrator.table_progress SET rows_loaded = rows_loaded + %s, "
+        "bytes_loaded = bytes_loaded + %s WHERE (source_schema, source_table) = (%s, %s)",
+        (rows, size, *where),
+    )
+    last = conn.execute(
+        "UPDATE cdc_migrator.table_progress SET load_state = 'loaded', "
+        "load_ended_at = clock_timestamp() WHERE (source_schema, source_table) = (%s, %s) "
+        "AND NOT EXISTS (SELECT FROM cdc_migrator.backfill_chunk "
+        "WHERE (source_schema, source_table) = (%s, %s) AND NOT done)",
+        (*where, *where),
+    )
+    return last.rowcount == 1
+
+
+def begin_anew(
+    conn: psycopg.Connection, table: TableName, snapshot: str, until: str, filenode: int, why: str
+) -> None:
+    """Forget what was loaded of a table, inside the caller's transaction.
+
+    The caller empties the target table in the same transaction, after this call: the chunks'
+    locks wait for any leftover backend that is still writing rows into it.
+
+    Args:
+        snapshot: ``pg_snapshot`` under which the table will be read.
+        until: a log position past every commit that the snapshot sees.
+    """
+    where = (table.schema, table.name)
+    journal.write(conn, "table-read-anew", table=str(table), snapshot=snapshot, why=why)
+    conn.execute(
+        "SELECT FROM cdc_migrator.backfill_chunk "
+        "WHERE (source_schema, source_table) = (%s, %s) FOR UPDATE",
+        where,
+    )
+    conn.execute(
+        "DELETE FROM cdc_migrator.backfill_chunk WHERE (source_schema, source_table) = (%s, %s)",
+        where,
+    )
+    conn.execute(
+        "UPDATE cdc_migrator.table_progress SET load_state = 'waiting', rows_loaded = 0, "
+        "bytes_loaded = 0, attempt = attempt + 1, source_filenode = %s, reread_snapshot = %s, "
+        "reread_until = %s WHERE (source_schema, source_table) = (%s, %s)",
+        (filenode, snapshot, until, *where),
+    )

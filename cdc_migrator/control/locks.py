@@ -1,0 +1,33 @@
+"""One process of a kind at a time: session locks on the target, gone when their session is."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import psycopg
+
+_CLASS = 0x4344  # "CD": the first half of our advisory lock keys
+
+
+class Role(IntEnum):
+    """What a process does that no second one may do at the same time."""
+
+    CAPTURE = 1
+    SNAPSHOT = 2
+    LOAD = 3
+
+
+def try_lock(conn: psycopg.Connection, role: Role) -> bool:
+    """Take the lock for as long as this session lives; False if another session has it."""
+    row = conn.execute("SELECT pg_try_advisory_lock(%s, %s)", (_CLASS, int(role))).fetchone()
+    return bool(row and row[0])
+
+
+def wait_lock(conn: psycopg.Connection, role: Role) -> None:
+    """Like `try_lock`, but waits as long as the session's ``lock_timeout`` allows."""
+    conn.execute("SELECT pg_advisory_lock(%s, %s)", (_CLASS, int(role)))
+
+
+def unlock(conn: psycopg.Connection, role: Role) -> None:
+    """Give the lock back before the session ends."""
+    conn.execute("SELECT pg_advisory_unlock(%s, %s)", (_CLASS, int(role)))

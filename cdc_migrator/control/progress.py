@@ -1,0 +1,257 @@
+"""The stream's progress row: who owns it, and how far it is applied.
+
+`advance` runs inside the transaction that writes the rows, so rows and progress commit
+together. The epoch is the fencing token: whoever claims the stream raises it, and every
+apply transaction compares it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import psycopg
+from psycopg.rows import class_row
+from psycopg.types.json import Jsonb
+
+from cdc_migrator.errors import Fenced, Refused
+
+FORWARD = "forward"
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """One row of ``stream_progress``; positions as in `model.changes.Transaction`."""
+
+    stream: str
+    topic: str
+    partition: int
+    generation: int
+    next_offset: int
+    commit_position: int
+    source_committed_at: datetime | None
+    applied_at: datetime | None
+    transactions_applied: int
+    transactions_redelivered: int
+    transactions_suspect: int
+    epoch: int
+    owner: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Advance:
+    """What one apply transaction adds to the progress row.
+
+    `tables` maps (schema, table) of the source to counts of inserts, updates, deletes and
+    truncates that the stream carried for it.
+    """
+
+    next_offset: int
+    commit_position: int
+    source_committed_at_us: int | None
+    transactions: int = 0
+    redelivered: int = 0
+    suspect: int = 0
+    tables: dict[tuple[str, str], tuple[int, int, int, int]] = field(default_factory=dict)
+
+
+_COLUMNS = (
+    "stream, topic, partition, generation, next_offset, commit_position, source_committed_at, "
+    "applied_at, transactions_applied, transactions_redelivered, transactions_suspect, epoch, owner"
+)
+
+
+def create(
+    conn: psycopg.Connection,
+    topic: str,
+    generation: int,
+    stream: str = FORWARD,
+    commit_position: int = 0,
+) -> None:
+    """Make the progress row of a new stream; does nothing if it is there.
+
+    `commit_position` is the slot's consistent point: what ends there or before is in the load.
+    """
+    conn.execute(
+        "INSERT INTO cdc_migrator.stream_progress (stream, topic, generation, commit_position) "
+        "VALUES (%s, %s, %s, %s) ON CONFLICT DO NOTHING",
+        (stream, topic, generation, commit_position),
+    )
+
+
+def read(conn: psycopg.Connection, stream: str = FORWARD) -> Progress | None:
+    """The progress row as committed, or None before the stream exists."""
+    with conn.cursor(row_factory=class_row(Progress)) as cursor:
+        return cursor.execute(
+            f"SELECT {_COLUMNS} FROM cdc_migrator.stream_progress WHERE stream = %s",  # noqa: S608
+            (stream,),
+        ).fetchone()
+
+
+def claim(
+    conn: psycopg.Connection, owner: str, stream: str = FORWARD, stale_after: float = 15.0
+) -> Progress | None:
+    """Become the owner of a stream: raise its epoch and end the former owner's session.
+
+    `conn` is the autocommit connection that will apply; its backend is recorded so that a
+    later owner can end it, should this process be stopped in the middle of a transaction.
+
+    Returns None while another owner has been seen within the last `stale_after` seconds.
+
+    Raises:
+        Refused: CDCM-STREAM-MISSING: there is no such stream yet.
+    """
+    with conn.transaction():
+        alive = conn.execute(
+            "SELECT s.seen_at > clock_timestamp() - make_interval(secs => %s) "
+            "FROM cdc_migrator.stream_progress p LEFT JOIN cdc_migrator.stream_owner_seen s "
+            "ON s.stream = p.stream AND s.epoch = p.epoch WHERE p.stream = %s",
+            (stale_after, stream),
+        ).fetchone()
+        if alive is None:
+            raise Refused(
+                "CDCM-STREAM-MISSING",
+                f"there is no stream {stream!r} on this target yet",
+                "Start it with `cdc-migrator migrate` (or `cdc-migrator capture start`).",
+            )
+        if alive[0]:
+            return None
+        # The former owner may be stopped with a transaction open that holds the row's lock.
+        conn.execute(
+            "SELECT pg_terminate_backend(a.pid, 5000) FROM pg_stat_activity a "
+            "JOIN cdc_migrator.stream_progress p ON a.pid = p.owner_backend "
+            "AND a.backend_start = p.owner_backend_start "
+            "WHERE p.stream = %s AND a.pid <> pg_backend_pid()",
+            (stream,),
+        )
+        with conn.cursor(row_factory=class_row(Progress)) as cursor:
+            claimed = cursor.execute(
+                "UPDATE cdc_migrator.stream_progress SET epoch = epoch + 1, owner = %s, "  # noqa: S608
+                "owner_backend = pg_backend_pid(), owner_backend_start = (SELECT backend_start "
+                "FROM pg_stat_activity WHERE pid = pg_backend_pid()) "
+                f"WHERE stream = %s RETURNING {_COLUMNS}",
+                (owner, stream),
+            ).fetchone()
+        assert claimed is not None
+        _say_seen(conn, stream, claimed.epoch, None)
+    return claimed
+
+
+def reattach(conn: psycopg.Connection, epoch: int, stream: str = FORWARD) -> Progress:
+    """Go on with a new session after the old one was lost, as the owner with this epoch.
+
+    Ends the old session if the server still has it and waits for its transaction to end, so
+    that the progress returned says for certain whether a COMMIT under way was carried out.
+
+    Raises:
+        Fenced: the stream has a newer epoch.
+    """
+    with conn.transaction():
+        conn.execute(
+            "SELECT pg_terminate_backend(a.pid, 5000) FROM pg_stat_activity a "
+            "JOIN cdc_migrator.stream_progress p ON a.pid = p.owner_backend "
+            "AND a.backend_start = p.owner_backend_start "
+            "WHERE p.stream = %s AND p.epoch = %s AND a.pid <> pg_backend_pid()",
+            (stream, epoch),
+        )
+        with conn.cursor(row_factory=class_row(Progress)) as cursor:
+            mine = cursor.execute(
+                "UPDATE cdc_migrator.stream_progress SET "  # noqa: S608
+                "owner_backend = pg_backend_pid(), owner_backend_start = (SELECT backend_start "
+                "FROM pg_stat_activity WHERE pid = pg_backend_pid()) "
+                f"WHERE stream = %s AND epoch = %s RETURNING {_COLUMNS}",
+                (stream, epoch),
+            ).fetchone()
+    if mine is None:
+        raise Fenced("the stream was taken over by another process")
+    return mine
+
+
+def seen(
+    conn: psycopg.Connection, epoch: int, sample: dict[str, Any] | None, stream: str = FORWARD
+) -> None:
+    """Say that the owner with this epoch is alive, with its latest measurements.
+
+    Raises:
+        Fenced: the stream has a newer epoch.
+    """
+    with conn.transaction():
+        row = conn.execute(
+            "SELECT epoch FROM cdc_migrator.stream_progress WHERE stream = %s", (stream,)
+        ).fetchone()
+        if row is None or row[0] != epoch:
+            raise Fenced("the stream was taken over by another process")
+        _say_seen(conn, stream, epoch, sample)
+
+
+def _say_seen(
+    conn: psycopg.Connection, stream: str, epoch: int, sample: dict[str, Any] | None
+) -> None:
+    conn.execute(
+        "INSERT INTO cdc_migrator.stream_owner_seen (stream, epoch, seen_at, sample) "
+        "VALUES (%s, %s, clock_timestamp(), %s) ON CONFLICT (stream) DO UPDATE "
+        "SET epoch = excluded.epoch, seen_at = excluded.seen_at, sample = excluded.sample "
+        "WHERE stream_owner_seen.epoch <= excluded.epoch",
+        (stream, epoch, Jsonb(sample) if sample is not None else None),
+    )
+
+
+def release(conn: psycopg.Connection, epoch: int, stream: str = FORWARD) -> None:
+    """Give the stream up on an orderly stop, so that the next owner need not wait."""
+    conn.execute(
+        "DELETE FROM cdc_migrator.stream_owner_seen WHERE stream = %s AND epoch = %s",
+        (stream, epoch),
+    )
+
+
+def advance(
+    conn: psycopg.Connection,
+    epoch: int,
+    expected_offset: int,
+    step: Advance,
+    stream: str = FORWARD,
+) -> None:
+    """Move the progress row inside the caller's open transaction: compare, then set.
+
+    Call it first in the transaction: it takes the row's lock, so a fenced writer stops here
+    before it touches a row.
+
+    Raises:
+        Fenced: epoch or offset are no longer what this process believes.
+    """
+    moved = conn.execute(
+        "UPDATE cdc_migrator.stream_progress SET next_offset = %s, commit_position = %s, "
+        "source_committed_at = coalesce(to_timestamp(%s::float8 / 1000000), source_committed_at), "
+        "applied_at = clock_timestamp(), transactions_applied = transactions_applied + %s, "
+        "transactions_redelivered = transactions_redelivered + %s, "
+        "transactions_suspect = transactions_suspect + %s "
+        "WHERE stream = %s AND epoch = %s AND next_offset = %s",
+        (
+            step.next_offset,
+            step.commit_position,
+            step.source_committed_at_us,
+            step.transactions,
+            step.redelivered,
+            step.suspect,
+            stream,
+            epoch,
+            expected_offset,
+        ),
+    ).rowcount
+    if moved != 1:
+        raise Fenced("the stream's epoch or position was moved by another process")
+    if step.tables:
+        names, counts = list(step.tables), list(step.tables.values())
+        conn.execute(
+            "UPDATE cdc_migrator.table_progress t SET inserts = inserts + d.i, "
+            "updates = updates + d.u, deletes = deletes + d.d, truncates = truncates + d.t "
+            "FROM unnest(%s::text[], %s::text[], %s::bigint[], %s::bigint[], %s::bigint[], "
+            "%s::bigint[]) AS d(s, n, i, u, d, t) "
+            "WHERE t.source_schema = d.s AND t.source_table = d.n",
+            (
+                [n[0] for n in names],
+                [n[1] for n in names],
+                *([c[k] for c in counts] for k in range(4)),
+            ),
+        )

@@ -1,0 +1,25 @@
+-- The control schema on the source: rows that travel through the stream, and whose it is.
+-- owner is a random word that only the migration's target knows: two targets cannot share a name.
+CREATE TABLE cdc_migrator.migration (
+    name text PRIMARY KEY,
+    generation integer NOT NULL,
+    owner text NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now()
+);
+
+-- A row inserted here reaches the applier in exact commit order.
+CREATE TABLE cdc_migrator.marker (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    migration text NOT NULL,
+    kind text NOT NULL CHECK (kind IN ('barrier', 'fence', 'unfence', 'start', 'stop', 'ddl', 'ping')),
+    token text NOT NULL,
+    details jsonb,
+    at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
+-- One row a migration, touched by the connector's heartbeat: its commit time measures lag.
+CREATE TABLE cdc_migrator.heartbeat (
+    migration text PRIMARY KEY,
+    beat bigint NOT NULL DEFAULT 0,
+    at timestamptz NOT NULL DEFAULT clock_timestamp()
+);

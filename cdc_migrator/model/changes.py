@@ -1,0 +1,70 @@
+"""What the stream hands to the applier: whole source transactions of row changes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from cdc_migrator.model.tables import TableName
+
+
+class Op(StrEnum):
+    """Debezium's operation letters (documentation, PostgreSQL connector, data change events)."""
+
+    INSERT = "c"
+    UPDATE = "u"
+    DELETE = "d"
+    TRUNCATE = "t"
+
+
+@dataclass(slots=True)
+class Change:
+    """One row event, values still in the event's own bytes.
+
+    Attributes:
+        key: the record's key, a JSON object of the key columns as raw bytes; empty where the
+            table has none. Byte equality of keys is equality of rows within one table.
+        before, after: the row images as raw JSON bytes, or None where the event has none.
+            Under the default replica identity `before` holds invented values: use the key only.
+        lsn: position of this change in the source's log; rows of one COPY share it.
+        key_moves_on: a delete that is the first half of a key change (header
+            ``__debezium.newkey``); the very next change is its create.
+        key_moved_here: a create that is the second half (header ``__debezium.oldkey``).
+    """
+
+    table: TableName
+    op: Op
+    key: bytes
+    before: bytes | None
+    after: bytes | None
+    lsn: int
+    key_moves_on: bool = False
+    key_moved_here: bool = False
+
+
+@dataclass(slots=True)
+class Transaction:
+    """One complete source transaction, in the order in which the stream delivers commits.
+
+    Attributes:
+        xid: 32-bit source transaction id (``source.txId``).
+        begin_lsn: position in the BEGIN record's id.
+        commit_lsn: end-of-commit position from the END record's id; strictly increasing.
+        committed_at_us: source commit time, microseconds since 1970 UTC; None without rows.
+        changes: in source order.
+        first_offset, next_offset: the transaction lies in [first_offset, next_offset) of the
+            topic; next_offset is where reading goes on once it is applied.
+        suspect: its first row is not where its BEGIN says (an unpublished write or a row lock
+            may be the innocent cause): applied, counted, and shown.
+        bytes: size of its records on the wire, for the memory bound.
+    """
+
+    xid: int
+    begin_lsn: int
+    commit_lsn: int
+    committed_at_us: int | None
+    changes: list[Change] = field(default_factory=list)
+    first_offset: int = 0
+    next_offset: int = 0
+    suspect: bool = False
+    bytes: int = 0
