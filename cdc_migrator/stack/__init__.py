@@ -1,0 +1,1 @@
+"""A local Kafka, Connect and two PostgreSQL servers as supervised processes."""
