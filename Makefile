@@ -39,4 +39,5 @@ lock: setup ## resolve requirements.lock anew
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --extra local --group dev -o requirements.lock pyproject.toml
 
 clean: ## remove the environment and the local state
-	rm -rf $(VENV) .state
+	-@$(BIN)/cdc-migrator stack down --purge --state-dir .cdc-migrator/demo/stack
+	rm -rf $(VENV) .cdc-migrator

@@ -147,7 +147,10 @@ def down(
         bool, typer.Option("--purge", help="Remove the data, the logs and the directory as well.")
     ] = False,
 ) -> None:
-    """Stop the stack in good order. Its data stays for the next `up`, unless purged."""
+    """Stop the stack in good order.
+
+    Its data stays for the next `up`, unless it is purged.
+    """
     from cdc_migrator.stack import local
     from cdc_migrator.stack.progress import OnStderr
 
@@ -174,7 +177,10 @@ def logs(
         int, typer.Option("--lines", "-n", min=0, help="How many of the last lines.")
     ] = 100,
 ) -> None:
-    """Print the log of one process: source, target, kafka, connect or supervisor."""
+    """Print the log of one process: source, target, kafka, connect or supervisor.
+
+    Example: cdc-migrator stack logs connect --follow
+    """
     from cdc_migrator.stack import local
     from cdc_migrator.stack import logs as log_files
 

@@ -1,0 +1,1 @@
+"""From whole source transactions to committed rows on the target."""

@@ -1,0 +1,336 @@
+"""Apply batches exactly once: rows and progress in one transaction, under the owner's epoch.
+
+The one place that retries. Errors that pass are tried again for a bounded time; after a lost
+connection the stored progress says whether the COMMIT under way was carried out. Data that the
+target refuses is narrowed down to one source transaction: those before it are applied, then the
+stream halts at exactly that position.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import psycopg
+
+from cdc_migrator.apply.batcher import Batch
+from cdc_migrator.apply.merge import SESSION_SETTINGS, Merger, RowsMissing
+from cdc_migrator.apply.plan import plan_tables
+from cdc_migrator.apply.prepared import Prepared, prepare
+from cdc_migrator.apply.shape import Reread
+from cdc_migrator.apply.signals import Heartbeat, Marker
+from cdc_migrator.control import progress
+from cdc_migrator.control.progress import FORWARD, Advance, Progress
+from cdc_migrator.databases.postgres.coded import describe
+from cdc_migrator.databases.postgres.connect import connect, describe_dsn
+from cdc_migrator.databases.postgres.sqlstate import Disposition, connection_lost, disposition
+from cdc_migrator.errors import Failed, Fenced, Refused, StreamHalted
+from cdc_migrator.model.changes import Transaction
+from cdc_migrator.model.positions import lsn_to_text
+from cdc_migrator.model.tables import Table, TableName
+
+_FIRST_PAUSE = 0.05
+_LONGEST_PAUSE = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What one call of `Applier.apply` committed.
+
+    Attributes:
+        transactions, changes: of the source; re-deliveries are not counted.
+        seconds: from the first statement to the commit, retries included.
+        retries: attempts that failed and were made again.
+        markers, heartbeats: what the service's own tables on the source said, in order.
+    """
+
+    transactions: int
+    changes: int
+    seconds: float
+    retries: int
+    markers: tuple[Marker, ...]
+    heartbeats: tuple[Heartbeat, ...]
+
+    def __add__(self, later: Applied) -> Applied:
+        return Applied(
+            self.transactions + later.transactions,
+            self.changes + later.changes,
+            self.seconds + later.seconds,
+            self.retries + later.retries,
+            self.markers + later.markers,
+            self.heartbeats + later.heartbeats,
+        )
+
+
+class _Rejected(Exception):
+    """This batch cannot be committed as it is; `table` is None where it is not known."""
+
+    def __init__(self, table: TableName | None, cause: psycopg.Error | RowsMissing) -> None:
+        super().__init__()
+        self.table = table
+        self.cause = cause
+
+
+def _needs_new_session(exc: psycopg.Error) -> bool:
+    # A read-only server is one that has lost its role: the next connection may find another.
+    return connection_lost(exc) or exc.sqlstate == "25006"
+
+
+class Applier:
+    """Owns the target's apply session; used by one thread.
+
+    Args:
+        dsn: of the target.
+        tables: the tables of the stream, as the source's catalog describes them.
+        placeholder: what the connector writes for values that an update left as they are.
+        rereads: tables that were loaded again under a later snapshot.
+        retry_for: seconds for which errors that pass are tried again.
+        stopping: ends waiting between attempts; a batch under way is finished.
+        on_applied: called after each commit, also of the part of a batch before a halt.
+    """
+
+    def __init__(
+        self,
+        dsn: str,
+        tables: Iterable[Table],
+        placeholder: str,
+        *,
+        rereads: Mapping[TableName, Reread] | None = None,
+        targets: Mapping[TableName, TableName] | None = None,
+        stream: str = FORWARD,
+        retry_for: float = 300.0,
+        stopping: threading.Event | None = None,
+        on_applied: Callable[[Applied], None] | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._dsn = dsn
+        self._stream = stream
+        self._retry_for = retry_for
+        self._stopping = stopping or threading.Event()
+        self._on_applied = on_applied
+        self._monotonic = monotonic
+        self._conn = self._open()
+        try:
+            self._plans = plan_tables(self._conn, tables, placeholder, rereads, targets)
+        except BaseException:
+            self._conn.close()
+            raise
+        self._shapes = {name: plan.shape for name, plan in self._plans.items()}
+        self._merger = Merger(self._conn, self._plans)
+        # The session was lost: until `_resume`, nobody knows what of its work was committed.
+        self._lost = False
+        self._epoch = -1
+        self._offset = -1
+        self._position = "nothing claimed"
+
+    @property
+    def epoch(self) -> int:
+        """The fencing token of this owner; -1 before `start`."""
+        return self._epoch
+
+    def close(self) -> None:
+        """End the session; a transaction under way is rolled back."""
+        self._conn.close()
+
+    def __enter__(self) -> Applier:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def start(self, owner: str, stale_after: float = 15.0) -> Progress | None:
+        """Claim the stream; its progress, or None while another owner is alive."""
+        claimed = progress.claim(self._conn, owner, self._stream, stale_after)
+        if claimed is not None:
+            self._epoch, self._offset = claimed.epoch, claimed.next_offset
+            self._position = f"{claimed.topic}[{claimed.partition}]"
+        return claimed
+
+    def prepare(self, batch: Batch) -> Prepared:
+        """Fold and encode a batch, without the target; any thread may do it ahead of `apply`.
+
+        Raises StreamHalted, of which `apply` finds the exact position.
+        """
+        return prepare(batch, self._shapes)
+
+    def apply(self, batch: Batch, prepared: Prepared | None = None) -> Applied:
+        """Commit a batch with its progress, once.
+
+        Raises:
+            Fenced: another process owns the stream.
+            StreamHalted: a transaction cannot be applied; all before it are.
+            Failed: CDCM-APPLY-UNAVAILABLE: the target did not come back in time.
+            Refused: the control schema or a privilege is missing.
+        """
+        try:
+            return self._commit(prepared or self.prepare(batch))
+        except _Rejected as rejected:
+            if len(batch.transactions) < 2:
+                raise self._halt(batch, rejected) from rejected.cause
+        except StreamHalted as halt:
+            if len(batch.transactions) < 2:
+                raise self._placed(batch, halt) from halt
+        first, second = batch.halves()
+        return self.apply(first) + self.apply(second)
+
+    def _commit(self, prepared: Prepared) -> Applied:
+        batch = prepared.batch
+        began = self._monotonic()
+        retries = 0
+        while True:
+            try:
+                if self._lost and self._resume(batch.next_offset):
+                    break
+                self._once(prepared)
+                break
+            except psycopg.Error as exc:
+                if disposition(exc) is not Disposition.RETRY:
+                    raise self._control(exc) from exc
+                self._lost = self._lost or self._conn.closed or _needs_new_session(exc)
+                self._pause(retries, began, describe(exc))
+            except Failed as exc:
+                if exc.code != "CDCM-DB-UNREACHABLE":
+                    raise
+                self._pause(retries, began, exc.cause)
+            retries += 1
+        self._offset = batch.next_offset
+        applied = Applied(
+            transactions=len(batch.transactions),
+            changes=batch.changes,
+            seconds=self._monotonic() - began,
+            retries=retries,
+            markers=prepared.markers,
+            heartbeats=prepared.heartbeats,
+        )
+        if self._on_applied is not None:
+            self._on_applied(applied)
+        return applied
+
+    def _once(self, prepared: Prepared) -> None:
+        batch, staged = prepared.batch, prepared.staged
+        step = Advance(
+            next_offset=batch.next_offset,
+            commit_position=batch.commit_position,
+            source_committed_at_us=batch.committed_at_us,
+            transactions=len(batch.transactions),
+            redelivered=batch.redelivered,
+            suspect=batch.suspect,
+            tables={(name.schema, name.name): c for name, c in prepared.counts.items()},
+        )
+        self._merger.prepare(staged)
+        at: TableName | None = None
+        merging = False
+        try:
+            with self._conn.transaction():
+                progress.advance(self._conn, self._epoch, self._offset, step, self._stream)
+                merging = True
+                truncated = [one.shape.name for one in staged if one.truncated]
+                if truncated:
+                    self._merger.truncate(truncated)
+                for one in staged:
+                    at = one.shape.name
+                    self._merger.write(one)
+                at = None
+        except RowsMissing as exc:
+            raise _Rejected(at, exc) from exc
+        except psycopg.Error as exc:
+            if merging and disposition(exc) is not Disposition.RETRY:
+                raise _Rejected(at, exc) from exc
+            raise
+
+    def _resume(self, next_offset: int) -> bool:
+        """Open a new session; whether the batch that ends at `next_offset` was committed."""
+        self._conn.close()
+        self._conn = self._open()
+        self._merger = Merger(self._conn, self._plans)
+        stored = progress.reattach(self._conn, self._epoch, self._stream)
+        if stored.next_offset == next_offset:
+            self._lost = False
+            return True
+        if stored.next_offset != self._offset:
+            raise Fenced("the stream's position was moved by another process")
+        self._lost = False
+        return False
+
+    def _open(self) -> psycopg.Connection:
+        conn = connect(
+            self._dsn,
+            application_name="cdc-migrator apply",
+            side="target",
+            settings=SESSION_SETTINGS,
+        )
+        conn.prepared_max = 1000
+        try:
+            # Foreign keys hold at the end of each source transaction, not in between; triggers
+            # have fired on the source already.
+            conn.execute("SET session_replication_role = replica")
+        except psycopg.errors.InsufficientPrivilege:
+            conn.close()
+            raise Refused(
+                "CDCM-TARGET-REPLICA-ROLE",
+                f"the role may not switch off triggers and foreign keys for its own session on "
+                f"the target at {describe_dsn(self._dsn)}",
+                "As a superuser of the target: GRANT SET ON PARAMETER session_replication_role "
+                "TO the role of the target's connection string.",
+            ) from None
+        except psycopg.Error:
+            conn.close()
+            raise
+        return conn
+
+    def _pause(self, retries: int, began: float, reason: str) -> None:
+        """Wait before the next attempt. Raises Failed when the time is up or on a stop."""
+        longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0**retries)
+        pause = longest * random.uniform(0.5, 1.0)
+        if self._monotonic() + pause - began > self._retry_for:
+            raise Failed(
+                "CDCM-APPLY-UNAVAILABLE",
+                f"the target could not apply a batch for {self._retry_for:g} s: {reason}",
+                "See the target's log; the same command goes on at the same position.",
+            )
+        if self._stopping.wait(pause):
+            raise Failed(
+                "CDCM-APPLY-STOPPED",
+                f"stopped while waiting for the target: {reason}",
+                "The same command goes on at the same position.",
+            )
+
+    def _control(self, exc: psycopg.Error) -> Refused:
+        return Refused(
+            "CDCM-APPLY-CONTROL",
+            f"the progress of the stream cannot be written on the target: {describe(exc)}",
+            "Give the role the rights on the schema cdc_migrator, or see the target's log.",
+        )
+
+    def _place(self, batch: Batch) -> str:
+        transactions = batch.transactions
+        if not transactions:
+            return f"{self._position}, offsets below {batch.next_offset}"
+        one: Transaction = transactions[0]
+        return (
+            f"{self._position} offsets {one.first_offset} to {one.next_offset - 1}, "
+            f"transaction {one.xid} committed at {lsn_to_text(one.commit_lsn)}"
+        )
+
+    def _placed(self, batch: Batch, halt: StreamHalted) -> StreamHalted:
+        cause = halt.cause.removesuffix(f" (at {halt.position})")
+        return StreamHalted(halt.code, cause, f"{self._place(batch)}, {halt.position}", halt.remedy)
+
+    def _halt(self, batch: Batch, rejected: _Rejected) -> StreamHalted:
+        cause = rejected.cause
+        if isinstance(cause, RowsMissing):
+            return StreamHalted(
+                "CDCM-APPLY-ROW-MISSING",
+                f"the stream has an {cause.action} of {cause.expected} rows in {cause.table}, "
+                f"the target holds {cause.found} of them: the two sides have parted",
+                self._place(batch),
+            )
+        where = f" a row of {rejected.table}" if rejected.table else " a transaction"
+        return StreamHalted(
+            "CDCM-APPLY-REJECTED",
+            f"the target does not accept{where}: {describe(cause)}",
+            self._place(batch),
+        )

@@ -1,0 +1,138 @@
+"""Runs of whole transactions, closed when big, old or idle. Pure: the time is passed in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cdc_migrator.model.changes import Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What is applied in one transaction of the target.
+
+    Attributes:
+        transactions: whole ones, in commit order; may be empty where only the position moves.
+        next_offset: where reading goes on once this batch is applied.
+        commit_position: commit position of the last transaction that is applied by then.
+        redelivered: transactions that were skipped since the batch before.
+        bytes: size of its records on the wire.
+    """
+
+    transactions: tuple[Transaction, ...]
+    next_offset: int
+    commit_position: int
+    redelivered: int = 0
+    bytes: int = 0
+
+    @property
+    def changes(self) -> int:
+        """Number of row events."""
+        return sum(len(transaction.changes) for transaction in self.transactions)
+
+    @property
+    def suspect(self) -> int:
+        """Number of transactions whose first row is not where their BEGIN says."""
+        return sum(transaction.suspect for transaction in self.transactions)
+
+    @property
+    def committed_at_us(self) -> int | None:
+        """Latest known source commit time, microseconds since 1970 UTC."""
+        times = (t.committed_at_us for t in reversed(self.transactions))
+        return next((time for time in times if time is not None), None)
+
+    def halves(self) -> tuple[Batch, Batch]:
+        """The same work in two steps; needs at least two transactions."""
+        middle = len(self.transactions) // 2
+        first, second = self.transactions[:middle], self.transactions[middle:]
+        return (
+            Batch(first, first[-1].next_offset, first[-1].commit_lsn, 0, _bytes(first)),
+            Batch(second, self.next_offset, self.commit_position, self.redelivered, _bytes(second)),
+        )
+
+
+def _bytes(transactions: Sequence[Transaction]) -> int:
+    return sum(transaction.bytes for transaction in transactions)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLimits:
+    """A batch is closed by the transaction that reaches one of these.
+
+    Attributes:
+        rows: row events. bytes: size on the wire. age: seconds since its first transaction.
+    """
+
+    rows: int = 20_000
+    bytes: int = 16 << 20
+    age: float = 0.2
+
+
+class Batcher:
+    """Collects transactions; gives each batch once.
+
+    Args:
+        next_offset, commit_position: where the stream stands on the target at the start.
+    """
+
+    def __init__(self, limits: BatchLimits, next_offset: int, commit_position: int) -> None:
+        self._limits = limits
+        self._reached = next_offset
+        self._commit_position = commit_position
+        self._transactions: list[Transaction] = []
+        self._rows = 0
+        self._bytes = 0
+        self._since = 0.0
+        self._redelivered_before = 0
+        self._redelivered = 0
+
+    def add(self, transaction: Transaction, now: float) -> Batch | None:
+        """Take the next transaction; the batch that it fills, or None.
+
+        `now` is a monotonic time in seconds.
+        """
+        if not self._transactions:
+            self._since = now
+        self._transactions.append(transaction)
+        self._rows += len(transaction.changes)
+        self._bytes += transaction.bytes
+        self._reached = max(self._reached, transaction.next_offset)
+        if self._rows >= self._limits.rows or self._bytes >= self._limits.bytes:
+            return self._close()
+        return None
+
+    def reached(self, resume_offset: int, redelivered: int | None = None) -> None:
+        """Say where reading may go on once everything added so far is applied.
+
+        `redelivered` counts the transactions that were skipped so far, in total.
+        """
+        self._reached = max(self._reached, resume_offset)
+        if redelivered is not None:
+            self._redelivered = redelivered
+
+    def take(self, now: float, idle: bool) -> Batch | None:
+        """The batch so far if it is old enough, or if there is nothing to wait for (`idle`).
+
+        Where only re-deliveries were skipped the batch has no transactions.
+        """
+        if not self._transactions:
+            skipped = self._redelivered > self._redelivered_before
+            return self._close() if idle and skipped else None
+        if idle or now - self._since >= self._limits.age:
+            return self._close()
+        return None
+
+    def _close(self) -> Batch:
+        if self._transactions:
+            self._commit_position = self._transactions[-1].commit_lsn
+        batch = Batch(
+            tuple(self._transactions),
+            self._reached,
+            self._commit_position,
+            self._redelivered - self._redelivered_before,
+            self._bytes,
+        )
+        self._transactions, self._rows, self._bytes = [], 0, 0
+        self._redelivered_before = self._redelivered
+        return batch

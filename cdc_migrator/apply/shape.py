@@ -1,0 +1,68 @@
+"""What folding must know of a table: its name, its identity, and how to take its rows apart.
+
+No SQL and no driver here; `plan` adds the statements of the target.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from cdc_migrator.model.changes import Transaction
+from cdc_migrator.model.positions import Snapshot
+from cdc_migrator.model.tables import TableName
+from cdc_migrator.stream.rows import Text
+
+Row = tuple[Text, ...]
+
+
+class DecodesRows(Protocol):
+    """`stream.rows.RowDecoder`, as far as folding needs it."""
+
+    def decode(self, image: bytes, lsn: int) -> Row: ...
+
+
+class DecodesKeys(Protocol):
+    """`stream.rows.KeyDecoder`, as far as folding needs it."""
+
+    def decode(self, key: bytes, lsn: int) -> tuple[str, ...]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Reread:
+    """A table that was read again under a later snapshot than the stream's start.
+
+    Transactions that the snapshot saw are in the loaded rows already. Commit order is not
+    visibility order, so the transaction id is tested; `until` is a log position behind which no
+    commit can be visible in the snapshot, which spares the test from there on.
+    """
+
+    snapshot: Snapshot
+    until: int
+
+    def holds(self, transaction: Transaction) -> bool:
+        """Whether the loaded rows contain this transaction."""
+        return transaction.commit_lsn <= self.until and self.snapshot.sees(transaction.xid)
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """One table of the stream.
+
+    Attributes:
+        columns: names of the columns that a row image carries, in decoding order.
+        key_places: places of the key columns in a row, in the key decoder's order; empty for a
+            keyless table, whose changes carry whole rows (REPLICA IDENTITY FULL).
+        keys: decodes record keys; None for a keyless table.
+        numeric_key: the first key column is written as a number, so that a shorter key is a
+            smaller one: used for sorting only.
+        reread: set while the table's load holds more than the stream's start.
+    """
+
+    name: TableName
+    columns: tuple[str, ...]
+    key_places: tuple[int, ...]
+    rows: DecodesRows
+    keys: DecodesKeys | None
+    numeric_key: bool = False
+    reread: Reread | None = None

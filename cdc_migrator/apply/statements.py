@@ -1,0 +1,195 @@
+"""The SQL that brings one table's staged rows into it. Builds text only; runs nothing.
+
+In every statement ``t`` is the target table, ``s`` the staging table (all text: ``k`` the kind,
+``b0…`` the base key, ``c0…`` the columns) and ``f`` the typed table of finished rows. ONLY keeps
+tables that inherit from the target out of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from psycopg import sql
+
+from cdc_migrator.apply.plan import TablePlan
+from cdc_migrator.apply.stage import COMPLETE, DELETE, unchanged_places
+from cdc_migrator.databases.postgres import names
+from cdc_migrator.databases.postgres.types import equality
+
+
+class Statements:
+    """All statements of one table, as text ready to run; those for a kind are made on demand.
+
+    Args:
+        number: tells the temporary tables of one session apart.
+        render: makes text of composed SQL for the session's encoding.
+    """
+
+    def __init__(
+        self, plan: TablePlan, number: int, render: Callable[[sql.Composable], str]
+    ) -> None:
+        self._plan = plan
+        self._render = render
+        self._target = names.table(plan.target)
+        self._stage = sql.Identifier("pg_temp", f"cdcm_stage_{number}")
+        self._final = sql.Identifier("pg_temp", f"cdcm_final_{number}")
+        self._columns = [column.name for column in plan.columns]
+        self._made: dict[tuple[str, str], str] = {}
+        self.create_stage = self._text(
+            "CREATE TEMP TABLE {stage} ({members}) ON COMMIT DELETE ROWS",
+            stage=sql.Identifier(f"cdcm_stage_{number}"),
+            members=_list(sql.SQL("{} text").format(m) for m in self._stage_members()),
+        )
+        self.create_final = self._text(
+            "CREATE TEMP TABLE {final} ON COMMIT DELETE ROWS AS SELECT {columns} FROM {target} "
+            "WITH NO DATA",
+            final=sql.Identifier(f"cdcm_final_{number}"),
+            columns=names.columns(self._columns),
+        )
+        self.drop = self._text("DROP TABLE IF EXISTS {stage}, {final}")
+        self.copy = self._text("COPY {stage} FROM STDIN")
+        self.insert = self._insert("")
+        if plan.shape.keys is None:
+            self.delete_equal = self._delete_equal()
+        else:
+            self.upsert = self._insert(self._on_conflict())
+            self.delete = self._text(
+                "DELETE FROM ONLY {target} AS t USING {stage} AS s WHERE s.k = {kind} AND {same}",
+                kind=sql.Literal(DELETE),
+                same=self._same_key(self._base()),
+            )
+            self.finish_complete = self._text(
+                "INSERT INTO {final} SELECT {values} FROM {stage} AS s WHERE s.k = {kind}",
+                values=_list(self._values()),
+                kind=sql.Literal(COMPLETE),
+            )
+            self.delete_finals = self._text(
+                "DELETE FROM ONLY {target} AS t USING {final} AS f WHERE {same}",
+                same=self._same_key([sql.Identifier("f", c.name) for c in plan.key]),
+            )
+            self.insert_finals = self._text(
+                "INSERT INTO {target} ({columns}) OVERRIDING SYSTEM VALUE "
+                "SELECT {columns} FROM {final}",
+                columns=names.columns(self._columns),
+            )
+
+    def update(self, kind: str) -> str | None:
+        """Set what rows of this kind ``u:…`` carry; None where that is nothing but the key."""
+        fixed = {*unchanged_places(kind), *self._plan.shape.key_places}
+        settings = [
+            sql.SQL("{} = {}").format(sql.Identifier(name), value)
+            for place, (name, value) in enumerate(zip(self._columns, self._values(), strict=True))
+            if place not in fixed
+        ]
+        if not settings:
+            return None
+        return self._remember(
+            "update",
+            kind,
+            "UPDATE ONLY {target} AS t SET {settings} FROM {stage} AS s "
+            "WHERE s.k = {kind} AND {same}",
+            settings=_list(settings),
+            kind=sql.Literal(kind),
+            same=self._same_key(self._own_key()),
+        )
+
+    def finish_partial(self, kind: str) -> str:
+        """Finished rows of this kind: what they leave as it is comes from the target."""
+        kept = unchanged_places(kind)
+        values = [
+            sql.Identifier("t", name) if place in kept else value
+            for place, (name, value) in enumerate(zip(self._columns, self._values(), strict=True))
+        ]
+        base = self._base() if kind.startswith("m") else self._own_key()
+        return self._remember(
+            "finish",
+            kind,
+            "INSERT INTO {final} SELECT {values} FROM {stage} AS s, ONLY {target} AS t "
+            "WHERE s.k = {kind} AND {same}",
+            values=_list(values),
+            kind=sql.Literal(kind),
+            same=self._same_key(base),
+        )
+
+    def _remember(self, what: str, of_kind: str, pattern: str, **parts: sql.Composable) -> str:
+        made = self._made.get((what, of_kind))
+        if made is None:
+            made = self._made[what, of_kind] = self._text(pattern, **parts)
+        return made
+
+    def _insert(self, on_conflict: str) -> str:
+        return self._text(
+            "INSERT INTO {target} AS t ({columns}) OVERRIDING SYSTEM VALUE SELECT {values} "
+            "FROM {stage} AS s WHERE s.k = {kind}" + on_conflict,
+            columns=names.columns(self._columns),
+            values=_list(self._values()),
+            kind=sql.Literal(COMPLETE),
+            key=names.columns(column.name for column in self._plan.key),
+            settings=_list(
+                sql.SQL("{0} = excluded.{0}").format(sql.Identifier(name))
+                for name in self._settable()
+            ),
+        )
+
+    def _on_conflict(self) -> str:
+        action = "DO UPDATE SET {settings}" if self._settable() else "DO NOTHING"
+        return " ON CONFLICT ({key}) " + action
+
+    def _settable(self) -> list[str]:
+        places = self._plan.shape.key_places
+        return [name for place, name in enumerate(self._columns) if place not in places]
+
+    def _delete_equal(self) -> str:
+        """One row of the target for each staged row with the same text, whatever their order."""
+        return self._text(
+            "DELETE FROM ONLY {target} AS t USING ("
+            "SELECT x.ctid AS place FROM (SELECT t.ctid, {theirs} AS image, "
+            "row_number() OVER (PARTITION BY {theirs}) AS n FROM ONLY {target} AS t "
+            "WHERE {theirs} IN (SELECT {ours} FROM {stage} AS s WHERE s.k = {kind})) AS x "
+            "JOIN (SELECT {ours} AS image, count(*) AS n FROM {stage} AS s WHERE s.k = {kind} "
+            "GROUP BY 1) AS w ON w.image = x.image AND x.n <= w.n) AS d WHERE t.ctid = d.place",
+            theirs=sql.SQL("ROW({})::text").format(names.columns(self._columns, "t")),
+            ours=sql.SQL("ROW({})::text").format(_list(self._values())),
+            kind=sql.Literal(DELETE),
+        )
+
+    def _stage_members(self) -> list[sql.Identifier]:
+        plan = self._plan
+        bases = [f"b{i}" for i in range(len(plan.key))]
+        return [sql.Identifier(n) for n in ("k", *bases, *self._members())]
+
+    def _members(self) -> list[str]:
+        return [f"c{place}" for place in range(len(self._columns))]
+
+    def _values(self) -> list[sql.Composable]:
+        """Each column's value from its staged text."""
+        return [
+            build(sql.Identifier("s", member))
+            for build, member in zip(self._plan.builds, self._members(), strict=True)
+        ]
+
+    def _base(self) -> list[sql.Composable]:
+        """The values of the staged base key."""
+        return [
+            self._plan.builds[place](sql.Identifier("s", f"b{i}"))
+            for i, place in enumerate(self._plan.shape.key_places)
+        ]
+
+    def _own_key(self) -> list[sql.Composable]:
+        values = self._values()
+        return [values[place] for place in self._plan.shape.key_places]
+
+    def _same_key(self, values: Iterable[sql.Composable]) -> sql.Composable:
+        """Typed comparison, so that the key's index serves it."""
+        return sql.SQL(" AND ").join(
+            sql.SQL("{} {} {}").format(sql.Identifier("t", column.name), equality(column), value)
+            for column, value in zip(self._plan.key, values, strict=True)
+        )
+
+    def _text(self, pattern: str, **parts: sql.Composable) -> str:
+        known = {"target": self._target, "stage": self._stage, "final": self._final}
+        return self._render(sql.SQL(pattern).format(**{**known, **parts}))
+
+
+def _list(parts: Iterable[sql.Composable]) -> sql.Composable:
+    return sql.SQL(", ").join(parts)

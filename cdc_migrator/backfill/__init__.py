@@ -1,0 +1,1 @@
+"""Copy what exists: schema, rows under the exported snapshot, indexes and keys."""

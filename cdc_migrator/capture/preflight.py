@@ -1,0 +1,168 @@
+"""Look at both servers, Kafka and Connect before anything is made. Reads only.
+
+What follows from the facts is decided in `findings`. What cannot be reached is a finding too, and
+does not keep the rest from being looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import psycopg
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+
+from cdc_migrator.capture import findings
+from cdc_migrator.capture import slot as slots
+from cdc_migrator.capture.connect_rest import ConnectClient
+from cdc_migrator.capture.connector import PLUGIN
+from cdc_migrator.capture.findings import Finding, Severity
+from cdc_migrator.capture.topics import Topics
+from cdc_migrator.control import migration, schema
+from cdc_migrator.databases.postgres import catalog
+from cdc_migrator.databases.postgres import names as quoted
+from cdc_migrator.databases.postgres.coded import speaking
+from cdc_migrator.databases.postgres.connect import connect
+from cdc_migrator.databases.postgres.types import Unsupported
+from cdc_migrator.databases.postgres.types import unsupported as _unsupported
+from cdc_migrator.errors import MigratorError, Refused
+from cdc_migrator.model.naming import Names
+from cdc_migrator.model.tables import Table, TableName
+
+
+@dataclass(frozen=True, slots=True)
+class Preflight:
+    """All findings, and the tables that would be migrated."""
+
+    findings: tuple[Finding, ...]
+    tables: tuple[Table, ...]
+
+    @property
+    def refused(self) -> bool:
+        """Whether a finding stands against the migration."""
+        return any(finding.severity is Severity.REFUSE for finding in self.findings)
+
+    def require(self) -> None:
+        """Raise Refused for the first finding that stands against the migration, if any does."""
+        against = [f for f in self.findings if f.severity is Severity.REFUSE]
+        if against:
+            more = f" (and {len(against) - 1} more: `cdc-migrator check`)" if against[1:] else ""
+            raise Refused(against[0].code, against[0].cause + more, against[0].remedy)
+
+
+def check(
+    source_dsn: str,
+    target_dsn: str,
+    connect_url: str,
+    bootstrap_servers: str,
+    names: Names,
+    include: Sequence[str] | None,
+    exclude: Sequence[str] = (),
+    unsupported: Callable[[Table], Iterable[Unsupported]] = _unsupported,
+) -> Preflight:
+    """Look at everything; raises nothing that a finding can say.
+
+    Args:
+        include, exclude: as in `catalog.read_tables`.
+        unsupported: tells a table's columns that cannot be carried.
+    """
+    found: list[Finding] = []
+    tables: list[Table] = []
+    version: int | None = None
+    called = f"cdcm-{names.migration}-check"
+    try:
+        with connect(source_dsn, application_name=called, side="source") as source:
+            version = source.info.server_version
+            with speaking("source", "looking at the server and its tables"):
+                tables = _source(source, source_dsn, names, include, exclude, unsupported, found)
+    except MigratorError as exc:
+        found.append(findings.from_error(exc, "source"))
+    try:
+        with (
+            connect(target_dsn, application_name=called, side="target") as target,
+            speaking("target", "looking at the server and its tables"),
+        ):
+            _target(target, version, [table.name for table in tables], found)
+    except MigratorError as exc:
+        found.append(findings.from_error(exc, "target"))
+    try:
+        with ConnectClient(connect_url, patience=10.0) as client:
+            versions = {p.name: p.version for p in client.plugins()}
+            objections: list[str] = []
+            if PLUGIN in versions:
+                objections = client.validate(
+                    PLUGIN, {"name": "cdcm-check", "exactly.once.support": "required"}
+                ).get("exactly.once.support", [])
+            found += findings.plugin(versions.get(PLUGIN), objections, PLUGIN)
+    except MigratorError as exc:
+        found.append(findings.from_error(exc, "connect"))
+    try:
+        Topics(bootstrap_servers, timeout=10.0).names()
+    except MigratorError as exc:
+        found.append(findings.from_error(exc, "kafka"))
+    return Preflight(tuple(found), tuple(tables))
+
+
+def _source(
+    source: psycopg.Connection,
+    source_dsn: str,
+    names: Names,
+    include: Sequence[str] | None,
+    exclude: Sequence[str],
+    unsupported: Callable[[Table], Iterable[Unsupported]],
+    found: list[Finding],
+) -> list[Table]:
+    facts = catalog.server_facts(source)
+    found += findings.source(
+        facts,
+        slot_exists=slots.read(source, names.slot) is not None,
+        may_replicate=_may_replicate(source_dsn),
+    )
+    tables = catalog.read_tables(source, include, exclude)
+    found += findings.missing(include, exclude, catalog.read_tables(source))
+    if not any(f.code.startswith("CDCM-TABLES-") for f in found) and not tables:
+        found += findings.missing(None, (), tables)
+    found += findings.identities(catalog.identity_problems(source, tables))
+    found += findings.types(tables, unsupported)
+    rows = source.execute(
+        "SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
+        "WHERE c.relkind = 'r' AND c.relpersistence = 'u' ORDER BY 1, 2"
+    )
+    found += findings.unlogged(TableName(*row) for row in rows)
+    return tables
+
+
+def _may_replicate(source_dsn: str) -> bool:
+    # Tried, not read from the role's attributes: managed services grant it in other ways, and
+    # pg_hba.conf has a word in it.
+    try:
+        psycopg.connect(make_conninfo(source_dsn, replication="database")).close()
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
+def _target(
+    target: psycopg.Connection,
+    source_version: int | None,
+    tables: Sequence[TableName],
+    found: list[Finding],
+) -> None:
+    may_set_role = True
+    try:
+        with target.transaction():
+            target.execute("SET LOCAL session_replication_role = replica")
+    except psycopg.errors.InsufficientPrivilege:
+        may_set_role = False
+    found += findings.target(catalog.server_facts(target), source_version, may_set_role)
+    if schema.exists(target) and migration.read(target) is not None:
+        return  # a migration is under way: the load itself keeps watch over the tables
+    there = {table.name for table in catalog.read_tables(target)}
+    filled = []
+    for name in tables:
+        if name in there:
+            query = sql.SQL("SELECT EXISTS (SELECT FROM ONLY {})").format(quoted.table(name))
+            if target.execute(query).fetchone() == (True,):
+                filled.append(name)
+    found += findings.filled(filled)

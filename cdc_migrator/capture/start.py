@@ -1,0 +1,372 @@
+"""Start, stop and look at capture. Starting again goes on where it was, or changes nothing.
+
+The order matters: the tables' files are noted and the publication is made, then the slot (by a
+snapshot holder), then the topics, then the connector, stopped and without offsets, then the
+stream's progress row, and only then may the connector run. So whatever is found on the way says
+how far an earlier start came:
+
+* no consistent point on the target: nothing has read the slot, if there is one; it is made anew;
+* no progress row: the connector has never run; offsets that Connect still keeps under its name
+  are those of an earlier life and are reset;
+* both: capture is complete; what differs from what is wanted is refused or put right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
+from cdc_migrator.capture import connector as config
+from cdc_migrator.capture import secrets
+from cdc_migrator.capture import slot as slots
+from cdc_migrator.capture.connect_rest import ConnectClient, ConnectorStatus
+from cdc_migrator.capture.holder import Request
+from cdc_migrator.capture.ping import prove_streaming
+from cdc_migrator.capture.spawn import hold_snapshot
+from cdc_migrator.capture.topics import Topics
+from cdc_migrator.control import journal, load, locks, migration, progress, schema
+from cdc_migrator.databases.postgres.coded import speaking
+from cdc_migrator.databases.postgres.connect import connect
+from cdc_migrator.errors import ConfigurationError, Refused
+from cdc_migrator.model.naming import Names
+from cdc_migrator.model.positions import lsn_to_int
+from cdc_migrator.model.tables import Table
+
+_ABORT = "Remove what there is with `cdc-migrator abort`, then start the migration again."
+
+
+@dataclass(frozen=True, slots=True)
+class CaptureOptions:
+    """How capture is set up.
+
+    Attributes:
+        secrets_dir: where this machine writes the connector's secrets file.
+        state_dir: where the snapshot holder writes its log.
+        worker_secrets_dir: the same directory as the Connect worker sees it; None: alike.
+        secrets_mode: of the secrets file; 0o640 where the worker is another user of the group.
+        source_host, source_port: the source as the worker reaches it; None: as we do.
+        replication_factor: of the topics.
+        slot_patience: seconds that making the slot may wait for the source's open transactions.
+        streaming_patience: seconds until the first change must have arrived in the topic.
+        connector: more connector settings (see `connector.configuration`).
+    """
+
+    secrets_dir: Path
+    state_dir: Path
+    worker_secrets_dir: Path | None = None
+    secrets_mode: int = 0o600
+    source_host: str | None = None
+    source_port: int | None = None
+    replication_factor: int = 1
+    slot_patience: float = 600.0
+    streaming_patience: float = 120.0
+    connector: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class CaptureStarted:
+    """What a start did, in order (empty: all was there), and where the stream begins."""
+
+    names: Names
+    consistent_point: str
+    did: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CaptureStatus:
+    """The slot on the source and the connector in Connect; None where there is none."""
+
+    slot: slots.Slot | None
+    connector: ConnectorStatus | None
+
+
+def start_capture(
+    source_dsn: str,
+    target_dsn: str,
+    connect_url: str,
+    bootstrap_servers: str,
+    names: Names,
+    tables: Sequence[Table],
+    options: CaptureOptions,
+    notify: Callable[[str], None] = lambda _: None,
+) -> CaptureStarted:
+    """Capture `tables` into the stream's topic; returns when a change was seen to arrive there.
+
+    Args:
+        notify: called with each step as it is begun, for people to read.
+
+    Raises:
+        Refused: among others CDCM-CAPTURE-RUNNING (another process is at it),
+            CDCM-CAPTURE-TABLES (the tables are not those that are captured), CDCM-SLOT-LOST,
+            CDCM-CONNECTOR-TAKEN, CDCM-TOPIC-USED.
+        Failed: among others CDCM-SLOT-TIMEOUT, CDCM-CONNECTOR-FAILED.
+    """
+    if not tables:
+        raise Refused(
+            "CDCM-TABLES-NONE",
+            "there is no table to capture",
+            "Check `tables.include` and `tables.exclude`.",
+        )
+    called = f"cdcm-{names.migration}-capture"
+    did: list[str] = []
+
+    def step(text: str) -> None:
+        notify(text)
+        did.append(text)
+
+    with ExitStack() as stack:
+        source = stack.enter_context(connect(source_dsn, application_name=called, side="source"))
+        target = stack.enter_context(connect(target_dsn, application_name=called, side="target"))
+        with speaking("target", "preparing the control schema"):
+            schema.ensure(target, "target")
+            there = migration.create(target, names.migration)
+            if not locks.try_lock(target, locks.Role.CAPTURE):
+                raise Refused(
+                    "CDCM-CAPTURE-RUNNING",
+                    "another process is starting the capture of this migration",
+                    "Wait for it, or end it and run the same command again.",
+                )
+        if there.names != names:
+            raise Refused(
+                "CDCM-GENERATION",
+                f"the migration is in generation {there.generation}, not {names.generation}",
+                _ABORT,
+            )
+        with speaking("source", "preparing the control schema"):
+            schema.ensure(source, "source")
+            slots.register(source, names, there.placeholder)
+        if there.consistent_point is None:
+            _make_slot(source, target, source_dsn, target_dsn, names, tables, options, step)
+        else:
+            _check_slot(source, names, tables)
+        row = migration.read(target)
+        assert row is not None
+        assert row.consistent_point is not None
+        _make_topics(target, Topics(bootstrap_servers), names, options, step)
+        client = stack.enter_context(ConnectClient(connect_url))
+        settings = _settings(source, source_dsn, names, row.placeholder, options)
+        password = source.info.password
+        was_streaming = _streaming(source, names)
+        _make_connector(client, target, names, settings, row.consistent_point, step)
+        if not (was_streaming and _streaming(source, names)):
+            step("waiting for the first change to arrive in the topic")
+            prove_streaming(
+                source,
+                client,
+                bootstrap_servers,
+                names,
+                options.streaming_patience,
+                lambda text: text.replace(password, "***") if password else text,
+            )
+        return CaptureStarted(names, row.consistent_point, tuple(did))
+
+
+def stop_capture(target_dsn: str, connect_url: str, names: Names) -> bool:
+    """Stop the connector; its slot stays and keeps the source's log. False if there is none.
+
+    `start_capture` lets it go on where it stopped.
+    """
+    called = f"cdcm-{names.migration}-capture"
+    with (
+        connect(target_dsn, application_name=called, side="target") as target,
+        ConnectClient(connect_url) as client,
+    ):
+        with speaking("target", "writing the journal"):
+            journal.write(target, "capture-stop", connector=names.connector)
+        return client.stop(names.connector)
+
+
+def capture_status(source_dsn: str, connect_url: str, names: Names) -> CaptureStatus:
+    """The slot and the connector as they are now."""
+    called = f"cdcm-{names.migration}-status"
+    with (
+        connect(source_dsn, application_name=called, side="source") as source,
+        ConnectClient(connect_url, patience=5.0) as client,
+    ):
+        with speaking("source", "looking at the replication slot"):
+            slot = slots.read(source, names.slot)
+        return CaptureStatus(slot, client.status(names.connector))
+
+
+def _make_slot(
+    source: psycopg.Connection,
+    target: psycopg.Connection,
+    source_dsn: str,
+    target_dsn: str,
+    names: Names,
+    tables: Sequence[Table],
+    options: CaptureOptions,
+    step: Callable[[str], None],
+) -> None:
+    wanted = {table.name for table in tables}
+    with speaking("source", "making the publication"):
+        if slots.published(source, names.publication) != wanted | {slots.MARKER, slots.HEARTBEAT}:
+            step(f"publication {names.publication} of {len(wanted)} tables")
+            journal.write(target, "publication-create", publication=names.publication)
+            slots.publish(source, names.publication, wanted)
+        files = slots.filenodes(source)
+    with speaking("target", "writing down the tables"):
+        load.register(target, [(table, files[table.name]) for table in tables])
+    step(f"replication slot {names.slot} with its snapshot")
+    hold_snapshot(
+        Request(source_dsn, target_dsn, names.migration, names.generation, options.slot_patience),
+        options.state_dir,
+    )
+
+
+def _check_slot(source: psycopg.Connection, names: Names, tables: Sequence[Table]) -> None:
+    with speaking("source", "looking at the publication and the slot"):
+        published = slots.published(source, names.publication)
+        slot = slots.read(source, names.slot)
+    if slot is None or slot.wal_status == "lost":
+        raise Refused(
+            "CDCM-SLOT-LOST",
+            f"the replication slot {names.slot} is gone or the source has removed its log: "
+            "changes are missing from the stream for good",
+            _ABORT,
+        )
+    if published is None:
+        raise Refused(
+            "CDCM-PUBLICATION-LOST",
+            f"the publication {names.publication} is gone: changes may be missing from the stream",
+            _ABORT,
+        )
+    wanted = {table.name for table in tables} | {slots.MARKER, slots.HEARTBEAT}
+    if published != wanted:
+        differing = ", ".join(str(name) for name in sorted(published ^ wanted))
+        raise Refused(
+            "CDCM-CAPTURE-TABLES",
+            f"the tables to capture are not those that are captured; they differ in {differing}",
+            "Put `tables` in migration.yaml back as it was, or: " + _ABORT,
+        )
+
+
+def _make_topics(
+    target: psycopg.Connection,
+    topics: Topics,
+    names: Names,
+    options: CaptureOptions,
+    step: Callable[[str], None],
+) -> None:
+    for topic in (names.topic, names.heartbeat_topic):
+        if topics.ensure(topic, options.replication_factor):
+            step(f"topic {topic}")
+    if progress.read(target) is None and topics.end_offset(names.topic) > 0:
+        raise Refused(
+            "CDCM-TOPIC-USED",
+            f"the topic {names.topic} holds records though this stream has never run",
+            _ABORT,
+        )
+
+
+def _settings(
+    source: psycopg.Connection,
+    source_dsn: str,
+    names: Names,
+    placeholder: str,
+    options: CaptureOptions,
+) -> dict[str, str]:
+    """The connector's configuration; writes the secrets file that it refers to."""
+    info = source.info
+    host = options.source_host or info.host
+    if not host or host.startswith("/"):
+        raise ConfigurationError(
+            "CDCM-SOURCE-SOCKET",
+            "the source is reached through a Unix socket, which the connector cannot use",
+            "Name the source's host in its connection string, or the one that the Connect worker "
+            "shall use in `capture.source_host`.",
+        )
+    if info.password:
+        secrets.write(options.secrets_dir, names.connector, info.password, options.secrets_mode)
+    given = conninfo_to_dict(source_dsn)
+    address = config.Address(
+        host=host,
+        port=options.source_port or info.port,
+        user=info.user,
+        database=info.dbname,
+        has_password=bool(info.password),
+        ssl=tuple(
+            (key, str(given[key]))
+            for key in ("sslmode", "sslrootcert", "sslcert", "sslkey")
+            if given.get(key)
+        ),
+    )
+    seen_by_worker = options.worker_secrets_dir or options.secrets_dir.absolute()
+    return config.configuration(
+        names,
+        address,
+        placeholder,
+        str(secrets.path(seen_by_worker, names.connector)),
+        options.replication_factor,
+        options.connector,
+    )
+
+
+def _make_connector(
+    client: ConnectClient,
+    target: psycopg.Connection,
+    names: Names,
+    settings: dict[str, str],
+    consistent_point: str,
+    step: Callable[[str], None],
+) -> None:
+    name = names.connector
+    there = client.config(name)
+    mark = "unavailable.value.placeholder"  # random, so it tells migrations apart
+    if there is not None and there.get(mark) != settings[mark]:
+        raise Refused(
+            "CDCM-CONNECTOR-TAKEN",
+            f"Connect has a connector {name} of another migration",
+            "Choose another name for this migration, or remove that one with `cdc-migrator abort`.",
+        )
+    if there is None:
+        _validate(client, settings)
+        step(f"connector {name}")
+        journal.write(target, "connector-create", connector=name)
+        client.create_stopped(name, settings)
+    elif changed := config.differences(settings, there):
+        step(f"connector {name}: changing {', '.join(changed)}")
+        journal.write(target, "connector-change", connector=name, settings=changed)
+        client.put_config(name, settings)
+    if progress.read(target) is None:
+        client.stop(name)
+        client.reset_offsets(name)
+        journal.write(target, "stream-create", topic=names.topic, generation=names.generation)
+        progress.create(
+            target,
+            names.topic,
+            names.generation,
+            commit_position=lsn_to_int(consistent_point),
+        )
+    status = client.status(name)
+    if status is None or status.state in ("STOPPED", "PAUSED"):
+        step(f"connector {name}: running")
+        journal.write(target, "connector-resume", connector=name)
+        client.resume(name)
+    elif status.failed:
+        step(f"connector {name}: restarting what had failed")
+        journal.write(target, "connector-restart", connector=name)
+        client.restart_failed(name)
+
+
+def _validate(client: ConnectClient, settings: dict[str, str]) -> None:
+    objections = client.validate(config.PLUGIN, {**settings, "name": "cdcm-validate"})
+    if objections:
+        told = "; ".join(f"{key}: {' '.join(errors)}" for key, errors in sorted(objections.items()))
+        raise Refused(
+            "CDCM-CONNECTOR-CONFIG",
+            f"Kafka Connect does not accept the connector's configuration: {told}",
+            "Check that the worker can reach the source under this address, that it can read the "
+            "secrets file, and that exactly-once source support is on.",
+        )
+
+
+def _streaming(source: psycopg.Connection, names: Names) -> bool:
+    with speaking("source", "looking at the replication slot"):
+        slot = slots.read(source, names.slot)
+    return slot is not None and slot.streaming

@@ -1,0 +1,79 @@
+"""`abort`: give a migration up and leave nothing behind that could fill a disk."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from cdc_migrator.cli.context import settings
+from cdc_migrator.cli.output import printer
+from cdc_migrator.errors import ConfigurationError
+
+
+def abort(
+    ctx: typer.Context,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Do not ask for the migration's name; for scripts.")
+    ] = False,
+) -> None:
+    """Give the migration up, at any phase: remove all it made beside the target's own tables.
+
+    Removes the connector with its offsets, the replication slot, the publication, the topics,
+    the secrets file and the control schemas on both sides, and ends the snapshot holder. The
+    target's tables and their rows stay. A part that cannot be reached is named, and the exit
+    code is 1: type it again later. An abandoned slot fills the source's disk.
+
+    Example: [bold]cdc-migrator abort --yes[/bold]
+    """
+    from cdc_migrator.capture.abort import abort as remove
+    from cdc_migrator.cli.endpoints import endpoints
+
+    configured = settings(ctx)
+    out = printer(ctx)
+    if not yes:
+        _confirm(configured.name)
+    places = endpoints(configured)
+    done = remove(
+        configured.source.dsn_with_password(),
+        configured.target.dsn_with_password(),
+        places.connect_url,
+        places.kafka["bootstrap.servers"],
+        configured.name,
+        places.secrets_dir,
+        lambda what: out.say(f"removed {what}"),
+    )
+    if not out.for_people:
+        out.data(
+            {
+                "removed": list(done.removed),
+                "kept": [{"what": k.what, **k.error.as_dict()} for k in done.kept],
+                "left": list(done.left),
+            }
+        )
+    for what in done.left:
+        out.say(f"left as it is: {what}")
+    for kept in done.kept:
+        out.say(f"still there: {kept.what} ({kept.error.code}: {kept.error.cause})", "red")
+        out.say(f"remedy: {kept.error.remedy}")
+    if not done.complete:
+        raise typer.Exit(1)
+    if not done.removed:
+        out.say("there was nothing to remove")
+
+
+def _confirm(name: str) -> None:
+    if not sys.stdin.isatty():
+        raise ConfigurationError(
+            "CDCM-ABORT-CONFIRM",
+            "abort asks for the migration's name, and there is no terminal to type it on",
+            "Add --yes.",
+        )
+    typed = typer.prompt(f"Type the migration's name ({name}) to remove it", err=True)
+    if typed != name:
+        raise ConfigurationError(
+            "CDCM-ABORT-CONFIRM",
+            "that is not the migration's name; nothing was removed",
+            "Type the name as it stands in migration.yaml.",
+        )

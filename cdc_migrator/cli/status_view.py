@@ -1,0 +1,195 @@
+"""The status document as people read it. Draws only what the document says; unknown is a dash."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from cdc_migrator.control.migration import Phase
+
+UNKNOWN = "–"
+
+
+def view(whole: dict[str, Any]) -> RenderableType:
+    """Verdict, phases, facts and tables, then what is wrong."""
+    parts: list[RenderableType] = [_phases(whole), _facts(whole)]
+    if whole["tables"]:
+        parts += [Text(), _tables(whole["tables"])]
+    error = whole["last_error"]
+    if error:
+        parts += [Text(), Text(f"last error {error.get('code', '')}: {_cause(error)}", style="red")]
+        if error.get("remedy"):
+            parts.append(Text(f"remedy: {error['remedy']}"))
+    parts += [Text(), _verdict(whole)]
+    return Group(*parts)
+
+
+def one_line(whole: dict[str, Any]) -> str:
+    """The same in a line, for a log."""
+    load, rates = whole["load"] or {}, whole["rates"]
+    return (
+        f"{whole['sampled_at'][11:19]} {whole['migration']}: {whole['phase']}"
+        f", loaded {percent(load.get('done_fraction'))}"
+        f", lag {seconds(whole['lag_seconds'])}, {_pending(whole)} events pending"
+        f", {number(rates['events_per_second'])} events/s"
+        f", slot keeps {size((whole['slot'] or {}).get('retained_bytes'))}"
+        f", {_service(whole)}"
+    )
+
+
+def _phases(whole: dict[str, Any]) -> Text:
+    strip = Text(f"{whole['migration']}  ", style="bold")
+    reached = Phase(whole["phase"]) if whole["phase"] else None
+    for phase in Phase:
+        if phase is not Phase.CREATED:
+            strip.append(" → ", style="dim")
+        if phase is reached:
+            strip.append(f"[{phase}]", style="bold green")
+        else:
+            past = reached is not None and reached.reached(phase)
+            strip.append(str(phase), style="green" if past else "dim")
+    return strip
+
+
+def _facts(whole: dict[str, Any]) -> Table:
+    facts = Table.grid(padding=(0, 2))
+    facts.add_column(style="dim")
+    facts.add_column()
+    load, slot, connector = whole["load"], whole["slot"], whole["connector"]
+    if load and whole["phase"] != Phase.STREAM:
+        left = load["seconds_left"]
+        told = f", about {seconds(left)} left" if left else ""
+        facts.add_row(
+            "load",
+            f"{percent(load['done_fraction'])}, {load['tables_loaded']} of {load['tables']} "
+            f"tables{told}",
+        )
+    facts.add_row("lag", f"{seconds(whole['lag_seconds'])}, {_pending(whole)} events pending")
+    rates = whole["rates"]
+    facts.add_row(
+        "applied",
+        f"{number(rates['transactions_per_second'])} transactions/s, "
+        f"{number(rates['events_per_second'])} events/s{_counts(whole['transactions'])}",
+    )
+    facts.add_row("service", _service(whole))
+    facts.add_row("slot", _slot(slot))
+    facts.add_row("connector", _connector(connector))
+    for note in whole["notes"]:
+        facts.add_row("unknown", Text(f"{note['part']}: {note['cause']}", style="yellow"))
+    return facts
+
+
+def _tables(tables: list[dict[str, Any]]) -> Table:
+    view = Table(box=None, pad_edge=False, header_style="dim")
+    view.add_column("table", overflow="fold")
+    for heading in ("load", "rows loaded", "inserted", "updated", "deleted", "truncated"):
+        view.add_column(heading, justify="right")
+    for table in tables:
+        name = table["source"]
+        if table["target"] != name:
+            name = f"{name} → {table['target']}"
+        view.add_row(
+            name,
+            table["load_state"],
+            number(table["rows_loaded"]),
+            *(number(table[k] or None) for k in ("inserts", "updates", "deletes", "truncates")),
+        )
+    return view
+
+
+def _verdict(whole: dict[str, Any]) -> RenderableType:
+    ready = whole["ready"]
+    if ready["verdict"]:
+        return Text("safe to switch over: yes", style="bold green")
+    lines = [Text("safe to switch over: no, because", style="bold")]
+    lines += [Text(f"  {reason}") for reason in ready["reasons"]]
+    return Group(*lines)
+
+
+def _cause(error: dict[str, Any]) -> str:
+    return str(error.get("cause", "no cause was kept"))
+
+
+def _pending(whole: dict[str, Any]) -> str:
+    bound = "" if whole["lag_events_exact"] or whole["lag_events"] is None else "at most "
+    return bound + number(whole["lag_events"])
+
+
+def _counts(transactions: dict[str, int] | None) -> str:
+    if not transactions:
+        return ""
+    told = f"; {number(transactions['applied'])} transactions so far"
+    if transactions["redelivered"]:
+        told += f", {number(transactions['redelivered'])} came again"
+    if transactions["suspect"]:
+        told += f", {number(transactions['suspect'])} not proven whole"
+    return told
+
+
+def _service(whole: dict[str, Any]) -> str:
+    service = whole["service"]
+    if service is None:
+        return UNKNOWN
+    if not service["running"]:
+        seen = service.get("seen_seconds_ago")
+        told = f", last seen {seconds(seen)} ago" if seen is not None else ""
+        return f"does not run{told} (start it with `cdc-migrator run`)"
+    waiting = f" ({service['waiting']})" if service["waiting"] else ""
+    return f"{service['state']}{waiting}, {service['owner']}, {size(service['rss_bytes'])} resident"
+
+
+def _slot(slot: dict[str, Any] | None) -> str:
+    if slot is None:
+        return UNKNOWN
+    if not slot["exists"]:
+        return f"{slot['name']} does not exist"
+    safe = f", {size(slot['safe_bytes'])} to the limit" if slot["safe_bytes"] is not None else ""
+    active = "active" if slot["active"] else "NOT active"
+    return f"{slot['name']} {active}, keeps {size(slot['retained_bytes'])} of log{safe}"
+
+
+def _connector(connector: dict[str, Any] | None) -> str:
+    if connector is None:
+        return UNKNOWN
+    if not connector["exists"]:
+        return f"{connector['name']} does not exist"
+    tasks = ", ".join(connector["tasks"]) or "none"
+    return f"{connector['name']} {connector['state']}, tasks: {tasks}"
+
+
+def number(value: float | None) -> str:
+    """With thin groups: ``12 345``, or a dash for None."""
+    return UNKNOWN if value is None else f"{value:,.0f}".replace(",", " ")
+
+
+def percent(fraction: float | None) -> str:
+    """``12.3 %``, or a dash for None."""
+    return UNKNOWN if fraction is None else f"{fraction * 100:.1f} %"
+
+
+def seconds(value: float | None) -> str:
+    """``85 ms``, ``12.3 s``, ``4 min 5 s``, ``2 h 3 min``, or a dash for None."""
+    if value is None:
+        return UNKNOWN
+    if value < 1:
+        return f"{value * 1000:.0f} ms"
+    if value < 60:
+        return f"{value:.1f} s"
+    minutes, rest = divmod(round(value), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def size(value: float | None) -> str:
+    """``812 B``, ``3.4 MiB``, or a dash for None."""
+    if value is None:
+        return UNKNOWN
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(value) < 1024:
+            return f"{value:.0f} B" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} TiB"

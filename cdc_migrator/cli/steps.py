@@ -1,0 +1,173 @@
+"""What the verbs of a migration share: its steps made from the settings, and their display."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import structlog
+
+from cdc_migrator.cli.output import Printer, console
+
+if TYPE_CHECKING:
+    from cdc_migrator.backfill.progress import LoadProgress
+    from cdc_migrator.capture.start import CaptureOptions
+    from cdc_migrator.cli.endpoints import Endpoints
+    from cdc_migrator.config.settings import Settings
+    from cdc_migrator.service.migrate import Migrate, Observer
+
+_LINE_SECONDS = 5.0
+
+
+def migrate_steps(configured: Settings, observer: Observer) -> Migrate:
+    """The steps of the configured migration.
+
+    Raises:
+        Failed: CDCM-STACK-NONE. ConfigurationError: CDCM-CONFIG-PASSWORD-FILE.
+    """
+    from cdc_migrator.backfill.load import LoadOptions
+    from cdc_migrator.backfill.schema import SchemaOptions
+    from cdc_migrator.cli.endpoints import endpoints
+    from cdc_migrator.service.migrate import Migrate, MigrateOptions
+
+    places = endpoints(configured)
+    return Migrate(
+        MigrateOptions(
+            name=configured.name,
+            source_dsn=configured.source.dsn_with_password(),
+            target_dsn=configured.target.dsn_with_password(),
+            connect_url=places.connect_url,
+            bootstrap_servers=places.kafka["bootstrap.servers"],
+            include=configured.tables.include,
+            exclude=configured.tables.exclude,
+            capture=capture_options(configured, places),
+            load=LoadOptions(
+                workers=configured.load.workers, chunk_bytes=configured.load.chunk_bytes
+            ),
+            schema=SchemaOptions(
+                jobs=configured.load.workers, postgres_bin=configured.postgres_bin
+            ),
+        ),
+        observer,
+    )
+
+
+def capture_options(configured: Settings, places: Endpoints) -> CaptureOptions:
+    """How capture is set up under these settings."""
+    from pathlib import Path
+
+    from cdc_migrator.capture.start import CaptureOptions
+
+    return CaptureOptions(
+        secrets_dir=places.secrets_dir,
+        state_dir=configured.state_dir,
+        worker_secrets_dir=Path(places.secrets_dir_in_worker),
+        source_host=configured.capture.source_host,
+        source_port=configured.capture.source_port,
+        replication_factor=places.replication_factor,
+        slot_patience=configured.capture.slot_patience.total_seconds(),
+        streaming_patience=configured.capture.streaming_patience.total_seconds(),
+        connector=configured.capture.connector,
+    )
+
+
+class Lines:
+    """Steps as lines on stderr, the load as one line every few seconds: for pipes."""
+
+    def __init__(self, out: Printer, clock: Callable[[], float]) -> None:
+        self._out = out
+        self._clock = clock
+        self._next = 0.0
+
+    def step(self, text: str) -> None:
+        self._out.say(text)
+
+    def loading(self, progress: LoadProgress) -> None:
+        if self._clock() >= self._next:
+            self._next = self._clock() + _LINE_SECONDS
+            self._out.say(f"load: {load_line(progress)}")
+
+
+class Logged:
+    """Steps as log events: for `migrate`, which goes on as a service."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._log = structlog.get_logger("cdc_migrator.migrate")
+        self._clock = clock
+        self._next = 0.0
+
+    def step(self, text: str) -> None:
+        self._log.info("step", text=text)
+
+    def loading(self, progress: LoadProgress) -> None:
+        if self._clock() >= self._next:
+            self._next = self._clock() + _LINE_SECONDS
+            self._log.info(
+                "loading",
+                rows=progress.rows,
+                bytes=progress.bytes,
+                fraction=round(progress.fraction, 3),
+                rows_per_second=round(progress.rows_per_second),
+                seconds_left=progress.seconds_left and round(progress.seconds_left),
+            )
+
+
+class Bar:
+    """Steps as lines above a live bar of the load: for terminals."""
+
+    def __init__(self) -> None:
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+        self._bar = Progress(
+            TextColumn("load"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TextColumn("{task.description}"),
+            console=console(stderr=True),
+            transient=True,
+        )
+        self._task = self._bar.add_task("", total=1.0, visible=False)
+
+    def __enter__(self) -> Bar:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def step(self, text: str) -> None:
+        self._bar.console.print(text, markup=False, soft_wrap=True)
+        self._bar.update(self._task, visible=False)
+
+    def loading(self, progress: LoadProgress) -> None:
+        self._bar.update(
+            self._task,
+            visible=True,
+            completed=progress.fraction,
+            description=load_line(progress),
+        )
+
+
+@contextmanager
+def watching(out: Printer) -> Iterator[Observer]:
+    """Show steps in the way that fits where stderr goes."""
+    import time
+
+    if console(stderr=True).is_terminal:
+        with Bar() as bar:
+            yield bar
+    else:
+        yield Lines(out, time.monotonic)
+
+
+def load_line(progress: LoadProgress) -> str:
+    """Rows, bytes, rate and the time left, with what is being copied."""
+    of = f" of about {progress.estimated_rows:,}" if progress.estimated_rows else ""
+    left = f", {progress.seconds_left:.0f} s left" if progress.seconds_left is not None else ""
+    now = f"  ({', '.join(str(name) for name in progress.tables[:3])})" if progress.tables else ""
+    return (
+        f"{progress.fraction:.0%}  {progress.rows:,}{of} rows, {progress.bytes / 1e6:,.1f} MB, "
+        f"{progress.rows_per_second:,.0f} rows/s, {progress.bytes_per_second / 1e6:.1f} MB/s"
+        f"{left}{now}"
+    )

@@ -1,0 +1,1 @@
+"""migration.yaml and the environment, parsed once into frozen settings."""

@@ -1,0 +1,160 @@
+"""What can be configured, told in four forms: JSON Schema, a page, a commented file, a safe dump.
+
+All four come from the descriptions in `settings`; `python -m cdc_migrator.config.reference`
+prints `docs/configuration.md`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any, get_args
+
+from pydantic import BaseModel, SecretStr
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from cdc_migrator.config.settings import Database, Kafka, Settings
+from cdc_migrator.config.values import duration_text, size_text
+
+HIDDEN = "**********"
+_SENSITIVE = re.compile(r"pass|secret|token|key|jaas|credential", re.IGNORECASE)
+
+_INTRODUCTION = """# Configuration
+
+Generated from the settings' own descriptions (`python -m cdc_migrator.config.reference`).
+
+`migration.yaml` is looked for in the working directory and the directories above it, or named by
+`--config` or `CDC_MIGRATOR_CONFIG`. Over the file goes the environment (`CDC_MIGRATOR_` and the
+path of the setting in capitals, joined by two underscores: `CDC_MIGRATOR_APPLY__MAX_BATCH_ROWS`),
+over the environment go flags (`--set apply.max_batch_rows=1000`, or a verb's own). `init` writes a
+commented file, `config check` names every fault at once with its line, `config show` prints what is
+in force without secrets, `config schema` prints the JSON Schema for editors and CI.
+
+The file is strict: an unknown or repeated key is an error, aliases are not used, and only `true`
+and `false` are truth values. Durations are seconds or text such as `250ms`, `10s`, `5m`; sizes are
+bytes or text such as `64MiB`. A relative path in the file is relative to the file.
+
+Passwords are looked for in this order: `password` (the environment), `password_file`, the
+connection string, and at last libpq's own ways (`PGPASSWORD`, `~/.pgpass`). The connector runs in
+another process and cannot use libpq's: capture needs one of the first three. None is ever printed,
+logged, passed as an argument of a process or stored in the connector's configuration.
+"""
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema (2020-12) of migration.yaml."""
+    schema = Settings.model_json_schema()
+    # What the environment may give instead need not stand in the file.
+    schema.pop("required", None)
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "cdc-migrator: migration.yaml",
+        **{key: value for key, value in schema.items() if key != "title"},
+    }
+
+
+def redacted(settings: Settings) -> dict[str, Any]:
+    """The settings in force as plain values, every secret hidden; fit to be printed."""
+    return _plain(settings)
+
+
+def _plain(section: BaseModel) -> dict[str, Any]:
+    shown: dict[str, Any] = {}
+    for name in type(section).model_fields:
+        value = getattr(section, name)
+        if isinstance(section, Database) and name == "dsn":
+            shown[name] = section.public_dsn
+        elif isinstance(section, Kafka) and name == "properties":
+            shown[name] = {
+                key: HIDDEN if _SENSITIVE.search(key) else secret.get_secret_value()
+                for key, secret in section.properties.items()
+            }
+        elif isinstance(value, BaseModel):
+            shown[name] = _plain(value)
+        elif isinstance(value, SecretStr):
+            shown[name] = HIDDEN
+        elif isinstance(value, timedelta):
+            shown[name] = duration_text(value)
+        elif isinstance(value, tuple):
+            shown[name] = list(value)
+        elif isinstance(value, dict):
+            shown[name] = {key: str(one) for key, one in value.items()}
+        else:
+            shown[name] = value if value is None or isinstance(value, (int, str)) else str(value)
+    return shown
+
+
+def markdown() -> str:
+    """The page `docs/configuration.md`."""
+    parts = [_INTRODUCTION]
+    top = [(n, f) for n, f in Settings.model_fields.items() if _section(f) is None]
+    parts.append("## Top level\n\n" + _table("", top))
+    for name, field in Settings.model_fields.items():
+        model = _section(field)
+        if model is None or name == "target":
+            continue
+        heading = "`source` and `target`" if name == "source" else f"`{name}`"
+        told = str(model.__doc__) if name == "source" else str(field.description)
+        parts.append(f"## {heading}\n\n{told}\n\n" + _table(f"{name}.", model.model_fields.items()))
+    return "\n".join(parts)
+
+
+def _table(prefix: str, fields: Any) -> str:
+    rows = ["| Key | Default | Meaning |", "|---|---|---|"]
+    for name, field in fields:
+        default = _default(name, field)
+        shown = "required" if default is None else f"`{default}`" if default else ""
+        told = str(field.description).replace("|", "\\|")
+        rows.append(f"| `{prefix}{name}` | {shown} | {told} |")
+    return "\n".join(rows) + "\n"
+
+
+def _default(name: str, field: FieldInfo) -> str | None:
+    """The default as it would be written in the file; '' for none, None where required."""
+    value = field.get_default(call_default_factory=True)
+    if value is PydanticUndefined:
+        return None
+    if value is None:
+        return ""
+    if isinstance(value, dict):
+        return "{}"
+    if isinstance(value, tuple):
+        return json.dumps(list(value))
+    if isinstance(value, timedelta):
+        return duration_text(value)
+    if name.endswith("_bytes"):
+        return size_text(value)
+    return str(value)
+
+
+def _section(field: FieldInfo) -> type[BaseModel] | None:
+    for candidate in (field.annotation, *get_args(field.annotation)):
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            return candidate
+    return None
+
+
+def commented_defaults(sections: tuple[str, ...]) -> str:
+    """These sections as YAML that is commented out, each key with its default and meaning."""
+    return "\n".join(line.rstrip() for name in sections for line in _commented(name)) + "\n"
+
+
+def _commented(name: str) -> Iterator[str]:
+    field = Settings.model_fields[name]
+    model = _section(field)
+    yield f"# {field.description}"
+    if model is None:
+        yield f"# {name}: {_default(name, field)}"
+    else:
+        yield f"# {name}:"
+        for key, inner in model.model_fields.items():
+            setting = f"{key}: {_default(key, inner) or ''}"
+            yield f"#   {setting:<26} # {inner.description}"
+    yield ""
+
+
+if __name__ == "__main__":
+    print(markdown(), end="")  # noqa: T201

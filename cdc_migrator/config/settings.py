@@ -1,0 +1,323 @@
+"""The settings: what can be said in migration.yaml, the environment and on the command line.
+
+Values only, each frozen and with its description; reading them together is `loader`'s work.
+A secret is a SecretStr and is revealed in the two methods that say so, at the time of connecting.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from cdc_migrator.config.secrets import clean_dsn, parse_dsn, read_secret_file, with_password
+from cdc_migrator.config.values import Duration, FilePath, Size, TextLike, Words
+from cdc_migrator.model.naming import NAME_PATTERN
+
+ENV_PREFIX = "CDC_MIGRATOR_"
+SslMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
+
+
+class Section(BaseModel):
+    """A group of settings: frozen, no unknown keys, defaults checked like given values."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class Database(Section):
+    """How to reach one PostgreSQL database."""
+
+    dsn: SecretStr = Field(
+        description="Connection string of PostgreSQL: postgresql://user@host:5432/database or "
+        "key=value pairs. A password in it works, but belongs in password_file or the environment."
+    )
+    password: SecretStr | None = Field(
+        default=None,
+        description="The password. Meant for the environment (CDC_MIGRATOR_SOURCE__PASSWORD, "
+        "CDC_MIGRATOR_TARGET__PASSWORD), not for the file. Wins over password_file.",
+    )
+    password_file: FilePath | None = Field(
+        default=None,
+        description="File whose first line is the password; others must not be able to read it. "
+        "Read at each connection, so that a rotated password is picked up.",
+    )
+    sslmode: SslMode | None = Field(
+        default=None, description="How TLS is used; verify-full for production. Default: the DSN's."
+    )
+    sslrootcert: FilePath | None = Field(
+        default=None,
+        description="Certificate authority that the server's certificate must come from.",
+    )
+    sslcert: FilePath | None = Field(default=None, description="Client certificate.")
+    sslkey: FilePath | None = Field(
+        default=None, description="Private key of the client certificate."
+    )
+
+    @field_validator("dsn")
+    @classmethod
+    def _readable(cls, dsn: SecretStr) -> SecretStr:
+        parse_dsn(dsn.get_secret_value())
+        return dsn
+
+    @property
+    def public_dsn(self) -> str:
+        """The connection string without a password, fit to be shown."""
+        return clean_dsn(self.dsn.get_secret_value())
+
+    def parameters(self) -> dict[str, str]:
+        """The libpq parameters by name, TLS settings included, the password left out."""
+        given = parse_dsn(self.dsn.get_secret_value())
+        given.pop("password", None)
+        tls = {
+            name: getattr(self, name) for name in ("sslmode", "sslrootcert", "sslcert", "sslkey")
+        }
+        return {**given, **{name: str(value) for name, value in tls.items() if value is not None}}
+
+    def reveal_password(self) -> str | None:
+        """The password in clear, or None where libpq's own ways (PGPASSWORD, ~/.pgpass) are left.
+
+        Reads `password_file` each time.
+
+        Raises:
+            ConfigurationError: CDCM-CONFIG-PASSWORD-FILE: the file cannot be used.
+        """
+        if self.password is not None:
+            return self.password.get_secret_value()
+        if self.password_file is not None:
+            return read_secret_file(self.password_file)
+        return parse_dsn(self.dsn.get_secret_value()).get("password")
+
+    def dsn_with_password(self) -> str:
+        """The complete connection string with the password in clear: only for connecting.
+
+        Raises as `reveal_password`.
+        """
+        return with_password(self.parameters(), self.reveal_password())
+
+
+class Kafka(Section):
+    """The user's own Kafka cluster. Left out: the local stack's."""
+
+    bootstrap_servers: str = Field(min_length=1, description="host:port, several with commas.")
+    properties: dict[str, Annotated[SecretStr, TextLike]] = Field(
+        default_factory=dict,
+        description="More librdkafka properties for every client, such as security.protocol, "
+        "sasl.mechanism, sasl.username, ssl.ca.location.",
+    )
+    property_files: dict[str, FilePath] = Field(
+        default_factory=dict,
+        description="Properties whose value is the first line of a file, such as sasl.password.",
+    )
+    replication_factor: int = Field(
+        default=-1,
+        ge=-1,
+        description="Replicas of the stream's topic; -1 takes the broker's default.",
+    )
+
+    def client_properties(self) -> dict[str, str]:
+        """All client properties with secrets in clear: only for making a client.
+
+        Raises:
+            ConfigurationError: CDCM-CONFIG-PASSWORD-FILE: a property's file cannot be used.
+        """
+        return {
+            "bootstrap.servers": self.bootstrap_servers,
+            **{name: value.get_secret_value() for name, value in self.properties.items()},
+            **{name: read_secret_file(path) for name, path in self.property_files.items()},
+        }
+
+
+class Connect(Section):
+    """The user's own Kafka Connect worker. Left out: the local stack's."""
+
+    url: str = Field(
+        pattern=r"^https?://[^@\s]+$", description="Address of Connect's REST API, http(s)://…"
+    )
+    secrets_dir: FilePath = Field(
+        description="Directory into which the source's password is written for the worker, which "
+        "reads it through its file config provider: a password never enters a stored connector."
+    )
+    secrets_dir_in_worker: str | None = Field(
+        default=None, description="The same directory as the worker sees it. Default: secrets_dir."
+    )
+
+    @property
+    def secrets_path(self) -> str:
+        """The secrets directory as the worker sees it."""
+        return self.secrets_dir_in_worker or str(self.secrets_dir)
+
+
+class Tables(Section):
+    """Which tables move. Partitions are also chosen by the name of their partitioned table."""
+
+    include: Words = Field(
+        default=("*",), min_length=1, description="Shell patterns over schema.table, such as shop.*"
+    )
+    exclude: Words = Field(
+        default=(), description="Patterns of tables to leave out; win over include."
+    )
+
+
+class Capture(Section):
+    """How changes are captured on the source."""
+
+    slot_patience: Duration = Field(
+        default=timedelta(minutes=10),
+        description="Making the slot waits for every transaction that is open on the source: "
+        "at most this long.",
+    )
+    streaming_patience: Duration = Field(
+        default=timedelta(minutes=2),
+        description="How long the connector may take until the first change arrives in Kafka.",
+    )
+    source_host: str | None = Field(
+        default=None,
+        description="The source's host as the Connect worker reaches it. Default: the DSN's.",
+    )
+    source_port: int | None = Field(
+        default=None, ge=1, le=65535, description="Its port as the worker reaches it."
+    )
+    connector: dict[str, Annotated[str, TextLike]] = Field(
+        default_factory=dict,
+        description="More connector settings, such as max.batch.size; those that exactness rests "
+        "on cannot be changed, and secrets do not belong here.",
+    )
+
+
+class Load(Section):
+    """The first copy of what is already there."""
+
+    workers: int = Field(
+        default=4, ge=1, le=64, description="Tables or parts of tables copied at once."
+    )
+    chunk_bytes: Size = Field(
+        default=64 << 20,
+        ge=1 << 20,
+        description="Size of the parts that a large table is copied in.",
+    )
+
+
+class Apply(Section):
+    """How changes are put into the target."""
+
+    max_batch_rows: int = Field(
+        default=20_000,
+        ge=1,
+        description="A batch is closed at the end of the transaction that reaches it.",
+    )
+    max_batch_bytes: Size = Field(
+        default=16 << 20, ge=1 << 10, description="The same by size of the events."
+    )
+    max_batch_age: Duration = Field(
+        default=timedelta(milliseconds=200),
+        description="The same by age; a topic read to its end closes a batch at once.",
+    )
+    queue_bytes: Size = Field(
+        default=48 << 20, ge=1 << 20, description="Events read ahead of the applier, at most."
+    )
+    retry_for: Duration = Field(
+        default=timedelta(minutes=5),
+        description="How long errors that pass by themselves (server restart, deadlock) are tried "
+        "again before the service stops.",
+    )
+
+
+class Service(Section):
+    """The long-running `cdc-migrator run`."""
+
+    http_host: str = Field(
+        default="127.0.0.1", description="Where /metrics, /livez, /readyz and /healthz are served."
+    )
+    http_port: int | None = Field(
+        default=8642,
+        ge=0,
+        le=65535,
+        description="Its port; 0 takes any free one, null serves nothing.",
+    )
+    takeover_after: Duration = Field(
+        default=timedelta(seconds=15),
+        description="A second process takes over when the owner was not seen for this long.",
+    )
+
+
+class Ready(Section):
+    """When the verdict on switching over may be yes."""
+
+    max_lag: Duration = Field(
+        default=timedelta(seconds=10),
+        description="Lag from source commit to target commit above which the verdict is no.",
+    )
+
+
+class Stack(Section):
+    """The local Kafka, Connect and PostgreSQL of `cdc-migrator stack up`."""
+
+    jar_repository: str | None = Field(
+        default=None,
+        pattern=r"^(https?://|file:/|/)\S+$",
+        description="Mirror of the central Java repository. Default: the central one.",
+    )
+    cache_dir: FilePath | None = Field(
+        default=None,
+        description="Where fetched jars are kept. Default: the user's cache directory.",
+    )
+    state_dir: FilePath | None = Field(
+        default=None,
+        description="Where the stack keeps its state. Default: `stack` inside state_dir.",
+    )
+
+
+class Settings(BaseSettings):
+    """Everything that migration.yaml may say."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        validate_default=True,
+        env_prefix=ENV_PREFIX,
+        env_nested_delimiter="__",
+        env_parse_none_str="null",
+    )
+
+    name: str = Field(
+        pattern=f"^{NAME_PATTERN}$",
+        description="Name of the migration: lower-case letters, digits, underscores. The slot, "
+        "the connector and the topic are named after it.",
+    )
+    source: Database = Field(description="The database that the application writes to now.")
+    target: Database = Field(description="The database that it moves to.")
+    kafka: Kafka | None = Field(default=None, description=str(Kafka.__doc__))
+    connect: Connect | None = Field(default=None, description=str(Connect.__doc__))
+    tables: Tables = Field(default=Tables(), description=str(Tables.__doc__))
+    capture: Capture = Field(default=Capture(), description=str(Capture.__doc__))
+    load: Load = Field(default=Load(), description=str(Load.__doc__))
+    apply: Apply = Field(default=Apply(), description=str(Apply.__doc__))
+    service: Service = Field(default=Service(), description=str(Service.__doc__))
+    ready: Ready = Field(default=Ready(), description=str(Ready.__doc__))
+    stack: Stack = Field(default=Stack(), description=str(Stack.__doc__))
+    postgres_bin: FilePath | None = Field(
+        default=None,
+        description="Directory of pg_dump and pg_restore (and of the server for the local stack). "
+        "Default: the PATH, then the wheel of the `local` extra.",
+    )
+    state_dir: FilePath = Field(
+        default=Path(".cdc-migrator"),
+        description="Directory for what a migration keeps on this machine (logs of its detached "
+        "helpers, password files written by init). Default: beside migration.yaml.",
+    )
+
+    @model_validator(mode="after")
+    def _both_or_none(self) -> Settings:
+        if (self.kafka is None) != (self.connect is None):
+            raise ValueError(
+                "kafka and connect belong together: name both, or neither for the local stack"
+            )
+        return self
+
+    @property
+    def mode(self) -> Literal["local", "external"]:
+        """Who runs Kafka and Connect: the local stack or the user."""
+        return "local" if self.kafka is None else "external"

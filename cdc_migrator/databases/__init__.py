@@ -1,0 +1,1 @@
+"""What differs from one database engine to another."""

@@ -1,0 +1,1 @@
+"""PostgreSQL: sessions, the catalog, and how each type travels."""

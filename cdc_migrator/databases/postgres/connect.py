@@ -1,0 +1,153 @@
+"""Open a PostgreSQL session whose text forms never depend on server, role or database settings.
+
+Every session of the service comes from here, so that what one session writes as text another
+one reads back as the same value. Errors name the server, never the password.
+"""
+
+from __future__ import annotations
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
+from cdc_migrator.errors import ConfigurationError, Failed, MigratorError, Refused
+
+# Settings that decide how values are written and read as text, then those that keep a
+# forgotten session from holding locks for ever. search_path: names in SQL are qualified.
+PINNED = {
+    "TimeZone": "UTC",
+    "DateStyle": "ISO, YMD",
+    "IntervalStyle": "postgres",
+    "extra_float_digits": "1",
+    "bytea_output": "hex",
+    "client_encoding": "UTF8",
+    "standard_conforming_strings": "on",
+    "xmloption": "content",
+    "search_path": "pg_catalog",
+    "row_security": "off",
+    "default_transaction_isolation": "read committed",
+    "default_transaction_deferrable": "off",
+    "statement_timeout": "0",
+    "lock_timeout": "30s",
+    "idle_in_transaction_session_timeout": "0",
+    "idle_session_timeout": "0",
+}
+
+_DEFAULTS: dict[str, str | int] = {
+    "connect_timeout": 10,
+    "keepalives": 1,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+}
+
+# A failed attempt to connect has no SQLSTATE in libpq, only the server's message.
+_PASSWORD_STATES = ("28P01", "28000")
+_PASSWORD_MARKS = (
+    "authentication failed",
+    "no password supplied",
+    "no pg_hba.conf entry",
+    'role "',
+)
+_MISSING_STATES = ("3D000",)
+
+
+def describe_dsn(dsn: str) -> str:
+    """``host:port/dbname`` of a connection string, without user, password or other options."""
+    try:
+        parts = conninfo_to_dict(dsn)
+    except psycopg.ProgrammingError:
+        return "(unreadable connection string)"
+    host = str(parts.get("host") or parts.get("hostaddr") or "localhost")
+    user = parts.get("user")
+    database = parts.get("dbname") or user or "postgres"
+    return f"{host}:{parts.get('port') or 5432}/{database}"
+
+
+def connect(
+    dsn: str,
+    *,
+    application_name: str,
+    side: str = "database",
+    autocommit: bool = True,
+    read_only: bool = False,
+    settings: dict[str, str] | None = None,
+) -> psycopg.Connection:
+    """A session with every setting of `PINNED`, keepalives and a connect timeout.
+
+    Args:
+        dsn: URI or key-value form; what it says about timeouts and keepalives wins.
+        application_name: shown in ``pg_stat_activity``.
+        side: how messages call this server, e.g. ``source`` or ``target``.
+        settings: more run-time settings for the session; they win over `PINNED`.
+
+    Raises:
+        ConfigurationError: CDCM-DB-DSN: the connection string cannot be read.
+        Refused: CDCM-DB-PASSWORD or CDCM-DB-MISSING: the server does not let us in.
+        Failed: CDCM-DB-UNREACHABLE: no answer, or not now.
+    """
+    try:
+        given = conninfo_to_dict(dsn)
+    except psycopg.ProgrammingError:
+        raise ConfigurationError(
+            "CDCM-DB-DSN",
+            f"the connection string of the {side} cannot be read",
+            "Write it as postgresql://user@host:port/dbname; percent-encode special characters.",
+        ) from None
+    merged = {
+        **_DEFAULTS,
+        **{k: v for k, v in given.items() if v is not None},
+        "application_name": application_name,
+    }
+    try:
+        conn = psycopg.connect("", **merged, autocommit=True)  # type: ignore[arg-type]
+    except psycopg.OperationalError as exc:
+        raise _refusal(exc, side, describe_dsn(dsn)) from None
+    try:
+        _pin(conn, {**PINNED, **(settings or {})})
+        conn.read_only = read_only or None
+        conn.autocommit = autocommit
+    except psycopg.Error as exc:
+        conn.close()
+        raise _refusal(exc, side, describe_dsn(dsn)) from exc
+    return conn
+
+
+def _pin(conn: psycopg.Connection, settings: dict[str, str]) -> None:
+    # One round trip; a setting that this server version does not know is left out.
+    conn.execute(
+        "SELECT set_config(s.name, s.value, false) FROM unnest(%s::text[], %s::text[]) "
+        "AS s(name, value) JOIN pg_settings g ON lower(g.name) = lower(s.name)",
+        (list(settings), list(settings.values())),
+    )
+
+
+def _refusal(exc: psycopg.Error, side: str, where: str) -> MigratorError:
+    state = exc.sqlstate
+    text = str(exc)
+    if state in _PASSWORD_STATES or (state is None and any(m in text for m in _PASSWORD_MARKS)):
+        return Refused(
+            "CDCM-DB-PASSWORD",
+            f"the {side} at {where} does not accept this user or password",
+            "Check user and password of the connection string (or PGPASSWORD, ~/.pgpass) and "
+            "the server's pg_hba.conf.",
+        )
+    if state in _MISSING_STATES or (
+        state is None and 'database "' in text and "does not exist" in text
+    ):
+        return Refused(
+            "CDCM-DB-MISSING",
+            f"the {side} at {where} has no such database",
+            "Check the database name in the connection string, or create the database.",
+        )
+    return Failed(
+        "CDCM-DB-UNREACHABLE",
+        f"the {side} at {where} cannot be reached ({_reason(text)})",
+        "Check that the server runs and that host, port and firewall let this machine in.",
+    )
+
+
+def _reason(text: str) -> str:
+    """The last words of libpq's message: ``Connection refused``, ``timeout expired``, ..."""
+    first = text.strip().splitlines()[0] if text.strip() else "no answer"
+    return first.rpartition("failed: ")[2].strip() or "no answer"

@@ -1,0 +1,1 @@
+"""A shop with live traffic, moved end to end with the ordinary commands."""

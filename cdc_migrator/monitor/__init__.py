@@ -1,0 +1,1 @@
+"""Lag, metrics and health: measured once, shown everywhere."""

@@ -1,0 +1,246 @@
+"""Every metric: name, help and labels are declared here, once, on a registry of their own.
+
+Gauges come from the latest `Sample`, so `/metrics` shows the numbers that `status` shows; what is
+unknown is absent, never 0. Counters and the histogram are told by the applier. Labels are
+migration, table, op and phase; never a key, a value or an error's text.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
+from prometheus_client.process_collector import ProcessCollector
+
+from cdc_migrator.control.migration import Phase
+from cdc_migrator.model.changes import Op
+from cdc_migrator.monitor.sample import Sample
+
+PREFIX: Final = "cdc_migrator_"
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+# A table more than this many is counted as table="other": a series for each must stay bounded.
+MAX_TABLES: Final = 200
+OTHER: Final = "other"
+_BATCH_BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
+_OPS: Final = {
+    Op.INSERT: "insert",
+    Op.UPDATE: "update",
+    Op.DELETE: "delete",
+    Op.TRUNCATE: "truncate",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Gauge:
+    """A gauge with the label `migration` alone: its name, help, and where a sample holds it."""
+
+    name: str
+    help: str
+    value: Callable[[Sample], float | None]
+
+
+def _number(value: float | bool | None) -> float | None:
+    return None if value is None else float(value)
+
+
+GAUGES: Final = (
+    Gauge(
+        "end_to_end_lag_seconds",
+        "From source commit to target commit; while nothing is applied, the growing age.",
+        lambda s: s.lag_seconds,
+    ),
+    Gauge(
+        "events_pending",
+        "Records between what is applied and the end of the topic; an upper bound unless 0.",
+        lambda s: _number(s.events_pending),
+    ),
+    Gauge(
+        "consumer_lag_records",
+        "End offset of the topic less the next offset to apply; holes are counted, too.",
+        lambda s: (
+            max(s.end_offset - s.stream.next_offset, 0)
+            if s.end_offset is not None and s.stream
+            else None
+        ),
+    ),
+    Gauge(
+        "last_event_applied_timestamp_seconds",
+        "When the last transaction was applied, by the target's clock.",
+        lambda s: s.stream.applied_at.timestamp() if s.stream and s.stream.applied_at else None,
+    ),
+    Gauge(
+        "slot_retained_bytes",
+        "Write-ahead log that the source keeps because of the replication slot.",
+        lambda s: _number(s.slot.retained_bytes) if s.slot else None,
+    ),
+    Gauge(
+        "slot_safe_wal_bytes",
+        "Write-ahead log that may still be written before the source gives the slot up.",
+        lambda s: _number(s.slot.safe_bytes) if s.slot else None,
+    ),
+    Gauge(
+        "slot_active",
+        "1 while the connector reads from the replication slot.",
+        lambda s: _number(s.slot.active) if s.slot else None,
+    ),
+    Gauge(
+        "connector_running",
+        "1 while the connector and all its tasks are RUNNING.",
+        lambda s: _number(s.connector.running) if s.connector else None,
+    ),
+    Gauge(
+        "snapshot_expected_rows",
+        "Rows that the load expects to copy, by the source's statistics.",
+        lambda s: sum(t.estimated_rows for t in s.tables) if s.tables is not None else None,
+    ),
+    Gauge(
+        "snapshot_tables_remaining",
+        "Tables that are not loaded yet.",
+        lambda s: sum(t.load_state != "loaded" for t in s.tables) if s.tables is not None else None,
+    ),
+    Gauge(
+        "queue_bytes",
+        "Events that are read and not yet applied.",
+        lambda s: _number(s.service.queue_bytes) if s.service else None,
+    ),
+    Gauge(
+        "transactions_per_second",
+        "Source transactions applied, over the last seconds.",
+        lambda s: s.service.transactions_per_second if s.service else None,
+    ),
+    Gauge(
+        "events_per_second",
+        "Row events applied, over the last seconds.",
+        lambda s: s.service.events_per_second if s.service else None,
+    ),
+)
+
+
+class Metrics:
+    """The service's metrics. Thread-safe.
+
+    Attributes:
+        registry: where all of them are; nothing is registered globally.
+    """
+
+    def __init__(self, migration: str, version: str) -> None:
+        self.registry = CollectorRegistry(auto_describe=False)
+        self._migration = migration
+        self._tables: set[str] = set()
+        self._lock = threading.Lock()
+        self._events = self._counter(
+            "apply_events", "Row events applied, by operation and source table.", "op", "table"
+        )
+        self._transactions = self._counter("transactions_applied", "Source transactions applied.")
+        self._redelivered = self._counter(
+            "transactions_redelivered", "Transactions that came again and were left aside."
+        )
+        self._suspect = self._counter(
+            "transactions_suspect", "Transactions applied although their start was not proven."
+        )
+        self._batch = Histogram(
+            PREFIX + "apply_batch_seconds",
+            "Time to apply one batch, its commit included.",
+            ["migration"],
+            buckets=_BATCH_BUCKETS,
+            registry=self.registry,
+        ).labels(migration)
+        self._samples = _SampleCollector(migration, version)
+        self.registry.register(self._samples)
+        ProcessCollector(registry=self.registry)
+
+    def _counter(self, name: str, text: str, *labels: str) -> Any:
+        counter = Counter(PREFIX + name, text, ["migration", *labels], registry=self.registry)
+        # Without labels of its own it is there from the start, so that a rate can be taken.
+        return counter if labels else counter.labels(self._migration)
+
+    def batch_applied(
+        self,
+        seconds: float,
+        transactions: int,
+        events: Mapping[tuple[str, Op], int],
+        redelivered: int = 0,
+        suspect: int = 0,
+    ) -> None:
+        """Count one batch after its commit; `events` by (source table, operation)."""
+        self._batch.observe(seconds)
+        self._transactions.inc(transactions)
+        self._redelivered.inc(redelivered)
+        self._suspect.inc(suspect)
+        for (table, op), count in events.items():
+            self._events.labels(self._migration, _OPS[op], self._label(table)).inc(count)
+
+    def update(self, sample: Sample) -> None:
+        """Show this sample from now on."""
+        self._samples.sample = sample
+
+    def render(self) -> bytes:
+        """The page `/metrics`, of the type `CONTENT_TYPE`."""
+        return generate_latest(self.registry)
+
+    def _label(self, table: str) -> str:
+        with self._lock:
+            if table not in self._tables and len(self._tables) < MAX_TABLES:
+                self._tables.add(table)
+            return table if table in self._tables else OTHER
+
+
+class _SampleCollector:
+    """Gauges of the latest sample, made when they are asked for."""
+
+    def __init__(self, migration: str, version: str) -> None:
+        self.sample: Sample | None = None
+        self._migration = migration
+        self._version = version
+
+    def describe(self) -> Iterator[Any]:
+        yield from (
+            GaugeMetricFamily(PREFIX + gauge.name, gauge.help, labels=["migration"])
+            for gauge in GAUGES
+        )
+
+    def collect(self) -> Iterator[Any]:
+        yield InfoMetricFamily(
+            PREFIX + "build",
+            "What runs.",
+            value={"version": self._version, "migration": self._migration},
+        )
+        sample = self.sample
+        if sample is None:
+            return
+        for gauge in GAUGES:
+            value = gauge.value(sample)
+            if value is not None:
+                family = GaugeMetricFamily(PREFIX + gauge.name, gauge.help, labels=["migration"])
+                family.add_metric([self._migration], float(value))
+                yield family
+        if sample.phase is not None:
+            yield self._phase(sample.phase)
+        if sample.tables is not None:
+            yield self._snapshot_rows(sample)
+
+    def _phase(self, present: Phase) -> GaugeMetricFamily:
+        family = GaugeMetricFamily(
+            PREFIX + "phase", "1 for the migration's phase.", labels=["migration", "phase"]
+        )
+        for phase in Phase:
+            family.add_metric([self._migration, phase], float(phase is present))
+        return family
+
+    def _snapshot_rows(self, sample: Sample) -> CounterMetricFamily:
+        family = CounterMetricFamily(
+            PREFIX + "snapshot_rows", "Rows copied by the load.", labels=["migration", "table"]
+        )
+        other = 0
+        for number, table in enumerate(sample.tables or ()):
+            if number < MAX_TABLES:
+                family.add_metric([self._migration, table.source], table.rows_loaded)
+            else:
+                other += table.rows_loaded
+        if other:
+            family.add_metric([self._migration, OTHER], other)
+        return family

@@ -1,0 +1,216 @@
+"""One measurement of a migration, as values. What could not be measured is None, never 0.
+
+`ServiceSample` is what the running service knows about itself; it travels through the control
+schema, so that a command on another machine shows the same numbers. `Sample` is everything.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from cdc_migrator.control.migration import Phase
+
+
+class ServiceState(StrEnum):
+    """What the service is doing."""
+
+    STARTING = "starting"
+    STANDBY = "standby"
+    STREAMING = "streaming"
+    WAITING_FOR_KAFKA = "waiting-for-kafka"
+    WAITING_FOR_TARGET = "waiting-for-target"
+    STOPPING = "stopping"
+    HALTED = "halted"
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceSample:
+    """The service's own measurements.
+
+    Attributes:
+        at: when, with its time zone.
+        lag_seconds: from source commit to target commit, see `lag.lag_seconds`.
+        events_pending: events between what is applied and the end of the log; exact where
+            `at_end`, else an upper bound.
+        at_end: the reader has seen the end of the log, and all that it read is applied.
+        transactions_per_second, events_per_second: applied, over the last seconds.
+        rss_bytes: resident memory of the process.
+        queue_bytes: events read and not yet applied.
+        waiting: why it does not go on, by the error's name.
+    """
+
+    at: datetime
+    state: ServiceState
+    lag_seconds: float | None = None
+    events_pending: int | None = None
+    at_end: bool | None = None
+    transactions_per_second: float | None = None
+    events_per_second: float | None = None
+    rss_bytes: int | None = None
+    queue_bytes: int | None = None
+    waiting: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for a jsonb column."""
+        return {**asdict(self), "at": self.at.isoformat(), "state": str(self.state)}
+
+    @classmethod
+    def from_json(cls, document: Any) -> ServiceSample | None:
+        """Read back what `to_json` gave; None where it is not one. Unknown keys of another
+        release are left aside."""
+        try:
+            known = {f.name: document[f.name] for f in fields(cls) if f.name in document}
+            return cls(
+                **{
+                    **known,
+                    "at": datetime.fromisoformat(known["at"]),
+                    "state": ServiceState(known["state"]),
+                }
+            )
+        except (KeyError, TypeError, ValueError):
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class OwnerSample:
+    """Who applies the stream, and what it said of itself last.
+
+    Attributes:
+        owner: user, host and process id; None where nobody ever applied.
+        seen_seconds: since its last sign of life, by the target's clock; None where it has
+            given the stream up in good order, or never was there.
+        said: its latest measurements.
+    """
+
+    owner: str | None
+    seen_seconds: float | None
+    said: ServiceSample | None
+
+
+@dataclass(frozen=True, slots=True)
+class SlotSample:
+    """The replication slot on the source.
+
+    Attributes:
+        retained_bytes: write-ahead log that the source keeps because of it.
+        safe_bytes: what may still be written before the source gives the slot up; None where
+            no limit is set.
+    """
+
+    name: str
+    exists: bool
+    active: bool | None = None
+    wal_status: str | None = None
+    retained_bytes: int | None = None
+    safe_bytes: int | None = None
+    confirmed_flush_lsn: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectorSample:
+    """The connector by Connect's REST API. RUNNING with a FAILED task happens: look at both."""
+
+    name: str
+    exists: bool
+    state: str | None = None
+    tasks: tuple[str, ...] = ()
+
+    @property
+    def running(self) -> bool:
+        """The connector and every one of its tasks (at least one) run."""
+        return bool(self.tasks) and {self.state, *self.tasks} == {"RUNNING"}
+
+
+@dataclass(frozen=True, slots=True)
+class TableSample:
+    """One table: the load's state, and the changes that the stream has applied to it."""
+
+    source: str
+    target: str
+    load_state: str
+    estimated_rows: int
+    rows_loaded: int
+    bytes_loaded: int
+    inserts: int
+    updates: int
+    deletes: int
+    truncates: int
+
+    @property
+    def events_applied(self) -> int:
+        return self.inserts + self.updates + self.deletes + self.truncates
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSample:
+    """The stream's progress row."""
+
+    topic: str
+    next_offset: int
+    commit_position: int
+    source_committed_at: datetime | None
+    applied_at: datetime | None
+    transactions_applied: int
+    transactions_redelivered: int
+    transactions_suspect: int
+
+
+@dataclass(frozen=True, slots=True)
+class LoadSample:
+    """The load as a whole: shares of the chunks' bytes, seconds since its first table began."""
+
+    done_fraction: float | None
+    elapsed_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A part that could not be measured, with the error's code and cause."""
+
+    part: str
+    code: str
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Everything that is known at one moment.
+
+    Attributes:
+        at: the target's clock where it answered, else this machine's.
+        lag_seconds, events_pending: see `ServiceSample`; `pending_exact` tells which it is.
+        end_offset: offset behind the last committed record of the topic.
+        target_ahead: seconds by which the target's clock is ahead of the source's.
+        notes: what could not be measured, and why.
+    """
+
+    at: datetime
+    migration: str
+    generation: int | None = None
+    phase: Phase | None = None
+    last_error: dict[str, Any] | None = None
+    tables: tuple[TableSample, ...] | None = None
+    load: LoadSample | None = None
+    stream: StreamSample | None = None
+    owner: OwnerSample | None = None
+    slot: SlotSample | None = None
+    connector: ConnectorSample | None = None
+    end_offset: int | None = None
+    target_ahead: float | None = None
+    lag_seconds: float | None = None
+    events_pending: int | None = None
+    pending_exact: bool | None = None
+    notes: tuple[Note, ...] = ()
+
+    @property
+    def service(self) -> ServiceSample | None:
+        """What the service said, while it shows signs of life."""
+        if self.owner is None or self.owner.seen_seconds is None:
+            return None
+        return self.owner.said if self.owner.seen_seconds <= ALIVE_SECONDS else None
+
+
+ALIVE_SECONDS = 5.0

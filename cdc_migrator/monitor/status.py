@@ -1,0 +1,193 @@
+"""The status document: what programs read from `status -o json`, and what the verdict rests on.
+
+Pure: a `Sample` in, plain values out. Unknown is None. Keys are only ever added.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from cdc_migrator.control.migration import Phase
+from cdc_migrator.monitor.sample import Sample, TableSample
+
+# No estimate from so little that the first table's start-up would decide it.
+_LEAST_FRACTION = 0.01
+
+
+def document(sample: Sample, max_lag: timedelta) -> dict[str, Any]:
+    """The whole document, without `schema_version`, which the printer adds."""
+    reasons = verdict_reasons(sample, max_lag)
+    return {
+        "migration": sample.migration,
+        "generation": sample.generation,
+        "phase": sample.phase,
+        "lag_seconds": _round(sample.lag_seconds, 3),
+        "lag_events": sample.events_pending,
+        "lag_events_exact": sample.pending_exact,
+        "tables": [_table(t) for t in sample.tables] if sample.tables is not None else None,
+        # Nothing can be parked in this release: what cannot be applied halts the stream.
+        "dead_letters": 0 if sample.phase is not None else None,
+        "ready": {"verdict": not reasons, "reasons": reasons},
+        "load": _load(sample),
+        "rates": _rates(sample),
+        "transactions": _transactions(sample),
+        "service": _service(sample),
+        "slot": _slot(sample),
+        "connector": _connector(sample),
+        "last_error": sample.last_error,
+        "notes": [{"part": n.part, "code": n.code, "cause": n.cause} for n in sample.notes],
+        "sampled_at": sample.at.isoformat(),
+    }
+
+
+def verdict_reasons(sample: Sample, max_lag: timedelta) -> list[str]:
+    """Why it is not safe to switch over, the most pressing first; empty only for yes."""
+    reasons: list[str] = []
+    for note in sample.notes:
+        reasons.append(f"{note.part} could not be measured: {note.cause}")
+    if sample.phase is None:
+        reasons.append("the migration's phase is unknown")
+    elif sample.phase is not Phase.STREAM:
+        reasons.append(f"the phase is {sample.phase}, not {Phase.STREAM}")
+    if sample.last_error is not None:
+        reasons.append(f"the last error stands: {sample.last_error.get('code', 'unknown code')}")
+    if sample.phase is Phase.STREAM:
+        reasons += _stream_reasons(sample, max_lag)
+    reasons += _capture_reasons(sample)
+    suspect = sample.stream.transactions_suspect if sample.stream else 0
+    if suspect:
+        reasons.append(
+            f"{suspect} transactions were applied although their start was not proven, "
+            "and their tables were not compared since"
+        )
+    reasons.append(
+        "the content of both sides was not compared: reconcile is not part of this release"
+    )
+    return reasons
+
+
+def _stream_reasons(sample: Sample, max_lag: timedelta) -> list[str]:
+    reasons = []
+    if sample.service is None:
+        reasons.append("the service does not run: nothing is applied")
+    if sample.lag_seconds is None:
+        reasons.append("the lag is unknown")
+    elif sample.lag_seconds > max_lag.total_seconds():
+        reasons.append(
+            f"the lag of {sample.lag_seconds:.1f} s is above {max_lag.total_seconds():g} s"
+        )
+    return reasons
+
+
+def _capture_reasons(sample: Sample) -> list[str]:
+    reasons: list[str] = []
+    if sample.phase is None or not sample.phase.reached(Phase.CAPTURE):
+        return reasons
+    if sample.slot is not None and not sample.slot.exists:
+        reasons.append(f"the replication slot {sample.slot.name} is gone from the source")
+    elif sample.slot is not None and sample.slot.wal_status in ("unreserved", "lost"):
+        reasons.append(f"the slot's write-ahead log is {sample.slot.wal_status}")
+    elif sample.slot is not None and not sample.slot.active:
+        reasons.append("nobody reads from the replication slot")
+    if sample.connector is not None and not sample.connector.exists:
+        reasons.append(f"the connector {sample.connector.name} does not exist")
+    elif sample.connector is not None and not sample.connector.running:
+        states = ", ".join([sample.connector.state or "unknown", *sample.connector.tasks])
+        reasons.append(f"the connector does not run (connector and tasks: {states})")
+    return reasons
+
+
+def _table(table: TableSample) -> dict[str, Any]:
+    return {
+        "source": table.source,
+        "target": table.target,
+        "rows_loaded": table.rows_loaded,
+        "events_applied": table.events_applied,
+        "load_state": table.load_state,
+        "estimated_rows": table.estimated_rows,
+        "bytes_loaded": table.bytes_loaded,
+        "inserts": table.inserts,
+        "updates": table.updates,
+        "deletes": table.deletes,
+        "truncates": table.truncates,
+    }
+
+
+def _load(sample: Sample) -> dict[str, Any] | None:
+    if sample.load is None or sample.tables is None:
+        return None
+    fraction, elapsed = sample.load.done_fraction, sample.load.elapsed_seconds
+    left = None
+    if fraction is not None and elapsed is not None and fraction >= _LEAST_FRACTION:
+        left = elapsed * (1 - fraction) / fraction
+    return {
+        "done_fraction": _round(fraction, 4),
+        "elapsed_seconds": _round(elapsed, 1),
+        "seconds_left": _round(left, 0),
+        "tables_loaded": sum(t.load_state == "loaded" for t in sample.tables),
+        "tables": len(sample.tables),
+    }
+
+
+def _rates(sample: Sample) -> dict[str, float | None]:
+    said = sample.service
+    return {
+        "transactions_per_second": _round(said.transactions_per_second, 1) if said else None,
+        "events_per_second": _round(said.events_per_second, 1) if said else None,
+    }
+
+
+def _transactions(sample: Sample) -> dict[str, int] | None:
+    if sample.stream is None:
+        return None
+    return {
+        "applied": sample.stream.transactions_applied,
+        "redelivered": sample.stream.transactions_redelivered,
+        "suspect": sample.stream.transactions_suspect,
+    }
+
+
+def _service(sample: Sample) -> dict[str, Any] | None:
+    """None where the target did not tell; `running` is false without a recent sign of life."""
+    if sample.phase is None:
+        return None
+    said, owner = sample.service, sample.owner
+    return {
+        "running": said is not None,
+        "state": said.state if said else None,
+        "waiting": said.waiting if said else None,
+        "owner": owner.owner if owner else None,
+        "seen_seconds_ago": _round(owner.seen_seconds, 1) if owner else None,
+        "rss_bytes": said.rss_bytes if said else None,
+        "queue_bytes": said.queue_bytes if said else None,
+    }
+
+
+def _slot(sample: Sample) -> dict[str, Any] | None:
+    if sample.slot is None:
+        return None
+    return {
+        "name": sample.slot.name,
+        "exists": sample.slot.exists,
+        "active": sample.slot.active,
+        "wal_status": sample.slot.wal_status,
+        "retained_bytes": sample.slot.retained_bytes,
+        "safe_bytes": sample.slot.safe_bytes,
+        "confirmed_flush_lsn": sample.slot.confirmed_flush_lsn,
+    }
+
+
+def _connector(sample: Sample) -> dict[str, Any] | None:
+    if sample.connector is None:
+        return None
+    return {
+        "name": sample.connector.name,
+        "exists": sample.connector.exists,
+        "state": sample.connector.state,
+        "tasks": list(sample.connector.tasks),
+    }
+
+
+def _round(value: float | None, digits: int) -> float | None:
+    return None if value is None else round(value, digits)

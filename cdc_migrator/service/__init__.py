@@ -1,0 +1,1 @@
+"""Wiring: the long-running consumer and the migrate verb."""

@@ -1,0 +1,246 @@
+"""The steps from an empty target to a streaming one; each is skipped once its phase is past.
+
+schema, capture, load, indexes: the phase is written down before the step begins, and a step that
+was killed is begun again, which every one of them bears.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import psycopg
+import structlog
+
+from cdc_migrator.backfill.load import LoadOptions, load
+from cdc_migrator.backfill.progress import LoadProgress
+from cdc_migrator.backfill.schema import (
+    Restored,
+    SchemaOptions,
+    analyze,
+    make_indexes,
+    make_tables,
+)
+from cdc_migrator.capture import preflight
+from cdc_migrator.capture.start import CaptureOptions, CaptureStarted, start_capture
+from cdc_migrator.control import load as loads
+from cdc_migrator.control import migration, progress, schema
+from cdc_migrator.control.migration import Migration, Phase
+from cdc_migrator.databases.postgres.catalog import read_tables
+from cdc_migrator.databases.postgres.connect import connect
+from cdc_migrator.errors import MigratorError, Refused
+from cdc_migrator.model.naming import Names
+from cdc_migrator.model.positions import lsn_to_int
+from cdc_migrator.model.tables import Table, TableName
+
+_KEY_SECONDS = 2.0
+_log = structlog.get_logger("cdc_migrator.migrate")
+
+
+@dataclass(frozen=True, slots=True)
+class MigrateOptions:
+    """Where everything is, and how each step is done. The strings hold passwords."""
+
+    name: str
+    source_dsn: str
+    target_dsn: str
+    connect_url: str
+    bootstrap_servers: str
+    include: Sequence[str]
+    exclude: Sequence[str]
+    capture: CaptureOptions
+    load: LoadOptions = field(default_factory=LoadOptions)
+    schema: SchemaOptions = field(default_factory=SchemaOptions)
+
+
+class Observer(Protocol):
+    """Told how the steps go; neither method may block for long."""
+
+    def step(self, text: str) -> None:
+        """Something begins or is done, as a sentence fragment."""
+
+    def loading(self, progress: LoadProgress) -> None:
+        """Four times a second while rows are copied."""
+
+
+class Migrate:
+    """The steps, each of them repeatable, on one migration.
+
+    Raises MigratorError from every method.
+    """
+
+    def __init__(self, options: MigrateOptions, observer: Observer) -> None:
+        self._options = options
+        self._observer = observer
+
+    def check(self) -> preflight.Preflight:
+        """Look at everything that could stand against the migration."""
+        options = self._options
+        return preflight.check(
+            options.source_dsn,
+            options.target_dsn,
+            options.connect_url,
+            options.bootstrap_servers,
+            Names(options.name),
+            options.include,
+            options.exclude,
+        )
+
+    def until_streaming(self) -> None:
+        """Every step that is not past yet; afterwards `run` can apply the stream."""
+        there = self._there()
+        if there is None or not there.phase.reached(Phase.CAPTURE):
+            self._observer.step("checking both databases, Connect and Kafka")
+            self.check().require()
+            there = self._create()
+        if not there.phase.reached(Phase.CAPTURE):
+            self._enter(Phase.SCHEMA)
+            self.schema()
+        if not there.phase.reached(Phase.LOAD):
+            self._enter(Phase.CAPTURE)
+            self.capture()
+        if not there.phase.reached(Phase.INDEXES):
+            self._enter(Phase.LOAD)
+            self.load()
+        if not there.phase.reached(Phase.STREAM):
+            self._enter(Phase.INDEXES)
+            self.indexes()
+            self._enter(Phase.STREAM)
+
+    def schema(self) -> Restored:
+        """Tables, types, functions, views: what comes before the rows."""
+        self._create()
+        options = self._options
+        made = make_tables(
+            options.source_dsn,
+            options.target_dsn,
+            self._names(),
+            [table.name for table in self._source_tables()],
+            options.schema,
+        )
+        self._tell_restored("schema", made)
+        return made
+
+    def capture(self) -> CaptureStarted:
+        """Publication, slot, snapshot holder and connector."""
+        options = self._options
+        return start_capture(
+            options.source_dsn,
+            options.target_dsn,
+            options.connect_url,
+            options.bootstrap_servers,
+            self._names(),
+            self._source_tables(),
+            options.capture,
+            lambda text: self._observer.step(f"capture: {text}"),
+        )
+
+    def load(self) -> None:
+        """Copy what was there when capture began, then gather statistics."""
+        options = self._options
+        loaded = load(
+            options.source_dsn,
+            options.target_dsn,
+            self._names(),
+            options.load,
+            self._observer.loading,
+        )
+        self._observer.step(
+            f"load: {loaded.rows:,} rows, {loaded.bytes / 1e6:,.1f} MB in {loaded.seconds:.1f} s"
+        )
+
+    def indexes(self) -> Restored:
+        """Indexes, keys, triggers, foreign keys: what comes after the rows."""
+        made = self._make_indexes()
+        self._tell_restored("indexes", made)
+        analyze(self._options.target_dsn, self._names())
+        return made
+
+    def finish_foreign_keys(self, stopping: threading.Event) -> None:
+        """Make the foreign keys that had to wait for the stream; returns when none is left.
+
+        Runs beside the stream, which must first pass what some tables were read anew with.
+        """
+        while not stopping.wait(_KEY_SECONDS):
+            try:
+                with self._target() as conn:
+                    stored = progress.read(conn)
+                    until = max(
+                        (
+                            lsn_to_int(t.reread_until)
+                            for t in loads.read_tables(conn)
+                            if t.reread_until
+                        ),
+                        default=0,
+                    )
+                if stored is None or stored.commit_position < until:
+                    continue
+                made = self._make_indexes()
+                if made.made:
+                    _log.info("foreign-keys-made", count=len(made.made))
+                if not made.postponed:
+                    return
+            except (MigratorError, psycopg.Error) as error:
+                _log.warning("foreign-keys-wait", reason=type(error).__name__)
+
+    def _make_indexes(self) -> Restored:
+        options = self._options
+        return make_indexes(
+            options.source_dsn,
+            options.target_dsn,
+            self._names(),
+            self._registered(),
+            options.schema,
+        )
+
+    def _tell_restored(self, step: str, made: Restored) -> None:
+        self._observer.step(f"{step}: {len(made.made)} objects made")
+        for label in made.left_out:
+            self._observer.step(f"{step}: left out {label}")
+        for label in made.postponed:
+            self._observer.step(f"{step}: waits for the stream: {label}")
+
+    def _source_tables(self) -> list[Table]:
+        options = self._options
+        with connect(
+            options.source_dsn, application_name=f"cdcm-{options.name}-migrate", side="source"
+        ) as conn:
+            return read_tables(conn, options.include, options.exclude)
+
+    def _registered(self) -> list[TableName]:
+        with self._target() as conn:
+            return [one.source for one in loads.read_tables(conn)]
+
+    def _names(self) -> Names:
+        there = self._there()
+        if there is None:
+            raise Refused(
+                "CDCM-MIGRATION-MISSING",
+                f"there is no migration {self._options.name!r} on this target",
+                "Start it with `cdc-migrator migrate`.",
+            )
+        return there.names
+
+    def _there(self) -> Migration | None:
+        with self._target() as conn:
+            return migration.read(conn) if schema.exists(conn) else None
+
+    def _create(self) -> Migration:
+        with self._target() as conn:
+            schema.ensure(conn, "target")
+            return migration.create(conn, self._options.name)
+
+    def _enter(self, phase: Phase) -> None:
+        self._observer.step(f"phase {phase}")
+        with self._target() as conn:
+            there = migration.read(conn)
+            if there is not None and there.phase is not phase:
+                migration.set_phase(conn, phase)
+
+    def _target(self) -> psycopg.Connection:
+        options = self._options
+        return connect(
+            options.target_dsn, application_name=f"cdcm-{options.name}-migrate", side="target"
+        )

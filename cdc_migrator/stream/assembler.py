@@ -1,0 +1,239 @@
+"""Whole transactions out of the ordered stream: a transaction is complete or it is not given.
+
+The state is what is *open* (a BEGIN was read, its END not yet) and what is *aside* (parts of
+one transaction T that was cut: the next BEGIN came before its END). What each record does:
+
+    record     open                aside    does
+    BEGIN      nothing             any      opens
+    BEGIN      T                   - or T   T's part goes aside; opens
+    BEGIN      U without rows      T        forgets U, nothing of it was read; opens
+    BEGIN      U with rows         T        halts: INTERRUPTED
+    row        its own             any      is added to what is open
+    row        another or nothing  any      halts: UNOPENED
+    END <= L   any                 any      re-delivery: what it ends is dropped; counted
+    END > L    another or nothing  any      halts: UNOPENED
+    END > L    U                   T        halts: INTERRUPTED
+    END > L    T                   - or T   parts joined, proven and given; L := END
+
+L is the commit position of the last transaction given or, at the start, of the last one that the
+target holds: a transaction's END position says whether it was delivered before; nothing else
+does. Only END knows it, so every proof waits for END, and a re-delivery is never doubted.
+
+A transaction of which only the BEGIN was read before the cut is aside as well: it must come
+again, or something was lost. No Kafka here and no clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from cdc_migrator.errors import StreamHalted
+from cdc_migrator.model.changes import Transaction
+from cdc_migrator.stream.envelope import Begin, End, Record, Row
+from cdc_migrator.stream.parts import (
+    Joint,
+    Part,
+    Unproven,
+    join,
+    require_counted,
+    require_numbered,
+    require_ordered,
+    require_pairs,
+)
+
+
+@dataclass(slots=True)
+class Counters:
+    """How often, since this assembler was made, something other than the plain case was met.
+
+    redelivered: transactions skipped by their commit position. suspect: given although the
+    BEGIN points elsewhere. joined, replaced, closed_empty: cut transactions whose rest was
+    appended, that came again as a whole, or that were complete before the cut.
+    """
+
+    redelivered: int = 0
+    suspect: int = 0
+    joined: int = 0
+    replaced: int = 0
+    closed_empty: int = 0
+
+
+class Assembler:
+    """Turns the records of one partition, in their order, into whole transactions.
+
+    Args:
+        topic, partition: for messages only.
+        next_offset: offset that reading starts at (the target's progress row).
+        last_commit_lsn: commit position of the last transaction that the target holds.
+
+    After StreamHalted was raised the assembler is of no further use.
+    """
+
+    def __init__(
+        self, topic: str, next_offset: int, last_commit_lsn: int, partition: int = 0
+    ) -> None:
+        self.counters = Counters()
+        self._place = f"{topic}[{partition}]"
+        self._next_offset = next_offset
+        self._last_commit = last_commit_lsn
+        self._open: Part | None = None
+        self._aside: list[Part] = []
+
+    @property
+    def last_commit_lsn(self) -> int:
+        """Commit position of the last transaction given."""
+        return self._last_commit
+
+    @property
+    def resume_offset(self) -> int:
+        """Where reading may start again once every transaction given so far is applied.
+
+        Never past the BEGIN of what is open or aside; otherwise behind the last record read,
+        so that it moves past skipped re-deliveries too.
+        """
+        if self._aside:
+            return self._aside[0].first_offset
+        if self._open is not None:
+            return self._open.first_offset
+        return self._next_offset
+
+    @property
+    def pending_bytes(self) -> int:
+        """Size on the wire of what is open and aside: held in memory, not given yet."""
+        held = sum(part.size for part in self._aside)
+        return held + (self._open.size if self._open is not None else 0)
+
+    def assemble(self, records: Iterable[Record]) -> Iterator[Transaction]:
+        """Feed each record; yield the transactions that they complete. Raises as `feed`."""
+        for record in records:
+            transaction = self.feed(record)
+            if transaction is not None:
+                yield transaction
+
+    def feed(self, record: Record) -> Transaction | None:
+        """Take the next record; the transaction that it completes, or None.
+
+        Raises StreamHalted with one of the codes CDCM-STREAM-UNOPENED, -INTERRUPTED, -OVERLAP,
+        -COUNT, -ORDER, -UNPROVEN-KEY.
+        """
+        given: Transaction | None = None
+        if type(record) is Row:
+            self._row(record)
+        elif type(record) is Begin:
+            self._begin(record)
+        elif type(record) is End:
+            given = self._end(record)
+        self._next_offset = record.offset + 1
+        return given
+
+    def _row(self, row: Row) -> None:
+        part = self._open
+        if part is None or part.xid != row.xid:
+            raise self._unopened(row)
+        if not part.changes:
+            part.first_order = row.total_order
+        part.changes.append(row.change)
+        part.last_order = row.total_order
+        part.committed_at_us = row.committed_at_us
+        part.size += row.size
+
+    def _begin(self, begin: Begin) -> None:
+        if self._open is not None:
+            self._put_aside(self._open, begin)
+        self._open = Part(begin.xid, begin.lsn, begin.offset, begin.size)
+
+    def _put_aside(self, cut: Part, by: Begin) -> None:
+        if not self._aside or self._aside[0].xid == cut.xid:
+            self._aside.append(cut)
+        elif cut.changes:
+            raise self._interrupted(by.offset, cut.xid)
+
+    def _end(self, end: End) -> Transaction | None:
+        if end.commit_lsn <= self._last_commit:
+            self._skip(end)
+            return None
+        part = self._open
+        if part is None or part.xid != end.xid:
+            raise self._unopened(end)
+        if self._aside and self._aside[0].xid != end.xid:
+            raise self._interrupted(end.offset, end.xid)
+        try:
+            whole, joints = self._prove(self._aside, part, end)
+        except Unproven as fault:
+            first = self._aside[0] if self._aside else part
+            where = (
+                f"{self._at(end.offset)}, transaction {end.xid} from offset {first.first_offset}"
+            )
+            raise StreamHalted(fault.code, fault.cause, where) from None
+        self._count(whole, joints)
+        self._open, self._aside, self._last_commit = None, [], end.commit_lsn
+        return Transaction(
+            xid=whole.xid,
+            begin_lsn=whole.begin_lsn,
+            commit_lsn=end.commit_lsn,
+            committed_at_us=whole.committed_at_us,
+            changes=whole.changes,
+            first_offset=whole.first_offset,
+            next_offset=end.offset + 1,
+            suspect=whole.suspect,
+            bytes=whole.size + end.size,
+        )
+
+    def _skip(self, end: End) -> None:
+        """A re-delivery: whatever was collected of it was applied long ago."""
+        self.counters.redelivered += 1
+        if self._open is not None and self._open.xid == end.xid:
+            self._open = None
+        if self._aside and self._aside[0].xid == end.xid:
+            self._aside = []
+
+    @staticmethod
+    def _prove(aside: list[Part], last: Part, end: End) -> tuple[Part, list[Joint]]:
+        """The whole transaction, or Unproven."""
+        joints: list[Joint] = []
+        whole: Part | None = None
+        for part in (*aside, last):
+            require_numbered(part, whole)
+            if part is last:
+                require_counted(part, whole, end.event_count)
+            if whole is None:
+                whole = part
+            else:
+                whole, joint = join(whole, part)
+                joints.append(joint)
+        assert whole is not None
+        require_ordered(whole.changes, end.commit_lsn)
+        require_pairs(whole.changes)
+        return whole, joints
+
+    def _count(self, whole: Part, joints: list[Joint]) -> None:
+        counters = self.counters
+        counters.suspect += whole.suspect
+        counters.joined += joints.count(Joint.APPENDS) + joints.count(Joint.CONTINUES)
+        counters.replaced += joints.count(Joint.REPLACES)
+        counters.closed_empty += joints.count(Joint.CLOSES)
+
+    def _at(self, offset: int, part: Part | None = None) -> str:
+        place = f"{self._place}@{offset}"
+        if part is None:
+            return place
+        return f"{place}, transaction {part.xid} from offset {part.first_offset}"
+
+    def _unopened(self, record: Row | End) -> StreamHalted:
+        what = "A row" if isinstance(record, Row) else "The end"
+        return StreamHalted(
+            "CDCM-STREAM-UNOPENED",
+            f"{what} of transaction {record.xid} comes without its BEGIN; the connector must "
+            "run as an exactly-once source and nothing else may write to this topic",
+            self._at(record.offset),
+        )
+
+    def _interrupted(self, offset: int, xid: int) -> StreamHalted:
+        waiting = self._aside[0]
+        return StreamHalted(
+            "CDCM-STREAM-INTERRUPTED",
+            f"Transaction {waiting.xid} was cut and must come again before anything new, but "
+            f"transaction {xid} came",
+            self._at(offset, waiting),
+        )

@@ -1,0 +1,309 @@
+"""The one place that speaks to Kafka: reads one ordered partition from a given offset.
+
+The position belongs to the target's progress row, so nothing here decides where to read: the
+offset is given, and one that the log does not hold is an error that names the gap, never a
+reset. Kafka's own committed offset is written now and then, for lag exporters only.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from cdc_migrator.errors import (
+    ConfigurationError,
+    Failed,
+    MigratorError,
+    Refused,
+    StreamHalted,
+)
+
+PARTITION = 0
+HINT_SECONDS = 5.0
+
+_log = logging.getLogger(__name__)
+
+_SETTINGS: dict[str, str | int | bool] = {
+    "isolation.level": "read_committed",
+    "enable.auto.commit": False,
+    "enable.auto.offset.store": False,
+    "auto.offset.reset": "error",
+    "enable.partition.eof": True,
+    "allow.auto.create.topics": False,
+    "check.crcs": True,
+    # Read-ahead in memory; one fetch more (1 MiB on the wire, decompressed) may be on top.
+    "queued.max.messages.kbytes": 32 * 1024,
+    "max.partition.fetch.bytes": 1024 * 1024,
+    "receive.message.max.bytes": 1_000_000_000,
+    # The default second of pause whenever the read-ahead is full would stall the reader.
+    "fetch.queue.backoff.ms": 10,
+    "fetch.error.backoff.ms": 100,
+    "reconnect.backoff.max.ms": 1000,
+    # Every failed attempt to reconnect would be logged; `waiting` and one warning say it.
+    "log_level": 2,
+}
+
+_MISSING = {
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError._UNKNOWN_TOPIC,
+    KafkaError._UNKNOWN_PARTITION,
+    KafkaError.UNKNOWN_TOPIC_ID,
+}
+_DENIED = {KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED}
+_OUTSIDE = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}
+
+
+@dataclass(frozen=True, slots=True)
+class Polled:
+    """What one poll brought, in the order of the log.
+
+    `at_end` says that the broker has shown the end of the partition after the last message:
+    there is nothing more to wait for now.
+    """
+
+    messages: list[Message]
+    at_end: bool
+
+
+class StreamConsumer:
+    """Reads partition 0 of `topic` from `start_offset` on.
+
+    Args:
+        bootstrap_servers: ``host:port,...``.
+        topic: must exist and have one partition.
+        group: consumer group under which progress is shown to lag exporters.
+        start_offset: next offset to read, as stored on the target.
+        security: further librdkafka settings (``security.protocol``, ``sasl.*``, ``ssl.*``);
+            those that this module relies on cannot be overridden.
+        start_timeout: seconds to wait for the first answer of a broker.
+
+    Raises:
+        ConfigurationError: CDCM-KAFKA-SETTINGS.
+        Failed: CDCM-KAFKA-UNREACHABLE: no broker answered in time.
+        Refused: CDCM-STREAM-TOPIC-MISSING, CDCM-STREAM-PARTITIONS, CDCM-KAFKA-DENIED.
+        StreamHalted: CDCM-STREAM-GAP: the log does not hold `start_offset`.
+    """
+
+    def __init__(
+        self,
+        bootstrap_servers: str,
+        topic: str,
+        group: str,
+        start_offset: int,
+        security: Mapping[str, str] | None = None,
+        *,
+        start_timeout: float = 10.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._servers = bootstrap_servers
+        self._topic = topic
+        self._next_offset = start_offset
+        self._clock = clock
+        self._hinted_at = clock()
+        self._at_end = False
+        self._waiting: str | None = None
+        self._failure: MigratorError | None = None
+        self._consumer = _connect(
+            {
+                **(security or {}),
+                **_SETTINGS,
+                "bootstrap.servers": bootstrap_servers,
+                "group.id": group,
+                "error_cb": self._note,
+                "on_commit": _ignore_hint_result,
+                "logger": _log,
+            }
+        )
+        try:
+            self._require_one_partition(start_timeout)
+            self._require_offset_in_log(start_timeout)
+            self._consumer.assign([TopicPartition(topic, PARTITION, start_offset)])
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def waiting(self) -> str | None:
+        """The error for which reading stands still, by its name; None while brokers answer."""
+        return self._waiting
+
+    def poll(self, max_messages: int, timeout: float) -> Polled:
+        """Up to `max_messages`; waits the whole `timeout` (seconds) unless that many are there.
+
+        A broker that went away is waited for: nothing comes and `waiting` says why.
+
+        Raises:
+            StreamHalted: CDCM-STREAM-GAP: retention has overtaken the reader.
+            Refused: CDCM-STREAM-TOPIC-MISSING, CDCM-KAFKA-DENIED.
+            Failed: CDCM-KAFKA-FATAL: the client cannot go on.
+        """
+        if self._failure is not None:
+            raise self._failure
+        messages: list[Message] = []
+        for message in self._consumer.consume(max_messages, timeout):
+            error = message.error()
+            if error is None:
+                messages.append(message)
+                self._at_end = False
+            elif error.code() == KafkaError._PARTITION_EOF:
+                self._at_end = True
+                self._waiting = None
+            else:
+                self._failure = self._failure or self._final(error)
+        if messages:
+            self._next_offset = (messages[-1].offset() or 0) + 1
+            self._waiting = None
+        elif self._failure is not None:
+            raise self._failure
+        return Polled(messages, self._at_end)
+
+    def high_watermark(self, timeout: float = 5.0) -> int | None:
+        """Offset behind the last committed record of the log, or None: no broker answered.
+
+        Asks the broker; may be called from another thread than `poll`.
+        """
+        try:
+            _, high = self._watermarks(timeout)
+        except KafkaException as exc:
+            self._note(exc.args[0])
+            return None
+        self._waiting = None
+        return high
+
+    def hint(self, next_offset: int) -> None:
+        """Show lag exporters how far the target is; every few seconds, and never an error."""
+        now = self._clock()
+        if now - self._hinted_at < HINT_SECONDS:
+            return
+        self._hinted_at = now
+        try:
+            self._consumer.commit(
+                offsets=[TopicPartition(self._topic, PARTITION, next_offset)], asynchronous=True
+            )
+        except KafkaException as exc:
+            _ignore_hint_result(exc.args[0], [])
+
+    def close(self) -> None:
+        """Leave the broker; may be called twice."""
+        self._consumer.close()
+
+    def _require_one_partition(self, timeout: float) -> None:
+        deadline = self._clock() + timeout
+        while True:
+            try:
+                topics = self._consumer.list_topics(self._topic, timeout=timeout).topics
+            except KafkaException:
+                raise self._unreachable() from None
+            metadata = topics[self._topic]
+            if metadata.error is None:
+                break
+            final = self._final(metadata.error)
+            if final is not None:
+                raise final
+            if self._clock() > deadline:  # e.g. no leader elected
+                self._note(metadata.error)
+                raise self._unreachable()
+            time.sleep(0.1)
+        if len(metadata.partitions) != 1:
+            raise Refused(
+                "CDCM-STREAM-PARTITIONS",
+                f"topic {self._topic} has {len(metadata.partitions)} partitions; one ordered "
+                "stream needs exactly one, and adding one to a topic in use breaks its order",
+                "Start the migration anew: `cdc-migrator abort`, then `cdc-migrator migrate`.",
+            )
+
+    def _require_offset_in_log(self, timeout: float) -> None:
+        try:
+            low, high = self._watermarks(timeout)
+        except KafkaException as exc:
+            self._note(exc.args[0])
+            raise self._unreachable() from None
+        if not low <= self._next_offset <= high:
+            raise self._gap(low, high)
+
+    def _watermarks(self, timeout: float) -> tuple[int, int]:
+        partition = TopicPartition(self._topic, PARTITION)
+        low, high = self._consumer.get_watermark_offsets(partition, timeout, cached=False)
+        return low, high
+
+    def _final(self, error: KafkaError) -> MigratorError | None:
+        """What ends the reading; None where librdkafka goes on by itself."""
+        code = error.code()
+        if code in _OUTSIDE:
+            try:
+                return self._gap(*self._watermarks(5.0))
+            except KafkaException:
+                return self._gap(None, None)
+        if code in _MISSING:
+            return Refused(
+                "CDCM-STREAM-TOPIC-MISSING",
+                f"topic {self._topic} does not exist on {self._servers}",
+                "See `cdc-migrator capture status`. If the topic was deleted, changes are lost: "
+                "`cdc-migrator abort`, then `cdc-migrator migrate`.",
+            )
+        if code in _DENIED:
+            return Refused(
+                "CDCM-KAFKA-DENIED",
+                f"the Kafka user may not read topic {self._topic} ({error.name()})",
+                "Grant it READ and DESCRIBE on the topic and READ on the consumer group.",
+            )
+        if error.fatal():
+            return Failed(
+                "CDCM-KAFKA-FATAL",
+                f"the Kafka client cannot go on ({error.name()})",
+                "Start the command again; it goes on from the stored position.",
+            )
+        self._note(error)
+        return None
+
+    def _note(self, error: KafkaError) -> None:
+        """Errors that librdkafka handles by itself: it reconnects; we say that we wait."""
+        if self._waiting is None:
+            _log.warning("kafka is not answering: %s", error.name())
+        self._waiting = error.name()
+
+    def _unreachable(self) -> Failed:
+        self._consumer.poll(0)  # delivers why, such as a refused password, to `_note`
+        why = f" ({self._waiting})" if self._waiting else ""
+        return Failed(
+            "CDCM-KAFKA-UNREACHABLE",
+            f"no Kafka broker at {self._servers} answered in time{why}",
+            "Check kafka.bootstrap_servers, the broker, and the security settings.",
+        )
+
+    def _gap(self, low: int | None, high: int | None) -> StreamHalted:
+        wanted = self._next_offset
+        if low is None or high is None:
+            what = "the log does not hold it"
+        elif wanted < low:
+            what = f"the log begins at {low}: offsets {wanted} to {low - 1} are gone (retention?)"
+        else:
+            what = f"the log ends at {high}: the topic was deleted and made again, or cut"
+        return StreamHalted(
+            "CDCM-STREAM-GAP",
+            f"The stored position is offset {wanted}, but {what}",
+            f"{self._topic}[{PARTITION}]@{wanted}",
+        )
+
+
+def _connect(settings: dict[str, object]) -> Consumer:
+    try:
+        return Consumer(settings)
+    except KafkaException as exc:
+        # librdkafka repeats the value of a setting that it refuses; it may be a secret.
+        said = re.sub(r'value "[^"]*"', "the value", exc.args[0].str())
+        raise ConfigurationError(
+            "CDCM-KAFKA-SETTINGS",
+            f"the Kafka client refuses its settings: {said}",
+            "Correct the Kafka section of migration.yaml.",
+        ) from None
+
+
+def _ignore_hint_result(error: KafkaError | None, partitions: list[TopicPartition]) -> None:
+    if error is not None:
+        _log.debug("progress hint for %d partitions failed: %s", len(partitions), error.name())

@@ -1,0 +1,63 @@
+"""Samples for the tests of this directory: a stream in good order, to be changed as needed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from cdc_migrator.control.migration import Phase
+from cdc_migrator.monitor.sample import (
+    ConnectorSample,
+    LoadSample,
+    OwnerSample,
+    Sample,
+    ServiceSample,
+    ServiceState,
+    SlotSample,
+    StreamSample,
+    TableSample,
+)
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+SERVICE = ServiceSample(
+    at=NOW,
+    state=ServiceState.STREAMING,
+    lag_seconds=0.05,
+    events_pending=0,
+    at_end=True,
+    transactions_per_second=310.0,
+    events_per_second=1200.0,
+    rss_bytes=100 << 20,
+    queue_bytes=0,
+)
+
+TABLES = (
+    TableSample("shop.orders", "shop.orders", "loaded", 100, 120, 4096, 7, 5, 3, 1),
+    TableSample("shop.people", "shop.people", "loaded", 50, 50, 2048, 0, 0, 0, 0),
+)
+
+
+def streaming(**changes: Any) -> Sample:
+    """A migration that streams, everything measured."""
+    sample = Sample(
+        at=NOW,
+        migration="shop",
+        generation=1,
+        phase=Phase.STREAM,
+        tables=TABLES,
+        load=LoadSample(1.0, 12.0),
+        stream=StreamSample(
+            "cdcm.shop.1.stream", 90, 4242, NOW - timedelta(seconds=1), NOW, 30, 2, 0
+        ),
+        owner=OwnerSample("me@here:1", 0.5, SERVICE),
+        slot=SlotSample("cdcm_shop_1", True, True, "reserved", 5 << 20, None, "0/1A"),
+        connector=ConnectorSample("cdcm-shop-1", True, "RUNNING", ("RUNNING",)),
+        end_offset=100,
+        target_ahead=0.0,
+        lag_seconds=0.05,
+        events_pending=0,
+        pending_exact=True,
+    )
+    return replace(sample, **changes)

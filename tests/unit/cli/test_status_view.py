@@ -1,0 +1,147 @@
+"""The status document as people see it."""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+from cdc_migrator.cli.status_view import number, one_line, seconds, size, view
+
+
+def document(**changes: object) -> dict[str, object]:
+    whole: dict[str, object] = {
+        "migration": "shop",
+        "phase": "stream",
+        "lag_seconds": 0.0431,
+        "lag_events": 12,
+        "lag_events_exact": False,
+        "tables": [
+            {
+                "source": "shop.orders",
+                "target": "new.orders",
+                "rows_loaded": 300000,
+                "load_state": "loaded",
+                "inserts": 7,
+                "updates": 0,
+                "deletes": 0,
+                "truncates": 0,
+            }
+        ],
+        "ready": {"verdict": False, "reasons": ["the lag is unknown"]},
+        "load": {
+            "done_fraction": 1.0,
+            "elapsed_seconds": 9.0,
+            "seconds_left": 0.0,
+            "tables_loaded": 1,
+            "tables": 1,
+        },
+        "rates": {"transactions_per_second": 310.2, "events_per_second": 1204.9},
+        "transactions": {"applied": 12345, "redelivered": 2, "suspect": 1},
+        "service": {
+            "running": True,
+            "state": "streaming",
+            "waiting": None,
+            "owner": "me@here:1",
+            "seen_seconds_ago": 0.4,
+            "rss_bytes": 120 << 20,
+        },
+        "slot": {
+            "name": "cdcm_shop_1",
+            "exists": True,
+            "active": True,
+            "retained_bytes": 5 << 20,
+            "safe_bytes": None,
+        },
+        "connector": {
+            "name": "cdcm-shop-1",
+            "exists": True,
+            "state": "RUNNING",
+            "tasks": ["RUNNING"],
+        },
+        "last_error": None,
+        "notes": [],
+        "sampled_at": "2026-01-02T03:04:05+00:00",
+    }
+    return whole | changes
+
+
+def drawn(whole: dict[str, object]) -> str:
+    console = Console(width=120, color_system=None)
+    with console.capture() as capture:
+        console.print(view(whole))
+    return capture.get()
+
+
+def test_a_working_stream() -> None:
+    """Phase, lag, rates, counts, slot, connector, each table, and the verdict with its reasons."""
+    text = drawn(document())
+    for part in (
+        "created → schema → capture → load → indexes → [stream]",
+        "43 ms, at most 12 events pending",
+        "310 transactions/s, 1 205 events/s; 12 345 transactions so far, 2 came again",
+        "1 not proven whole",
+        "streaming, me@here:1, 120.0 MiB resident",
+        "cdcm_shop_1 active, keeps 5.0 MiB of log",
+        "cdcm-shop-1 RUNNING, tasks: RUNNING",
+        "shop.orders → new.orders",
+        "300 000",
+        "safe to switch over: no, because",
+        "the lag is unknown",
+    ):
+        assert part in text
+
+
+def test_what_is_unknown_is_a_dash_and_told() -> None:
+    """Never a zero, and the reason stands beside it."""
+    text = drawn(
+        document(
+            slot=None,
+            lag_seconds=None,
+            lag_events=None,
+            notes=[{"part": "source", "code": "X", "cause": "no answer"}],
+        )
+    )
+    assert "– events pending" in text
+    assert "source: no answer" in text
+
+
+def test_a_stopped_service_says_how_to_start_it() -> None:
+    """With the time since it was seen."""
+    service = {"running": False, "state": None, "waiting": None, "owner": None}
+    text = drawn(document(service=service | {"seen_seconds_ago": 95.0, "rss_bytes": None}))
+    assert "does not run, last seen 1 min 35 s ago (start it with `cdc-migrator run`)" in text
+
+
+def test_the_last_error_comes_with_its_remedy() -> None:
+    """As it was kept in the migration row."""
+    text = drawn(document(last_error={"code": "CDCM-X", "cause": "it broke", "remedy": "mend"}))
+    assert "last error CDCM-X: it broke" in text
+    assert "remedy: mend" in text
+
+
+def test_a_line_for_a_log() -> None:
+    """The same numbers, one line."""
+    assert one_line(document()) == (
+        "03:04:05 shop: stream, loaded 100.0 %, lag 43 ms, at most 12 events pending, "
+        "1 205 events/s, slot keeps 5.0 MiB, streaming, me@here:1, 120.0 MiB resident"
+    )
+
+
+def test_units() -> None:
+    """People's units, at each border."""
+    assert [seconds(v) for v in (None, 0.9994, 1.0, 59.9, 60, 3599, 3600)] == [
+        "–",
+        "999 ms",
+        "1.0 s",
+        "59.9 s",
+        "1 min 0 s",
+        "59 min 59 s",
+        "1 h 0 min",
+    ]
+    assert [size(v) for v in (None, 0, 1023, 1024, 1 << 40)] == [
+        "–",
+        "0 B",
+        "1023 B",
+        "1.0 KiB",
+        "1.0 TiB",
+    ]
+    assert [number(v) for v in (None, 0, 1234567)] == ["–", "0", "1 234 567"]

@@ -1,0 +1,133 @@
+"""`status -o json`: the shape that programs read, and a verdict that rests on facts."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from cdc_migrator.control.migration import Phase
+from cdc_migrator.monitor.sample import (
+    ConnectorSample,
+    LoadSample,
+    Note,
+    OwnerSample,
+    Sample,
+    SlotSample,
+    StreamSample,
+    TableSample,
+)
+from cdc_migrator.monitor.status import document, verdict_reasons
+from tests.support.samples import NOW, SERVICE, streaming
+
+LIMIT = timedelta(seconds=10)
+NOT_COMPARED = "the content of both sides was not compared: reconcile is not part of this release"
+
+
+def test_the_agreed_keys_are_there() -> None:
+    """Those of the machine-readable contract, with numbers where they are known."""
+    whole = document(streaming(), LIMIT)
+    assert whole["migration"] == "shop"
+    assert whole["phase"] == "stream"
+    assert whole["lag_seconds"] == 0.05
+    assert whole["lag_events"] == 0
+    assert whole["dead_letters"] == 0
+    assert whole["ready"] == {"verdict": False, "reasons": [NOT_COMPARED]}
+    first = whole["tables"][0]
+    assert first["source"] == first["target"] == "shop.orders"
+    assert (first["rows_loaded"], first["events_applied"]) == (120, 16)
+
+
+def test_what_is_unknown_is_null() -> None:
+    """Nothing that was not measured turns into a zero."""
+    whole = document(Sample(at=NOW, migration="shop"), LIMIT)
+    for key in (
+        "phase",
+        "lag_seconds",
+        "lag_events",
+        "tables",
+        "dead_letters",
+        "slot",
+        "connector",
+        "load",
+        "service",
+        "transactions",
+    ):
+        assert whole[key] is None, key
+    assert set(whole["rates"].values()) == {None}
+    assert whole["ready"]["verdict"] is False
+
+
+def test_the_keys_do_not_depend_on_what_is_known() -> None:
+    """A reader finds each one always."""
+    full, empty = document(streaming(), LIMIT), document(Sample(NOW, "shop"), LIMIT)
+    assert list(full) == list(empty)
+    stopped = document(streaming(owner=None), LIMIT)
+    assert list(full["service"]) == list(stopped["service"])
+    assert stopped["service"]["running"] is False
+
+
+SLOT = SlotSample("cdcm_shop_1", True, True, "reserved", 0)
+STREAM = StreamSample("t", 1, 1, NOW, NOW, 30, 0, 3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"phase": Phase.LOAD}, "the phase is load, not stream"),
+        ({"last_error": {"code": "CDCM-X"}}, "the last error stands: CDCM-X"),
+        ({"owner": None}, "the service does not run: nothing is applied"),
+        (
+            {"owner": OwnerSample("me", 60.0, SERVICE)},
+            "the service does not run: nothing is applied",
+        ),
+        ({"lag_seconds": None}, "the lag is unknown"),
+        ({"lag_seconds": 10.5}, "the lag of 10.5 s is above 10 s"),
+        (
+            {"slot": SlotSample("cdcm_shop_1", False)},
+            "the replication slot cdcm_shop_1 is gone from the source",
+        ),
+        (
+            {"slot": SlotSample("cdcm_shop_1", True, False, "lost")},
+            "the slot's write-ahead log is lost",
+        ),
+        (
+            {"slot": SlotSample("cdcm_shop_1", True, False, "reserved")},
+            "nobody reads from the replication slot",
+        ),
+        (
+            {"connector": ConnectorSample("cdcm-shop-1", False)},
+            "the connector cdcm-shop-1 does not exist",
+        ),
+        (
+            {"connector": ConnectorSample("cdcm-shop-1", True, "RUNNING", ("FAILED",))},
+            "the connector does not run (connector and tasks: RUNNING, FAILED)",
+        ),
+        (
+            {"connector": ConnectorSample("cdcm-shop-1", True, "RUNNING", ())},
+            "the connector does not run (connector and tasks: RUNNING)",
+        ),
+        (
+            {"stream": STREAM},
+            "3 transactions were applied although their start was not proven, "
+            "and their tables were not compared since",
+        ),
+        (
+            {"notes": (Note("source", "CDCM-X", "no answer"),)},
+            "source could not be measured: no answer",
+        ),
+    ],
+)
+def test_each_fact_gives_its_reason(changes: dict[str, Any], reason: str) -> None:
+    """And only its own, beside the one that always stands in this release."""
+    assert verdict_reasons(streaming(), LIMIT) == [NOT_COMPARED]
+    assert verdict_reasons(streaming(**changes), LIMIT) == [reason, NOT_COMPARED]
+
+
+def test_time_left_is_told_from_one_percent_on() -> None:
+    """By what the done part took."""
+    table = TableSample("a.b", "a.b", "loading", 9, 1, 1, 0, 0, 0, 0)
+    for fraction, left in ((0.005, None), (0.25, 30.0), (1.0, 0.0)):
+        sample = streaming(phase=Phase.LOAD, tables=(table,), load=LoadSample(fraction, 10.0))
+        assert document(sample, LIMIT)["load"]["seconds_left"] == left
