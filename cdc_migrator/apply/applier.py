@@ -24,7 +24,7 @@ from cdc_migrator.apply.shape import Reread
 from cdc_migrator.apply.signals import Heartbeat, Marker
 from cdc_migrator.control import progress
 from cdc_migrator.control.progress import FORWARD, Advance, Progress
-from cdc_migrator.databases.postgres.coded import describe
+from cdc_migrator.databases.postgres.coded import describe, speaking
 from cdc_migrator.databases.postgres.connect import connect, describe_dsn
 from cdc_migrator.databases.postgres.sqlstate import Disposition, connection_lost, disposition
 from cdc_migrator.errors import Failed, Fenced, Refused, StreamHalted
@@ -112,12 +112,13 @@ class Applier:
         self._stopping = stopping or threading.Event()
         self._on_applied = on_applied
         self._monotonic = monotonic
-        self._conn = self._open()
-        try:
-            self._plans = plan_tables(self._conn, tables, placeholder, rereads, targets)
-        except BaseException:
-            self._conn.close()
-            raise
+        with speaking("target", "getting ready to apply changes"):
+            self._conn = self._open()
+            try:
+                self._plans = plan_tables(self._conn, tables, placeholder, rereads, targets)
+            except BaseException:
+                self._conn.close()
+                raise
         self._shapes = {name: plan.shape for name, plan in self._plans.items()}
         self._merger = Merger(self._conn, self._plans)
         # The session was lost: until `_resume`, nobody knows what of its work was committed.
@@ -142,8 +143,19 @@ class Applier:
         self.close()
 
     def start(self, owner: str, stale_after: float = 15.0) -> Progress | None:
-        """Claim the stream; its progress, or None while another owner is alive."""
-        claimed = progress.claim(self._conn, owner, self._stream, stale_after)
+        """Claim the stream; its progress, or None while another owner is alive.
+
+        Raises MigratorError with a code where the target is away or refuses.
+        """
+        with speaking("target", "claiming the stream"):
+            try:
+                claimed = progress.claim(self._conn, owner, self._stream, stale_after)
+            except psycopg.OperationalError as exc:
+                if not connection_lost(exc):
+                    raise
+                # A session that waited idle for its turn may have died long ago.
+                self._renew()
+                claimed = progress.claim(self._conn, owner, self._stream, stale_after)
         if claimed is not None:
             self._epoch, self._offset = claimed.epoch, claimed.next_offset
             self._position = f"{claimed.topic}[{claimed.partition}]"
@@ -243,9 +255,7 @@ class Applier:
 
     def _resume(self, next_offset: int) -> bool:
         """Open a new session; whether the batch that ends at `next_offset` was committed."""
-        self._conn.close()
-        self._conn = self._open()
-        self._merger = Merger(self._conn, self._plans)
+        self._renew()
         stored = progress.reattach(self._conn, self._epoch, self._stream)
         if stored.next_offset == next_offset:
             self._lost = False
@@ -254,6 +264,11 @@ class Applier:
             raise Fenced("the stream's position was moved by another process")
         self._lost = False
         return False
+
+    def _renew(self) -> None:
+        self._conn.close()
+        self._conn = self._open()
+        self._merger = Merger(self._conn, self._plans)
 
     def _open(self) -> psycopg.Connection:
         conn = connect(

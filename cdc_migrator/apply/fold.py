@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from cdc_migrator.apply.shape import Row, Shape
 from cdc_migrator.errors import StreamHalted
@@ -29,7 +30,8 @@ from cdc_migrator.model.tables import TableName
 from cdc_migrator.stream.rows import UNCHANGED
 
 Counts = tuple[int, int, int, int]
-_COUNTED = {Op.INSERT: 0, Op.UPDATE: 1, Op.DELETE: 2, Op.TRUNCATE: 3}
+# An enumeration's member costs more to look up than all else that is done for a change.
+_INSERT, _UPDATE, _DELETE, _TRUNCATE = Op.INSERT, Op.UPDATE, Op.DELETE, Op.TRUNCATE
 
 
 @dataclass(slots=True)
@@ -75,34 +77,30 @@ def fold(transactions: Iterable[Transaction], shapes: Mapping[TableName, Shape])
             follow the ones before it), or what the decoders raise.
     """
     folds: dict[TableName, _Keyed | _Keyless] = {}
-    counts: dict[TableName, list[int]] = {}
     control: list[tuple[Transaction, Change]] = []
     for transaction in transactions:
         # Events come in runs of one table: look it up once a run.
         name: TableName | None = None
-        current: _Keyed | _Keyless | None = None
-        count: list[int] = []
+        take = None
         for change in transaction.changes:
             if change.table is not name:
                 name = change.table
                 if name.schema == CONTROL_SCHEMA:
-                    current = None
+                    take = None
                 else:
                     current = folds.get(name)
                     if current is None:
                         current = folds[name] = _start(name, shapes, change)
-                    count = counts.setdefault(name, [0, 0, 0, 0])
                     reread = current.shape.reread
-                    skip = reread is not None and reread.holds(transaction)
-            if current is None:
+                    held = reread is not None and reread.holds(transaction)
+                    take = current.pass_over if held else current.take
+            if take is None:
                 control.append((transaction, change))
-                continue
-            count[_COUNTED[change.op]] += 1
-            if not skip:
-                current.take(change)
+            else:
+                take(change)
     return Folded(
         tables=[one.finish() for one in folds.values()],
-        counts={name: (c[0], c[1], c[2], c[3]) for name, c in counts.items()},
+        counts={name: one.counts for name, one in folds.items()},
         control=control,
     )
 
@@ -126,25 +124,36 @@ def _sequence(shape: Shape, change: Change, what: str) -> StreamHalted:
     )
 
 
-class _Followed:
-    """One row on its way through the batch.
-
-    base: the key under which the target holds it; None for one that the batch inserted.
-    images: the changes that carry its images, oldest first.
-    """
-
-    __slots__ = ("base", "images")
-
-    def __init__(self, base: Change | None, images: list[Change]) -> None:
-        self.base = base
-        self.images = images
+# One row on its way through the batch: first the change that named it under the key at which the
+# target holds it (None for a row that the batch inserted), then the changes that carry its
+# images, oldest first. A bare list, because there is one for each row of a batch.
+_Followed = list[Any]
 
 
-class _Keyed:
-    """Rows told apart by the raw bytes of their keys."""
+class _Counted:
+    """How many changes of each kind the stream carried for one table."""
 
     def __init__(self, shape: Shape) -> None:
         self.shape = shape
+        self._inserts = self._updates = self._deletes = self._truncates = 0
+
+    @property
+    def counts(self) -> Counts:
+        return (self._inserts, self._updates, self._deletes, self._truncates)
+
+    def pass_over(self, change: Change) -> None:
+        """Count a change that the target has already."""
+        self._inserts += change.op is _INSERT
+        self._updates += change.op is _UPDATE
+        self._deletes += change.op is _DELETE
+        self._truncates += change.op is _TRUNCATE
+
+
+class _Keyed(_Counted):
+    """Rows told apart by the raw bytes of their keys."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__(shape)
         self._truncated = False
         self._live: dict[bytes, _Followed] = {}
         # Keys that the target holds and that no row of the target is at any more.
@@ -153,30 +162,36 @@ class _Keyed:
 
     def take(self, change: Change) -> None:
         op = change.op
-        if op is Op.UPDATE:
-            row = self._live.get(change.key)
+        key = change.key
+        if op is _UPDATE:
+            self._updates += 1
+            row = self._live.get(key)
             if row is None:
                 self._require_there(change)
-                self._live[change.key] = _Followed(change, [change])
+                self._live[key] = [change, change]
             else:
-                row.images.append(change)
-        elif op is Op.INSERT:
-            if change.key in self._live:
+                row.append(change)
+        elif op is _INSERT:
+            self._inserts += 1
+            if key in self._live:
                 raise _sequence(self.shape, change, "inserts a row that is already there")
             if change.key_moved_here:
                 self._arrive(change)
             else:
-                self._live[change.key] = _Followed(None, [change])
-        elif op is Op.DELETE:
-            row = self._live.pop(change.key, None)
+                self._live[key] = [None, change]
+        elif op is _DELETE:
+            self._deletes += 1
+            row = self._live.pop(key, None)
             if row is None:
                 self._require_there(change)
-                row = _Followed(change, [])
-            if row.base is not None and row.base.key == change.key:
-                self._gone[change.key] = change
+                row = [change]
+            if row[0] is not None and row[0].key == key:
+                self._gone[key] = change
             if change.key_moves_on:
+                self._require_arrived()
                 self._moving = row
         else:
+            self._truncates += 1
             self._truncated = True
             self._live.clear()
             self._gone.clear()
@@ -185,21 +200,25 @@ class _Keyed:
         row, self._moving = self._moving, None
         if row is None:
             raise _sequence(self.shape, change, "moves a row that it did not name before")
-        row.images.append(change)
+        row.append(change)
         self._live[change.key] = row
+
+    def _require_arrived(self) -> None:
+        if self._moving is not None:
+            raise _sequence(self.shape, self._moving[-1], "moves a row to nowhere")
 
     def _require_there(self, change: Change) -> None:
         if self._truncated or change.key in self._gone:
             raise _sequence(self.shape, change, "changes a row after it was removed")
 
     def finish(self) -> TableState:
-        state = TableState(self.shape, self._truncated)
         shape, keys = self.shape, self.shape.keys
         assert keys is not None
-        if b"" in self._live:
-            raise _sequence(shape, self._live[b""].images[0], "changes a row without its key")
-        if b"" in self._gone:
-            raise _sequence(shape, self._gone[b""], "removes a row without its key")
+        self._require_arrived()
+        if b"" in self._live or b"" in self._gone:
+            nameless = self._gone.get(b"") or self._live[b""][-1]
+            raise _sequence(shape, nameless, "changes a row without its key")
+        state = TableState(shape, self._truncated)
         for key in self._sorted(self._live):
             row = self._live[key]
             image = _latest(shape, row)
@@ -207,9 +226,9 @@ class _Keyed:
                 state.complete.append(image)
                 self._gone.pop(key, None)
                 continue
-            base = row.base
+            base: Change | None = row[0]
             if base is None:
-                raise _sequence(shape, row.images[0], "inserts a row without all of its values")
+                raise _sequence(shape, row[1], "inserts a row without all of its values")
             if base.key == key:
                 state.partial.append((None, image))
                 self._gone.pop(key, None)
@@ -229,11 +248,10 @@ class _Keyed:
 
 def _latest(shape: Shape, row: _Followed) -> Row:
     """The newest image, its unchanged values filled from the images before it."""
-    change = row.images[-1]
-    image = _decode(shape, change.after, change)
+    image = _decode(shape, row[-1].after, row[-1])
     if UNCHANGED not in image:
         return image
-    for older in reversed(row.images[:-1]):
+    for older in row[-2:0:-1]:
         image = _fill(image, _decode(shape, older.after, older))
         if UNCHANGED not in image:
             break
@@ -250,26 +268,27 @@ def _decode(shape: Shape, image: bytes | None, change: Change) -> Row:
     return shape.rows.decode(image, change.lsn)
 
 
-class _Keyless:
+class _Keyless(_Counted):
     """Rows told apart by their whole content, counted: an update is one less and one more."""
 
     def __init__(self, shape: Shape) -> None:
-        self.shape = shape
+        super().__init__(shape)
         self._truncated = False
         self._net: dict[Row, int] = {}
 
     def take(self, change: Change) -> None:
-        if change.op is Op.TRUNCATE:
+        self.pass_over(change)
+        if change.op is _TRUNCATE:
             self._truncated = True
             self._net.clear()
             return
         before = None
-        if change.op is not Op.INSERT:
+        if change.op is not _INSERT:
             before = _decode(self.shape, change.before, change)
             if UNCHANGED in before:
                 raise _sequence(self.shape, change, "names a row without all of its values")
             self._count(before, -1)
-        if change.op is not Op.DELETE:
+        if change.op is not _DELETE:
             after = _decode(self.shape, change.after, change)
             if UNCHANGED in after:
                 if before is None:

@@ -107,8 +107,8 @@ def abort(
                 f"everything else called {name}: it belongs to a migration with another target"
             )
         else:
-            with work.part("the connector and its offsets"):
-                _connectors(work, connect_url, name)
+            with work.part("the connector, its offsets and its secrets"):
+                _connectors(work, connect_url, name, secrets_dir)
             if source is not None:
                 with work.part("the source's slot, publication and control schema"):
                     _source(work, source, name)
@@ -117,9 +117,6 @@ def abort(
                 topics = Topics(bootstrap_servers)
                 for topic in topics.delete(t for t in topics.names() if pattern.fullmatch(t)):
                     work.gone(f"topic {topic}")
-            for file in secrets_dir.glob(f"cdcm-{name}-*.properties"):
-                file.unlink(missing_ok=True)
-                work.gone(f"secrets file {file}")
         if target is not None:
             with (
                 work.part("the target's control schema"),
@@ -155,16 +152,24 @@ def _foreign(
     return owner is not None and owner != there.placeholder
 
 
-def _connectors(work: _Work, connect_url: str, name: str) -> None:
+def _connectors(work: _Work, connect_url: str, name: str, secrets_dir: Path) -> None:
     pattern = re.compile(rf"cdcm-{name}-\d+")
     with ConnectClient(connect_url) as client:
         for connector in filter(pattern.fullmatch, client.names()):
-            # Offsets can be forgotten only while the connector is there and stopped; left
-            # behind, they would be taken up by the next connector of this name.
-            client.stop(connector)
-            client.reset_offsets(connector)
+            # Offsets can be forgotten only while the connector is there and stopped. Those that
+            # stay are reset when a connector of this name is made again.
+            offsets = "with its offsets"
+            try:
+                client.stop(connector)
+                client.reset_offsets(connector)
+            except Refused:
+                offsets = "without its offsets"
             if client.delete(connector):
-                work.gone(f"connector {connector} with its offsets")
+                work.gone(f"connector {connector} {offsets}")
+    # Not before: a worker that cannot read a connector's secrets cannot even stop it.
+    for file in secrets_dir.glob(f"cdcm-{name}-*.properties"):
+        file.unlink(missing_ok=True)
+        work.gone(f"secrets file {file}")
 
 
 def _source(work: _Work, source: psycopg.Connection, name: str) -> None:

@@ -143,16 +143,18 @@ class ConnectClient:
         answer = self._json("GET", f"/connectors/{quote(name)}/offsets", absent={"offsets": []})
         return list(answer["offsets"])
 
-    def reset_offsets(self, name: str) -> bool:
-        """Forget a stopped connector's offsets; False if there is no connector.
+    def reset_offsets(self, name: str) -> None:
+        """Forget a stopped connector's offsets, if it has any.
 
-        Waits for its tasks to end: Connect refuses while one of them still runs.
+        Waits for its tasks to end: Connect refuses while one of them still runs. It also fails
+        on a connector that has never run and whose offsets were reset before, which is why it
+        is not asked where there is nothing to forget.
         """
         deadline = time.monotonic() + self._patience
-        while True:
+        while self.offsets(name):
             try:
-                path = f"/connectors/{quote(name)}/offsets"
-                return self._json("DELETE", path, absent=False, timeout=60.0) is not False
+                self._json("DELETE", f"/connectors/{quote(name)}/offsets", timeout=60.0)
+                return
             except Refused:
                 status = self.status(name)
                 if time.monotonic() > deadline or status is None or status.state != "STOPPED":

@@ -20,7 +20,9 @@ target holds: a transaction's END position says whether it was delivered before;
 does. Only END knows it, so every proof waits for END, and a re-delivery is never doubted.
 
 A transaction of which only the BEGIN was read before the cut is aside as well: it must come
-again, or something was lost. No Kafka here and no clock.
+again, or something was lost. A cut may also leave nothing but a pause inside the transaction;
+where a new Kafka transaction begins behind such a pause, a cut is taken for granted, and what
+it may have lost is examined. No Kafka here and no clock: times are those of the records.
 """
 
 from __future__ import annotations
@@ -38,18 +40,28 @@ from cdc_migrator.stream.parts import (
     join,
     require_counted,
     require_numbered,
+)
+from cdc_migrator.stream.proofs import (
+    begins_elsewhere,
+    drop_repeats,
+    require_joint,
     require_ordered,
     require_pairs,
 )
+
+# Retrying takes the connector a second or more (1.4 s at its shortest setting, seen); between
+# records that it sends without one, 5 ms were the most.
+PAUSE_MS = 250
 
 
 @dataclass(slots=True)
 class Counters:
     """How often, since this assembler was made, something other than the plain case was met.
 
-    redelivered: transactions skipped by their commit position. suspect: given although the
-    BEGIN points elsewhere. joined, replaced, closed_empty: cut transactions whose rest was
-    appended, that came again as a whole, or that were complete before the cut.
+    redelivered: transactions skipped by their commit position. suspect: given although only
+    the connector can know that nothing is missing. joined, replaced, closed_empty: cut
+    transactions whose rest was appended, that came again as a whole, or that were complete
+    before the cut.
     """
 
     redelivered: int = 0
@@ -76,6 +88,7 @@ class Assembler:
         self.counters = Counters()
         self._place = f"{topic}[{partition}]"
         self._next_offset = next_offset
+        self._last_sent_ms = 0
         self._last_commit = last_commit_lsn
         self._open: Part | None = None
         self._aside: list[Part] = []
@@ -115,9 +128,12 @@ class Assembler:
         """Take the next record; the transaction that it completes, or None.
 
         Raises StreamHalted with one of the codes CDCM-STREAM-UNOPENED, -INTERRUPTED, -OVERLAP,
-        -COUNT, -ORDER, -UNPROVEN-KEY.
+        -COUNT, -ORDER, -UNPROVEN-KEY, -UNPROVEN-COPY.
         """
         given: Transaction | None = None
+        # Control records leave a hole between two Kafka transactions; a cut always lies there.
+        if record.offset != self._next_offset:
+            self._note_pause(record)
         if type(record) is Row:
             self._row(record)
         elif type(record) is Begin:
@@ -125,7 +141,12 @@ class Assembler:
         elif type(record) is End:
             given = self._end(record)
         self._next_offset = record.offset + 1
+        self._last_sent_ms = record.sent_ms
         return given
+
+    def _note_pause(self, record: Record) -> None:
+        if self._open is not None and record.sent_ms - self._last_sent_ms >= PAUSE_MS:
+            self._open.cuts.append(len(self._open.changes))
 
     def _row(self, row: Row) -> None:
         part = self._open
@@ -159,14 +180,14 @@ class Assembler:
         if self._aside and self._aside[0].xid != end.xid:
             raise self._interrupted(end.offset, end.xid)
         try:
-            whole, joints = self._prove(self._aside, part, end)
+            whole, joints, suspect = self._prove(self._aside, part, end)
         except Unproven as fault:
             first = self._aside[0] if self._aside else part
             where = (
                 f"{self._at(end.offset)}, transaction {end.xid} from offset {first.first_offset}"
             )
             raise StreamHalted(fault.code, fault.cause, where) from None
-        self._count(whole, joints)
+        self._count(joints, suspect)
         self._open, self._aside, self._last_commit = None, [], end.commit_lsn
         return Transaction(
             xid=whole.xid,
@@ -176,7 +197,7 @@ class Assembler:
             changes=whole.changes,
             first_offset=whole.first_offset,
             next_offset=end.offset + 1,
-            suspect=whole.suspect,
+            suspect=suspect,
             bytes=whole.size + end.size,
         )
 
@@ -189,8 +210,8 @@ class Assembler:
             self._aside = []
 
     @staticmethod
-    def _prove(aside: list[Part], last: Part, end: End) -> tuple[Part, list[Joint]]:
-        """The whole transaction, or Unproven."""
+    def _prove(aside: list[Part], last: Part, end: End) -> tuple[Part, list[Joint], bool]:
+        """The whole transaction, how it was joined, whether it is suspect; or Unproven."""
         joints: list[Joint] = []
         whole: Part | None = None
         for part in (*aside, last):
@@ -203,14 +224,16 @@ class Assembler:
                 whole, joint = join(whole, part)
                 joints.append(joint)
         assert whole is not None
+        drop_repeats(whole)
         require_ordered(whole.changes, end.commit_lsn)
         require_pairs(whole.changes)
-        return whole, joints
+        doubtful = [require_joint(whole.changes, cut) for cut in whole.cuts]
+        return whole, joints, any(doubtful) or begins_elsewhere(whole)
 
-    def _count(self, whole: Part, joints: list[Joint]) -> None:
+    def _count(self, joints: list[Joint], suspect: bool) -> None:
         counters = self.counters
-        counters.suspect += whole.suspect
-        counters.joined += joints.count(Joint.APPENDS) + joints.count(Joint.CONTINUES)
+        counters.suspect += suspect
+        counters.joined += joints.count(Joint.APPENDS)
         counters.replaced += joints.count(Joint.REPLACES)
         counters.closed_empty += joints.count(Joint.CLOSES)
 

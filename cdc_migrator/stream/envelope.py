@@ -27,48 +27,47 @@ _CONNECTOR_REMEDY = (
 )
 
 
-class Begin(msgspec.Struct, frozen=True, gc=False):
-    """A source transaction starts here; `lsn` is the position in the record's id."""
+class _Placed(msgspec.Struct, frozen=True, gc=False):
+    """Where a record lies, its bytes on the wire, and when it was sent (ms since 1970)."""
 
     offset: int
     size: int
+    sent_ms: int
+
+
+class Begin(_Placed, frozen=True, gc=False):
+    """A source transaction starts here; `lsn` is the position in the record's id."""
+
     xid: int
     lsn: int
 
 
-class End(msgspec.Struct, frozen=True, gc=False):
+class End(_Placed, frozen=True, gc=False):
     """A source transaction ends here.
 
     `commit_lsn` is its end-of-commit position; `event_count` is how many rows the connector
     believes to have sent under the numbering that its last row belongs to.
     """
 
-    offset: int
-    size: int
     xid: int
     commit_lsn: int
     event_count: int
 
 
-class Row(msgspec.Struct, frozen=True, gc=False):
+class Row(_Placed, frozen=True, gc=False):
     """One change of one row (or one truncated table) inside the transaction `xid`.
 
     `committed_at_us` is the source's commit time in microseconds since 1970 UTC.
     """
 
-    offset: int
-    size: int
     xid: int
     total_order: int
     committed_at_us: int
     change: Change
 
 
-class Tombstone(msgspec.Struct, frozen=True, gc=False):
+class Tombstone(_Placed, frozen=True, gc=False):
     """A record without a value: compaction's business, nothing to apply."""
-
-    offset: int
-    size: int
 
 
 Record = Begin | End | Row | Tombstone
@@ -119,16 +118,21 @@ class Envelope:
         return f"{self._topic}[{self._partition}]@{offset}"
 
     def decode(
-        self, offset: int, key: bytes | None, value: bytes | None, headers: Headers | None
+        self,
+        offset: int,
+        sent_ms: int,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Headers | None,
     ) -> Record:
-        """The typed value of one record.
+        """The typed value of one record; `sent_ms` is its Kafka timestamp.
 
         Raises StreamHalted with code CDCM-STREAM-UNDECODABLE (not JSON, or a field is missing),
         CDCM-STREAM-UNKNOWN-OPERATION, or CDCM-STREAM-NO-TRANSACTION (a row without transaction
         metadata).
         """
         if value is None:
-            return Tombstone(offset, len(key) if key else 0)
+            return Tombstone(offset, len(key) if key else 0, sent_ms)
         try:
             decoded = _decode_value(value)
         except (msgspec.DecodeError, UnicodeDecodeError) as exc:
@@ -136,13 +140,19 @@ class Envelope:
             raise self._undecodable(offset, str(exc)) from None
         size = len(value) + len(key) if key else len(value)
         if decoded.op is not None:
-            return self._row(offset, size, key, decoded, headers)
+            return self._row(offset, size, sent_ms, key, decoded, headers)
         if decoded.status is not None:
-            return self._marker(offset, size, decoded)
+            return self._marker(offset, size, sent_ms, decoded)
         raise self._undecodable(offset, "neither a row event nor a transaction marker")
 
     def _row(
-        self, offset: int, size: int, key: bytes | None, value: _Value, headers: Headers | None
+        self,
+        offset: int,
+        size: int,
+        sent_ms: int,
+        key: bytes | None,
+        value: _Value,
+        headers: Headers | None,
     ) -> Row:
         op = _OPS.get(value.op or "")
         if op is None:
@@ -173,16 +183,16 @@ class Envelope:
             change.key_moved_here = op is Op.INSERT and KEY_MOVED_HERE in names
         at_us = source.ts_ms * 1000 if source.ts_us is None else source.ts_us
         xid, _ = self._split_id(offset, block.id)
-        return Row(offset, size, xid, block.total_order, at_us, change)
+        return Row(offset, size, sent_ms, xid, block.total_order, at_us, change)
 
-    def _marker(self, offset: int, size: int, value: _Value) -> Begin | End:
+    def _marker(self, offset: int, size: int, sent_ms: int, value: _Value) -> Begin | End:
         xid, lsn = self._split_id(offset, value.id)
         if value.status == "BEGIN":
-            return Begin(offset, size, xid, lsn)
+            return Begin(offset, size, sent_ms, xid, lsn)
         if value.status == "END":
             if value.event_count is None:
                 raise self._undecodable(offset, "a transaction's end without its event count")
-            return End(offset, size, xid, lsn, value.event_count)
+            return End(offset, size, sent_ms, xid, lsn, value.event_count)
         raise self._undecodable(offset, "a transaction marker that is neither BEGIN nor END")
 
     def _split_id(self, offset: int, text: str | None) -> tuple[int, int]:

@@ -1,26 +1,27 @@
-"""What one transaction looks like in the topic: its parts, how they join, what proves it whole.
+"""What one transaction looks like in the topic: its parts, and how they join.
 
-After a lost replication connection the connector goes on in its own process, and the topic then
-holds one transaction in several parts. Three forms were seen:
+After a lost replication connection, or a restart, the connector goes on in the middle of a
+transaction, and the topic then holds it in several parts. These forms were seen:
 
-    (i)   rows 1..k, then rows k+1.. of the same BEGIN: one part, nothing to join;
+    (i)   rows 1..k, then rows k+1.. of the same BEGIN, numbered on: nothing shows the cut but
+          a pause in front of row k+1;
     (ii)  BEGIN, rows, no END; re-deliveries of older transactions; BEGIN again with only the
           remaining rows, numbered from 1, and an END that counts only these;
-    (iii) the cut fell between the delete and the create of a key change: the create never
-          comes, and the END counts one row less. No count shows it, only the missing pair.
+    (iii) either of them with a loss: the cut came after the first event of a log record that
+          makes several (the delete and create of a key change, the rows of a COPY), and the
+          others never come. No count shows it.
 
 Neither offsets nor counts can tell whether parts overlap; positions in the source's log can,
-because they never fall inside a transaction. No I/O and no clock; `assembler` decides when.
+because they never fall inside a transaction. No I/O and no clock: `assembler` decides when a
+part ends, `proofs` whether the whole is complete.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
-from itertools import takewhile
 
 from cdc_migrator.model.changes import Change, Op
-from cdc_migrator.model.tables import TableName
 
 
 class Unproven(Exception):
@@ -40,6 +41,8 @@ class Part:
         begin_lsn: position in the BEGIN record's id.
         first_offset: offset of the BEGIN record.
         size: bytes of its records on the wire.
+        cuts: for each place where the connector may have gone on after a cut, the number of
+            rows in front of it.
         first_order, last_order: ``total_order`` of its first and last row; 0 without rows.
     """
 
@@ -48,29 +51,22 @@ class Part:
     first_offset: int
     size: int
     changes: list[Change] = field(default_factory=list)
+    cuts: list[int] = field(default_factory=list)
     first_order: int = 0
     last_order: int = 0
     committed_at_us: int | None = None
-    doubtful_joint: bool = False
 
-    @property
-    def suspect(self) -> bool:
-        """Whether it is given although a row may be missing.
 
-        The connector takes the position in a BEGIN's id from the first thing that it was sent
-        of the transaction. Where no row is there, that thing was a logical message or an
-        unpublished write, which is innocent, or a row that is lost. A doubtful joint is one
-        at which only the connector knows that nothing is missing (`Joint.CONTINUES`).
-        """
-        return self.doubtful_joint or not self.changes or self.changes[0].lsn != self.begin_lsn
+def plain_insert(change: Change) -> bool:
+    """An insert that is no half of a key change; many of one COPY may share a position."""
+    return change.op is Op.INSERT and not change.key_moved_here
 
 
 class Joint(Enum):
     """How a part that comes again relates to what was put aside."""
 
     CLOSES = "it has no rows: everything was there before the cut"
-    APPENDS = "it begins above the last row put aside: the rest"
-    CONTINUES = "it begins at the last row's position, with other rows of the same COPY: the rest"
+    APPENDS = "it begins above the last row put aside, or inside the same COPY: the rest"
     REPLACES = "it begins at or below the first row put aside: all of it again"
 
 
@@ -79,66 +75,54 @@ def join(aside: Part, again: Part) -> tuple[Part, Joint]:
 
     Raises Unproven (CDCM-STREAM-OVERLAP) where the positions do not say which rows are new.
     """
-    if not again.changes:
-        whole, joint = aside.changes, Joint.CLOSES
-    elif not aside.changes or again.changes[0].lsn > aside.changes[-1].lsn:
-        whole, joint = aside.changes + again.changes, Joint.APPENDS
-    elif _continues(aside.changes, again.changes):
-        whole, joint = aside.changes + again.changes, Joint.CONTINUES
-    elif again.changes[0].lsn <= aside.changes[0].lsn < aside.changes[-1].lsn:
+    joint = _joint(aside.changes, again.changes)
+    if joint is Joint.REPLACES:
         _require_contained(aside.changes, again.changes)
-        whole, joint = again.changes, Joint.REPLACES
+        first, changes, cuts = again, again.changes, again.cuts
     else:
-        raise Unproven(
-            "CDCM-STREAM-OVERLAP",
-            "A transaction was cut and came again from a position that it had before the cut, "
-            "so it cannot be told which of its rows came twice and which never",
-        )
-    first = again if joint is Joint.REPLACES else aside
+        first, changes = aside, aside.changes + again.changes
+        here = len(aside.changes)
+        cuts = [*aside.cuts, here, *(here + cut for cut in again.cuts)]
     last = aside if joint is Joint.CLOSES else again
-    return (
-        Part(
-            xid=aside.xid,
-            begin_lsn=first.begin_lsn,
-            first_offset=aside.first_offset,
-            size=aside.size + again.size,
-            changes=whole,
-            first_order=first.first_order,
-            last_order=last.last_order,
-            committed_at_us=last.committed_at_us,
-            doubtful_joint=joint is Joint.CONTINUES or first.doubtful_joint,
-        ),
-        joint,
+    whole = Part(
+        xid=aside.xid,
+        begin_lsn=first.begin_lsn,
+        first_offset=aside.first_offset,
+        size=aside.size + again.size,
+        changes=changes,
+        cuts=cuts,
+        first_order=first.first_order,
+        last_order=last.last_order,
+        committed_at_us=last.committed_at_us,
+    )
+    return whole, joint
+
+
+def _joint(aside: list[Change], again: list[Change]) -> Joint:
+    if not again:
+        return Joint.CLOSES
+    if not aside or again[0].lsn > aside[-1].lsn or _inside_copy(aside[-1], again[0]):
+        return Joint.APPENDS
+    if again[0].lsn <= aside[0].lsn < aside[-1].lsn:
+        return Joint.REPLACES
+    raise Unproven(
+        "CDCM-STREAM-OVERLAP",
+        "A transaction was cut and came again from a position that it had before the cut, so it "
+        "cannot be told which of its rows came twice and which never",
     )
 
 
-def _continues(aside: list[Change], again: list[Change]) -> bool:
-    """Whether `again` begins with further rows of the COPY that `aside` ends in.
+def _inside_copy(last: Change, first: Change) -> bool:
+    """Two plain inserts at one position: rows of one log record of a COPY.
 
-    One record of the source's log holds many rows of a COPY, so a cut inside it leaves both
-    parts with its position. The connector counts how many of them it has sent (from 3.7 on),
-    so it goes on with the next. That no row comes twice is seen here: all are plain inserts,
-    and none is on both sides; identical rows of a keyless table cannot be told apart, so
-    they halt.
+    The connector counts how many of them it has sent (from 3.7 on) and goes on with the next;
+    `proofs` looks whether one came twice.
     """
-    shared = aside[-1].lsn
-    before = list(takewhile(lambda change: change.lsn == shared, reversed(aside)))
-    after = list(takewhile(lambda change: change.lsn == shared, again))
-    if not after or any(c.op is not Op.INSERT or c.key_moved_here for c in (*before, *after)):
-        return False
-    return {_identity(c) for c in before}.isdisjoint(_identity(c) for c in after)
-
-
-def _identity(change: Change) -> tuple[TableName, bytes]:
-    return change.table, change.key or change.after or b""
+    return first.lsn == last.lsn and plain_insert(first) and plain_insert(last)
 
 
 def _require_contained(aside: list[Change], again: list[Change]) -> None:
-    """What replaces must hold, row by row, what it replaces.
-
-    Rows of one COPY share a position, so a position alone does not show that the second
-    delivery began at the first of them.
-    """
+    """What replaces must hold, row by row, what it replaces: nothing seen may be lost."""
     start = next((i for i, change in enumerate(again) if change.lsn >= aside[0].lsn), 0)
     if again[start : start + len(aside)] != aside:
         raise Unproven(
@@ -184,53 +168,4 @@ def _miscounted() -> Unproven:
     return Unproven(
         "CDCM-STREAM-COUNT",
         "The rows of a transaction are not the ones that its numbering and its END count",
-    )
-
-
-def require_ordered(changes: list[Change], commit_lsn: int) -> None:
-    """Positions inside a transaction never fall, and its commit lies behind all of them.
-
-    Raises Unproven (CDCM-STREAM-ORDER).
-    """
-    last = 0
-    for change in changes:
-        if change.lsn < last:
-            break
-        last = change.lsn
-    else:
-        if last <= commit_lsn:
-            return
-    raise Unproven(
-        "CDCM-STREAM-ORDER",
-        "Inside a transaction the position in the source's log falls, which it never does "
-        "there; the records are not in the order of the source",
-    )
-
-
-def require_pairs(changes: list[Change]) -> None:
-    """A delete that moves a key on is followed at once by the create at the same position.
-
-    Raises Unproven (CDCM-STREAM-UNPROVEN-KEY): half of a key change is missing.
-    """
-    moving: Change | None = None
-    for change in changes:
-        if moving is None:
-            if change.key_moves_on:
-                moving = change
-            elif change.key_moved_here:
-                raise _half(change)
-        elif change.key_moved_here and change.lsn == moving.lsn and change.table == moving.table:
-            moving = None
-        else:
-            raise _half(moving)
-    if moving is not None:
-        raise _half(moving)
-
-
-def _half(change: Change) -> Unproven:
-    present, absent = ("delete", "insert") if change.key_moves_on else ("insert", "delete")
-    return Unproven(
-        "CDCM-STREAM-UNPROVEN-KEY",
-        f"An update changed the key of a row of {change.table}; the connector delivered the "
-        f"{present} of the pair but not the {absent} that belongs to it",
     )

@@ -56,6 +56,7 @@ class StreamReader:
                 # A consumed message has an offset, and its headers are pairs.
                 record = decode(
                     message.offset(),  # type: ignore[arg-type]
+                    message.timestamp()[1],
                     message.key(),
                     message.value(),
                     message.headers(),  # type: ignore[arg-type]

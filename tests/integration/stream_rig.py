@@ -134,7 +134,9 @@ class Rig:
         raise AssertionError(f"not within {seconds:g} s; {len(found)} records came")
 
 
-def connector_settings(name: str, database: str, admin: dict[str, Any], secret: Path) -> dict[str, str]:
+def connector_settings(
+    name: str, database: str, admin: dict[str, Any], secret: Path
+) -> dict[str, str]:
     prefix = f"cdcm.{name}.1"
     return {
         "connector.class": "io.debezium.connector.postgresql.PostgresConnector",
@@ -211,9 +213,7 @@ def own_stream(
                 own.execute(
                     sql.SQL("CREATE PUBLICATION {} FOR ALL TABLES").format(sql.Identifier(name))
                 )
-                own.execute(
-                    "SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", (name,)
-                )
+                own.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", (name,))
             secret.write_text(f"password={admin['password']}\n")
             topics = [rig.topic, f"__debezium-heartbeat.{rig.prefix}"]
             for created in kafka.create_topics([NewTopic(t, 1, 1) for t in topics]).values():

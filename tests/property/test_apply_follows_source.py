@@ -116,7 +116,7 @@ def world() -> Iterator[World]:
 ids = st.integers(1, 5)
 codes = st.sampled_from([None, "c1", "c2", "c3", "c4", "tab\there", "back\\slash\\N"])
 bodies = st.sampled_from(
-    [None, "", "short", "long enough to be out of line", "another long text, unlogged"]
+    [None, "", "a\\b\tc\n\\N", "long enough to be out of line", "another long text, unlogged"]
 )
 Step = Callable[[Recorder], None]
 

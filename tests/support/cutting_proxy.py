@@ -44,6 +44,8 @@ class CuttingProxy:
 
     def refuse(self) -> None:
         """Take no more connections and drop those that there are."""
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
         self._listener.close()
         for end in self._open:
             _shut(end)
@@ -54,8 +56,6 @@ class CuttingProxy:
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
         self.refuse()
         for thread in self._threads:
             thread.join(5)

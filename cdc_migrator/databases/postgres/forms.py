@@ -35,11 +35,6 @@ def cast(to: sql.Composable) -> Builder:
     return lambda value: sql.SQL("{}::{}").format(value, to)
 
 
-def cast_unquoted(to: sql.Composable) -> Builder:
-    """A JSON number, or a quoted NaN or Infinity."""
-    return lambda value: sql.SQL("btrim({}, '\"')::{}").format(value, to)
-
-
 def from_base64_text(to: sql.Composable) -> Builder:
     """Base64 of the text form, as types that the connector does not know arrive."""
     return lambda value: sql.SQL("convert_from(decode({}, 'base64'), 'UTF8')::{}").format(value, to)

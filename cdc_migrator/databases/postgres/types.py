@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from psycopg import sql
 
-from cdc_migrator.databases.postgres import forms
+from cdc_migrator.databases.postgres import forms, names
 from cdc_migrator.model.tables import Column, ReplicaIdentity, Table, TableName
 
 
@@ -51,54 +51,21 @@ class Unsupported:
     remedy: str
 
 
-_STRINGS = [
-    "uuid",
-    "json",
-    "jsonb",
-    "inet",
-    "cidr",
-    "macaddr",
-    "macaddr8",
-    "tsvector",
-    "interval",
-    "name",
-    "char",
-    "xml",
-    "int4range",
-    "int8range",
-    "numrange",
-    "tsrange",
-    "tstzrange",
-    "daterange",
-]
-_BASE64_TEXTS = [
-    "pg_lsn",
-    "xid",
-    "xid8",
-    "tsquery",
-    "jsonpath",
-    "txid_snapshot",
-    "pg_snapshot",
-    "int4multirange",
-    "int8multirange",
-    "nummultirange",
-    "tsmultirange",
-    "tstzmultirange",
+# fmt: off
+_STRINGS = (
+    "uuid", "json", "jsonb", "inet", "cidr", "macaddr", "macaddr8", "tsvector", "interval",
+    "name", "char", "int4range", "int8range", "numrange", "tsrange", "tstzrange", "daterange",
+)
+_BASE64_TEXTS = (
+    "pg_lsn", "xid", "xid8", "tsquery", "jsonpath", "txid_snapshot", "pg_snapshot",
+    "int4multirange", "int8multirange", "nummultirange", "tsmultirange", "tstzmultirange",
     "datemultirange",
-]
-_REG = [
-    "regclass",
-    "regtype",
-    "regproc",
-    "regprocedure",
-    "regoper",
-    "regoperator",
-    "regrole",
-    "regnamespace",
-    "regconfig",
-    "regdictionary",
-    "regcollation",
-]
+)
+_REG = (
+    "regclass", "regtype", "regproc", "regprocedure", "regoper", "regoperator", "regrole",
+    "regnamespace", "regconfig", "regdictionary", "regcollation",
+)
+# fmt: on
 _NUMBERS = ("bool", "int2", "int4", "int8", "oid")
 
 _MIDNIGHT = "24:00:00 arrives as 00:00:00"
@@ -117,8 +84,8 @@ def _builtin_types() -> dict[str, Carry]:
         name: Carry(True, forms.from_base64_text(forms.builtin(name)), _NAMES) for name in _REG
     }
     return known | {
-        "float4": Carry(False, forms.cast_unquoted(forms.builtin("float4"))),
-        "float8": Carry(False, forms.cast_unquoted(forms.builtin("float8"))),
+        "float4": Carry(False, forms.cast(forms.builtin("float4"))),
+        "float8": Carry(False, forms.cast(forms.builtin("float8"))),
         "numeric": Carry(True, forms.numeric),
         "money": Carry(True, forms.money),
         "text": Carry(True, forms.text),
@@ -147,40 +114,22 @@ _REFUSED = {
     "polygon": "its binary form cannot be read back yet",
 }
 
+# fmt: off
 # Elements of arrays that were seen to arrive exactly.
-_ELEMENTS = frozenset(
-    [
-        "bool",
-        "int2",
-        "int4",
-        "int8",
-        "oid",
-        "float4",
-        "float8",
-        "numeric",
-        "text",
-        "varchar",
-        "bpchar",
-        "bytea",
-        "date",
-        "time",
-        "timestamp",
-        "timestamptz",
-        "uuid",
-        "json",
-        "jsonb",
-        "inet",
-        "macaddr",
-        "tsvector",
-        "int4range",
-    ]
-)
-_ABSENT_ELEMENTS = frozenset(["interval", "money", "point", "name", "varbit", "xml", "refcursor"])
+_ELEMENTS = frozenset({
+    "bool", "int2", "int4", "int8", "oid", "float4", "float8", "numeric", "text", "varchar",
+    "bpchar", "bytea", "date", "time", "timestamp", "timestamptz", "uuid", "json", "jsonb",
+    "inet", "macaddr", "tsvector", "int4range",
+})
+_ABSENT_ELEMENTS = frozenset({
+    "interval", "money", "point", "name", "varbit", "xml", "refcursor",
+})
 # Elements whose array has a known form where an update leaves the stored-aside value alone; the
 # connector stops at such an update of any other array, unless the old row is in the log too.
-_UNCHANGED_ELEMENTS = frozenset(
-    ["text", "varchar", "bpchar", "json", "jsonb", "bytea", "int4", "int8", "uuid"]
-)
+_UNCHANGED_ELEMENTS = frozenset({
+    "text", "varchar", "bpchar", "json", "jsonb", "bytea", "int4", "int8", "uuid",
+})
+# fmt: on
 _EXTENSION_STRINGS = ("citext", "ltree")
 
 _TRAVEL = "CDCM-TYPE-UNSUPPORTED"
@@ -246,6 +195,7 @@ def _array(column: Column, element: str, category: str) -> Carry | Refusal:
 def unsupported(table: Table) -> list[Unsupported]:
     """The columns of a table that stop a migration, in column order."""
     found = []
+    quoted = names.table(table.name).as_string()
     for column in table.carried:
         way = carry(column)
         if isinstance(way, Refusal):
@@ -263,9 +213,7 @@ def unsupported(table: Table) -> list[Unsupported]:
                 _TOAST,
                 "the connector stops at an update that leaves a long value of this type as it is",
             )
-            found.append(
-                _about(table, column, way, f"ALTER TABLE {table.name} REPLICA IDENTITY FULL")
-            )
+            found.append(_about(table, column, way, f"ALTER TABLE {quoted} REPLICA IDENTITY FULL"))
     return found
 
 

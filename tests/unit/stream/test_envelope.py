@@ -32,7 +32,7 @@ def decode_one(
     value: Any, key: bytes | None = b'{"id":7}', headers: Headers | None = None
 ) -> Record:
     raw = value if isinstance(value, bytes) else json.dumps(value).encode()
-    return Envelope(TOPIC).decode(41, key, raw, headers)
+    return Envelope(TOPIC).decode(41, 9000, key, raw, headers)
 
 
 def row_of(record: Record) -> Row:
@@ -46,8 +46,8 @@ def test_markers_carry_transaction_and_position() -> None:
     topic.begin(30804, 363089688)
     topic.end(30804, 363090512, 4)
     begin, end = decode(topic.records)
-    assert begin == Begin(0, begin.size, 30804, 363089688)
-    assert end == End(1, end.size, 30804, 363090512, 4)
+    assert begin == Begin(0, begin.size, topic.sent_ms, 30804, 363089688)
+    assert end == End(1, end.size, topic.sent_ms, 30804, 363090512, 4)
 
 
 def test_row_passes_its_bytes_through() -> None:
@@ -99,9 +99,9 @@ def test_key_change_headers() -> None:
 
 def test_tombstone_is_told_from_an_empty_message() -> None:
     """No value at all is a tombstone; a value of no bytes is garbage."""
-    assert Envelope(TOPIC).decode(8, b"{}", None, None) == Tombstone(8, 2)
+    assert Envelope(TOPIC).decode(8, 9000, b"{}", None, None) == Tombstone(8, 2, 9000)
     with pytest.raises(StreamHalted):
-        Envelope(TOPIC).decode(8, b"{}", b"", None)
+        Envelope(TOPIC).decode(8, 9000, b"{}", b"", None)
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_equal_names_are_one_object() -> None:
     """A million rows of a table share its name."""
     envelope = Envelope(TOPIC)
     raw = json.dumps(row_value()).encode()
-    first, second = (row_of(envelope.decode(i, b"{}", raw, None)) for i in range(2))
+    first, second = (row_of(envelope.decode(i, 0, b"{}", raw, None)) for i in range(2))
     assert first.change.table is second.change.table
 
 

@@ -2,7 +2,7 @@
 
 A fixture file holds one JSON object a line: first what it shows (``about``, and ``captured``:
 where it was recorded, or null when it is built to the documented form), then records with
-``offset``, ``key``, ``value`` (texts or null) and ``headers``.
+``offset``, ``sent_ms``, ``key``, ``value`` (texts or null) and ``headers``.
 """
 
 from __future__ import annotations
@@ -29,11 +29,13 @@ class RawRecord:
     key: bytes | None
     value: bytes | None
     headers: list[tuple[str, bytes]] | None = None
+    sent_ms: int = 0
 
     def to_json(self) -> str:
         return json.dumps(
             {
                 "offset": self.offset,
+                "sent_ms": self.sent_ms,
                 "key": self.key and self.key.decode(),
                 "value": self.value and self.value.decode(),
                 "headers": [(name, value.decode()) for name, value in self.headers or ()],
@@ -48,16 +50,22 @@ class Topic:
 
     records: list[RawRecord] = field(default_factory=list)
     next_offset: int = 0
+    sent_ms: int = COMMITTED_AT_US // 1000
 
     def put(self, key: Any, value: Any, headers: list[tuple[str, bytes]] | None = None) -> int:
         offset = self.next_offset
-        self.records.append(RawRecord(offset, _json(key), _json(value), headers))
+        self.records.append(RawRecord(offset, _json(key), _json(value), headers, self.sent_ms))
         self.next_offset += 1
         return offset
 
     def hole(self, width: int = 1) -> None:
         """Offsets that no consumer sees: transaction control records."""
         self.next_offset += width
+
+    def cut(self, pause_ms: int = 1400) -> None:
+        """The connector loses its connection and goes on after a retry, somewhere."""
+        self.hole()
+        self.sent_ms += pause_ms
 
     def begin(self, xid: int, lsn: int) -> int:
         marker = f"{xid}:{lsn}"
@@ -79,6 +87,7 @@ class Topic:
         table: str = "orders",
         moves_to: int | None = None,
         moved_from: int | None = None,
+        keyless: bool = False,
     ) -> int:
         """One row event; `row_id` stands for its key and all of its content."""
         image = {"id": row_id, "note": f"row {row_id}"}
@@ -107,7 +116,8 @@ class Topic:
             headers.append(("__debezium.newkey", b'{"id":%d}' % moves_to))
         if moved_from is not None:
             headers.append(("__debezium.oldkey", b'{"id":%d}' % moved_from))
-        return self.put(None if op == "t" else {"id": row_id}, value, headers or None)
+        key = None if op == "t" or keyless else {"id": row_id}
+        return self.put(key, value, headers or None)
 
     def transaction(self, xid: int, lsns: Iterable[int], commit: int, first_id: int = 0) -> None:
         """A whole one of inserts: BEGIN, a row at each position, END."""
@@ -128,24 +138,24 @@ def _json(value: Any) -> bytes | None:
 
 def load(name: str) -> list[RawRecord]:
     """The records of a fixture file."""
-    path = FIXTURES / name
-    opened = gzip.open(path, "rt") if path.suffix == ".gz" else path.open(encoding="utf-8")
-    with opened as lines:
-        next(lines)
-        return [
-            RawRecord(
-                record["offset"],
-                None if record["key"] is None else record["key"].encode(),
-                None if record["value"] is None else record["value"].encode(),
-                [(name, value.encode()) for name, value in record["headers"]] or None,
-            )
-            for record in map(json.loads, lines)
-        ]
+    raw = (FIXTURES / name).read_bytes()
+    text = gzip.decompress(raw) if name.endswith(".gz") else raw
+    _about, *lines = text.decode().rstrip("\n").split("\n")
+    return [
+        RawRecord(
+            record["offset"],
+            None if record["key"] is None else record["key"].encode(),
+            None if record["value"] is None else record["value"].encode(),
+            [(header, value.encode()) for header, value in record["headers"]] or None,
+            record["sent_ms"],
+        )
+        for record in map(json.loads, lines)
+    ]
 
 
 def decode(records: Iterable[RawRecord]) -> list[Record]:
     envelope = Envelope(TOPIC)
-    return [envelope.decode(r.offset, r.key, r.value, r.headers) for r in records]
+    return [envelope.decode(r.offset, r.sent_ms, r.key, r.value, r.headers) for r in records]
 
 
 def assemble(
