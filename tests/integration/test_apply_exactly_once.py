@@ -396,11 +396,11 @@ def test_rows_of_a_large_table_are_found_by_index(both: Both) -> None:
     """Deletes, partial updates and replaced rows never read the whole table."""
     both.target.execute(
         "ALTER TABLE shop.item ADD UNIQUE (n);"
-        "INSERT INTO shop.item OVERRIDING SYSTEM VALUE SELECT i, i, 'long enough to be out of line' "
+        "INSERT INTO shop.item OVERRIDING SYSTEM VALUE SELECT i, i, 'long enough to be toasted' "
         "FROM generate_series(1, 20000) i; ANALYZE shop.item"
     )
     both.source.execute(
-        "INSERT INTO shop.item OVERRIDING SYSTEM VALUE SELECT i, i, 'long enough to be out of line' "
+        "INSERT INTO shop.item OVERRIDING SYSTEM VALUE SELECT i, i, 'long enough to be toasted' "
         "FROM generate_series(1, 20000) i"
     )
     both.source.commit()

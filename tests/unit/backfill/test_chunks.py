@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,7 +20,7 @@ def test_every_block_is_in_exactly_one_chunk(blocks: int, size: int, chunk_bytes
     chunks = plan(TABLE, 3, blocks, size, chunk_bytes)
 
     assert chunks[0].first_block == 0
-    for one, next_ in zip(chunks, chunks[1:], strict=False):
+    for one, next_ in itertools.pairwise(chunks):
         assert one.end_block == next_.first_block
         assert one.end_block > one.first_block
     assert chunks[-1].end_block is None

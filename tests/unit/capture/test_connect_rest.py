@@ -21,7 +21,7 @@ REBALANCING = (
 
 @contextmanager
 def answering(*answers: tuple[int, object]) -> Iterator[tuple[str, list[str]]]:
-    """A server that gives these answers in turn (the last one for ever); its URL and the requests."""
+    """A server giving these answers in turn (the last one for ever); its URL and the requests."""
     left = list(answers)
     requests: list[str] = []
 
@@ -36,7 +36,7 @@ def answering(*answers: tuple[int, object]) -> Iterator[tuple[str, list[str]]]:
             self.end_headers()
             self.wfile.write(data)
 
-        do_GET = do_PUT = do_POST = do_DELETE = answer  # noqa: N815
+        do_GET = do_PUT = do_POST = do_DELETE = answer
 
         def log_message(self, *args: object) -> None:
             pass

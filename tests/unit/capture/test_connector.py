@@ -109,7 +109,7 @@ def load_properties(text: str) -> dict[str, str]:
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))
 def test_any_password_survives_the_properties_file(password: str) -> None:
-    """Spaces, backslashes, equals signs, line ends and letters beyond Latin come back as they are."""
+    """Spaces, backslashes, equals signs, line ends, letters beyond Latin: all come back."""
     text = connector.secrets_text(password)
 
     assert text.isascii()
