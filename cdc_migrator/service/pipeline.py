@@ -104,17 +104,21 @@ class Pipeline:
         """Whether both threads still run."""
         return all(thread.is_alive() for thread in self._threads)
 
-    def join(self, timeout: float | None = None) -> bool:
-        """Wait for both threads; returns whether both have ended. Raises what ended them.
+    def join(self, timeout: float) -> bool:
+        """Wait for both threads up to twice `timeout` seconds; returns whether both have ended.
 
-        The writer's error comes first: it lies at an earlier position than the reader's.
+        Raises what ended them, but not before both have: a reader that halted leaves the writer
+        whole transactions to write. The writer's error comes first, as it lies at an earlier
+        position.
         """
         for thread in self._threads:
             thread.join(timeout)
+        if any(thread.is_alive() for thread in self._threads):
+            return False
         error = self._write_error or self._read_error
         if error is not None:
             raise error
-        return not any(thread.is_alive() for thread in self._threads)
+        return True
 
     def _reading(self) -> None:
         try:

@@ -253,12 +253,19 @@ class Service:
                         raise self._fenced
             finally:
                 self._state = ServiceState.STOPPING
-                if self._stop.is_set() or self._fenced is not None:
-                    pipeline.stop()
-                deadline = time.monotonic() + _STOP_SECONDS
-                while not pipeline.join(_TURN_SECONDS) and time.monotonic() < deadline:
-                    self._turn = time.monotonic()
+                self._wind_up(pipeline)
             _log.info("stopped", transactions=self._transactions, events=self._events)
+
+    def _wind_up(self, pipeline: Pipeline) -> None:
+        """Wait for the batch under way; after a halt, for all that lies in front of it."""
+        deadline: float | None = None
+        while not pipeline.join(_TURN_SECONDS):
+            self._turn = time.monotonic()
+            if self._stop.is_set() or self._fenced is not None:
+                pipeline.stop()
+                deadline = deadline or self._turn + _STOP_SECONDS
+                if self._turn > deadline:
+                    return
 
     def _apply(self, applier: Applier, work: Work) -> None:
         applied = applier.apply(work.batch, work.prepared)

@@ -501,7 +501,7 @@ def test_check_names_every_fault_of_the_tables_at_once(rig: Rig) -> None:
     }
     told = {f.object: f.remedy for f in result.findings}
     assert "shop.item" in told["shop.itme"]
-    assert "ALTER TABLE shop.bare REPLICA IDENTITY FULL" in told["shop.bare"]
+    assert 'ALTER TABLE "shop"."bare" REPLICA IDENTITY FULL' in told["shop.bare"]
     with pytest.raises(Refused):
         result.require()
 

@@ -86,7 +86,7 @@ def test_the_file_it_writes_is_valid_and_tells_what_was_found(here: Here) -> Non
     assert [p["table"] for p in told["problems"]] == ["shop.keyless"]
     text = here.file.read_text()
     assert "1,000 rows" in text
-    assert "#   ALTER TABLE shop.keyless REPLICA IDENTITY FULL;" in text
+    assert '#   ALTER TABLE "shop"."keyless" REPLICA IDENTITY FULL;' in text
     settings = load(here.file)
     assert settings.tables.include == ("shop.*",)
     with psycopg.connect(settings.source.dsn_with_password()) as conn:

@@ -156,7 +156,11 @@ class LiveMigration:
         def settled() -> str:
             if unless_halted and self.halted():
                 return "halted"
-            return "drained" if done() else ""
+            if done():
+                return "drained"
+            ended = [process.poll() for process in self.processes]
+            assert None in ended, f"run has ended ({ended[-1]})\n{self.log()[-4000:]}"
+            return ""
 
         return bool(wait_for("everything applied", settled, seconds, 0.1) == "drained")
 

@@ -127,7 +127,7 @@ _ABSENT_ELEMENTS = frozenset({
 # Elements whose array has a known form where an update leaves the stored-aside value alone; the
 # connector stops at such an update of any other array, unless the old row is in the log too.
 _UNCHANGED_ELEMENTS = frozenset({
-    "text", "varchar", "bpchar", "json", "jsonb", "bytea", "int4", "int8", "uuid",
+    "text", "varchar", "bpchar", "json", "jsonb", "int4", "int8", "uuid",
 })
 # fmt: on
 _EXTENSION_STRINGS = ("citext", "ltree")

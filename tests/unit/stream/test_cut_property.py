@@ -85,7 +85,7 @@ def write(made: list[Source], plans: list[list[Cut]]) -> tuple[Topic, bool]:
     for index, (source, plan) in enumerate(zip(made, plans, strict=False)):
         begin = source.events[0][0] if source.events else source.commit - 1
         topic.begin(source.xid, begin)
-        rest, order = list(source.events), 0
+        rest, order, lost = list(source.events), 0, False
         for cut in plan:
             sent, rest = rest[: cut.after], rest[cut.after :]
             for lsn, row in sent:
@@ -93,14 +93,14 @@ def write(made: list[Source], plans: list[list[Cut]]) -> tuple[Topic, bool]:
                 topic.row(source.xid, lsn, order, **row)
             topic.cut()
             if cut.form == "whole again":
-                rest = list(source.events)
+                rest, lost = list(source.events), False
             elif (
                 sent
                 and [lsn for lsn, _ in source.events if lsn == sent[-1][0]][1:]
                 and ([lsn for lsn, _ in sent].count(sent[-1][0]) == 1)
             ):
                 kept = [(lsn, row) for lsn, row in rest if lsn != sent[-1][0]]
-                lossy, rest = lossy or len(kept) < len(rest), kept
+                lost, rest = lost or len(kept) < len(rest), kept
             if cut.form != "goes on":
                 for which, with_rows in cut.redelivered if index else ():
                     redeliver(topic, made[which % index], with_rows)
@@ -110,6 +110,7 @@ def write(made: list[Source], plans: list[list[Cut]]) -> tuple[Topic, bool]:
             order += 1
             topic.row(source.xid, lsn, order, **row)
         topic.end(source.xid, source.commit, order)
+        lossy = lossy or lost
     return topic, lossy
 
 

@@ -134,7 +134,9 @@ def test_captured_unchanged_columns() -> None:
     )
     assert UNCHANGED not in inserted.values()
     long = {name for name, value in updated.items() if value is UNCHANGED}
-    assert long == {name for name in names if name.startswith(("big", "bin"))}
+    # The bytes of bigby were compressed and stayed in the row. (An array of bytes that is really
+    # unchanged stops the connector; such a column is refused.)
+    assert long == {name for name in names if name.startswith(("big", "bin"))} - {"bigby"}
     assert {name for name, value in moved.items() if value is UNCHANGED} == long
     assert updated["Na me"] == 'Ärger "x" \\ y'
     assert (updated["price"], updated["ratio"], updated["ok"]) == ("13.00", "NaN", "true")
