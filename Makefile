@@ -35,6 +35,9 @@ test: check ## everything CI runs: check, then all tests on the real local stack
 unit: setup ## the tests that need no stack
 	@$(BIN)/pytest -m "not stack"
 
+prove-resume: setup ## kill and resume for 18 minutes; adds to proofs/resume.jsonl
+	@$(BIN)/python -m tests.faults.prove
+
 lock: setup ## resolve requirements.lock anew
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --extra local --group dev -o requirements.lock pyproject.toml
 

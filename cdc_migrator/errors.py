@@ -78,6 +78,7 @@ class StreamHalted(Refused):
             f"{cause} (at {position})",
             remedy
             or "Nothing past this position was applied. `cdc-migrator abort` removes this "
-            "migration's slot, connector, topic and control schemas; then start it again.",
+            "migration's slot, connector, topic and control schemas; then empty the target's "
+            "tables and start it again.",
         )
         self.position = position

@@ -4,6 +4,9 @@ pg_dump writes the source's schema, pg_restore makes it on the target; which ent
 from the source's dependencies and from what the target already has. So any part can be killed
 and run again: what is there is left alone. Tables and types come in one transaction; indexes and
 keys several at a time; foreign keys last, when every table they look at is whole.
+
+One process at a time: pg_restore outlives a caller that was killed, and two would get into each
+other's way. So whoever begins ends the sessions of such tools first.
 """
 
 from __future__ import annotations
@@ -20,8 +23,8 @@ from psycopg import sql
 
 from cdc_migrator.backfill import toc
 from cdc_migrator.backfill.toc import Entry, ObjectId
-from cdc_migrator.backfill.tools import Tools, find
-from cdc_migrator.control import journal, load, progress
+from cdc_migrator.backfill.tools import Tools, find, session_name
+from cdc_migrator.control import journal, load, locks, progress
 from cdc_migrator.databases.postgres.coded import speaking
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.errors import Refused
@@ -79,7 +82,7 @@ def make_tables(
     One transaction: it is all there or none of it. The target's control schema must exist.
 
     Raises:
-        Refused: CDCM-TARGET-EXTENSION, CDCM-SCHEMA-DEPENDS,
+        Refused: CDCM-TARGET-EXTENSION, CDCM-SCHEMA-DEPENDS, CDCM-SCHEMA-RUNNING,
             CDCM-TOOLS-MISSING, CDCM-TOOLS-VERSION.
         Failed: CDCM-TOOL-FAILED.
     """
@@ -162,6 +165,7 @@ def _dump(
         connect(target_dsn, application_name=called, side="target") as target,
         tempfile.TemporaryDirectory(prefix="cdcm-schema-") as directory,
     ):
+        _alone(target, called)
         tools = find(source.info.server_version, target.info.server_version, options.postgres_bin)
         file = Path(directory) / "schema.dump"
         tools.run(
@@ -187,6 +191,24 @@ def _dump(
         in_section = [entry for entry in kept if entry.number in numbers]
         there = _there(source, target, in_section)
         yield _Dump(tools, file, in_section, tuple(told)), target, there
+
+
+def _alone(target: psycopg.Connection, called: str) -> None:
+    """Make this the only process that works on the target's schema while `target` is open."""
+    with speaking("target", "taking the lock of its schema"):
+        if not locks.try_lock(target, locks.Role.SCHEMA):
+            raise Refused(
+                "CDCM-SCHEMA-RUNNING",
+                "another process is working on the target's schema",
+                "Leave it to its work, or end it and run the same command again.",
+            )
+        row = target.execute(
+            "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity "
+            "WHERE application_name = %s AND datname = current_database()",
+            (session_name(called),),
+        ).fetchone()
+        if row is not None and row[0]:
+            journal.write(target, "schema-tools-ended", sessions=row[0])
 
 
 def _excluded(

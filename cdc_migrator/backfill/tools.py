@@ -36,7 +36,7 @@ class Tools:
         parts = info.get_parameters()
         for private in ("password", "application_name"):
             parts.pop(private, None)
-        environment = {**os.environ, "PGAPPNAME": _app(server)}
+        environment = {**os.environ, "PGAPPNAME": session_name(_app(server))}
         if info.password:
             environment["PGPASSWORD"] = info.password
         return self._finish(
@@ -70,6 +70,11 @@ class Tools:
             "Correct what it names, then run the same command again; it goes on with what is "
             "missing.",
         )
+
+
+def session_name(caller: str) -> str:
+    """The application name of the tools' sessions, apart from that of their caller's own."""
+    return f"{caller}-tool"
 
 
 def _app(server: psycopg.Connection) -> str:

@@ -14,7 +14,7 @@ from fnmatch import fnmatchcase
 
 from cdc_migrator.databases.postgres.catalog import IdentityProblem, ServerFacts
 from cdc_migrator.databases.postgres.types import Unsupported
-from cdc_migrator.errors import MigratorError
+from cdc_migrator.errors import Failed, MigratorError
 from cdc_migrator.model.tables import Table, TableName
 
 MIN_VERSION = 15
@@ -30,13 +30,17 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One fault of the set-up: what it is about, why it matters, what to do."""
+    """One fault of the set-up: what it is about, why it matters, what to do.
+
+    `passing`: it may be gone by itself at the next look, such as a server that does not answer.
+    """
 
     code: str
     severity: Severity
     object: str
     cause: str
     remedy: str
+    passing: bool = False
 
     def as_dict(self) -> dict[str, str]:
         """The machine-readable form."""
@@ -51,7 +55,8 @@ class Finding:
 
 def from_error(error: MigratorError, what: str) -> Finding:
     """A finding of an error that kept something from being looked at."""
-    return Finding(error.code, Severity.REFUSE, what, error.cause, error.remedy)
+    passing = isinstance(error, Failed)
+    return Finding(error.code, Severity.REFUSE, what, error.cause, error.remedy, passing)
 
 
 def _refuse(code: str, what: str, cause: str, remedy: str) -> Finding:

@@ -26,7 +26,7 @@ from cdc_migrator.databases.postgres.coded import speaking
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.databases.postgres.types import Unsupported
 from cdc_migrator.databases.postgres.types import unsupported as _unsupported
-from cdc_migrator.errors import MigratorError, Refused
+from cdc_migrator.errors import Failed, MigratorError, Refused
 from cdc_migrator.model.naming import Names
 from cdc_migrator.model.tables import Table, TableName
 
@@ -41,14 +41,28 @@ class Preflight:
     @property
     def refused(self) -> bool:
         """Whether a finding stands against the migration."""
-        return any(finding.severity is Severity.REFUSE for finding in self.findings)
+        return bool(self._against)
+
+    @property
+    def passing(self) -> bool:
+        """Whether all that stands against it may be gone by itself at the next look."""
+        return self.refused and all(finding.passing for finding in self._against)
+
+    @property
+    def _against(self) -> list[Finding]:
+        return [finding for finding in self.findings if finding.severity is Severity.REFUSE]
 
     def require(self) -> None:
-        """Raise Refused for the first finding that stands against the migration, if any does."""
-        against = [f for f in self.findings if f.severity is Severity.REFUSE]
+        """Raise the first finding that stands against the migration, if any does.
+
+        Raises:
+            Refused: it does until its remedy is done. Failed: nothing but `passing` ones do.
+        """
+        against = sorted(self._against, key=lambda finding: finding.passing)
         if against:
             more = f" (and {len(against) - 1} more: `cdc-migrator check`)" if against[1:] else ""
-            raise Refused(against[0].code, against[0].cause + more, against[0].remedy)
+            kind = Failed if self.passing else Refused
+            raise kind(against[0].code, against[0].cause + more, against[0].remedy)
 
 
 def check(

@@ -22,8 +22,11 @@ def abort(
 
     Removes the connector with its offsets, the replication slot, the publication, the topics,
     the secrets file and the control schemas on both sides, and ends the snapshot holder. The
-    target's tables and their rows stay. A part that cannot be reached is named, and the exit
-    code is 1: type it again later. An abandoned slot fills the source's disk.
+    target's tables and their rows stay; a new start wants them empty. An abandoned slot fills
+    the source's disk, so do not leave a migration lying: abort it.
+
+    Exit code 0 when nothing of it is left; 1 when a part could not be reached: it is named, type
+    the command again later.
 
     Example: [bold]cdc-migrator abort --yes[/bold]
     """
@@ -61,6 +64,8 @@ def abort(
         raise typer.Exit(1)
     if not done.removed:
         out.say("there was nothing to remove")
+    else:
+        out.say("to start over: empty or drop those tables, then `cdc-migrator migrate`")
 
 
 def _confirm(name: str) -> None:

@@ -9,10 +9,12 @@ import typer
 
 from cdc_migrator.cli.context import settings
 from cdc_migrator.cli.output import printer
+from cdc_migrator.errors import Refused
 
 if TYPE_CHECKING:
     from rich.table import Table as View
 
+    from cdc_migrator.capture.start import CaptureStatus
     from cdc_migrator.config.settings import Settings
     from cdc_migrator.model.naming import Names
 
@@ -25,6 +27,8 @@ app = typer.Typer(
     Capture is a publication and a replication slot on the source and a Debezium connector that
     writes every committed transaction into one topic. [bold]cdc-migrator migrate[/bold] starts
     it; [bold]cdc-migrator abort[/bold] removes it.
+
+    Example: [bold]cdc-migrator capture status[/bold]
     """,
 )
 
@@ -53,31 +57,41 @@ def start(ctx: typer.Context) -> None:
 def status(ctx: typer.Context) -> None:
     """Show the replication slot and the connector with its tasks.
 
-    Exit code 1 when changes are not being captured.
+    A slot that nobody reads keeps the source's write-ahead log: see what it retains. A failed
+    task is shown with its reason; [bold]cdc-migrator capture start[/bold] restarts it.
+
+    Exit code 0 when changes are being captured, else 1.
+
+    Example: [bold]cdc-migrator capture status -o json[/bold]
     """
     from cdc_migrator.capture.start import capture_status
     from cdc_migrator.cli.endpoints import endpoints
 
     configured = settings(ctx)
-    names = _names(configured)
     found = capture_status(
-        configured.source.dsn_with_password(), endpoints(configured).connect_url, names
+        configured.source.dsn_with_password(),
+        endpoints(configured).connect_url,
+        _names(configured),
     )
     document: dict[str, Any] = {
         "slot": asdict(found.slot) if found.slot else None,
         "connector": asdict(found.connector) if found.connector else None,
     }
-    printer(ctx).data(document, lambda: _view(document))
-    if found.slot is None or found.connector is None or found.connector.failed:
+    printer(ctx).data(document, lambda: _view(found))
+    if found.slot is None or found.connector is None or not found.connector.running:
         raise typer.Exit(1)
 
 
 @app.command()
 def stop(ctx: typer.Context) -> None:
-    """Stop the connector. The slot stays, so the source keeps its log until `start`.
+    """Stop the connector; the slot stays, so the source keeps its log until `start`.
 
-    A source that keeps its log for long fills its disk: give the migration up with
-    [bold]cdc-migrator abort[/bold] rather than leave it stopped.
+    For a short rest, such as the maintenance of a Connect worker: nothing is lost, and
+    [bold]cdc-migrator capture start[/bold] goes on where it stopped. A source that keeps its log
+    for long fills its disk: give the migration up with [bold]cdc-migrator abort[/bold] rather
+    than leave it stopped.
+
+    Example: [bold]cdc-migrator capture stop[/bold]
     """
     from cdc_migrator.capture.start import stop_capture
     from cdc_migrator.cli.endpoints import endpoints
@@ -95,7 +109,6 @@ def stop(ctx: typer.Context) -> None:
 def _names(configured: Settings) -> Names:
     from cdc_migrator.control import migration, schema
     from cdc_migrator.databases.postgres.connect import connect
-    from cdc_migrator.model.naming import Names
 
     with connect(
         configured.target.dsn_with_password(),
@@ -103,14 +116,41 @@ def _names(configured: Settings) -> Names:
         side="target",
     ) as conn:
         there = migration.read(conn) if schema.exists(conn) else None
-    return there.names if there is not None else Names(configured.name)
+    if there is None:
+        raise Refused(
+            "CDCM-MIGRATION-MISSING",
+            f"there is no migration {configured.name!r} on this target",
+            "Start it with `cdc-migrator migrate`.",
+        )
+    if there.name != configured.name:
+        raise Refused(
+            "CDCM-TARGET-TAKEN",
+            f"this target belongs to the migration {there.name!r}, not to {configured.name!r}",
+            "Look at `name` and `target` in migration.yaml.",
+        )
+    return there.names
 
 
-def _view(document: dict[str, Any]) -> View:
+def _view(found: CaptureStatus) -> View:
     from rich.table import Table as View
 
-    view = View("part", "fact", "value")
-    for part, facts in document.items():
-        for fact, value in (facts or {"there": "no"}).items():
-            view.add_row(part, fact, "unknown" if value is None else str(value))
+    from cdc_migrator.cli.status_view import size
+
+    view = View(box=None, show_header=False, pad_edge=False)
+    view.add_column(style="dim")
+    view.add_column(overflow="fold")
+    slot, connector = found.slot, found.connector
+    if slot is None:
+        view.add_row("slot", "there is none")
+    else:
+        reads = "a connector streams from it" if slot.streaming else "nobody streams from it"
+        view.add_row("slot", f"{reads}, keeps {size(slot.retained_bytes)} of log")
+        view.add_row("", f"confirmed {slot.confirmed_flush}, log {slot.wal_status}")
+    if connector is None:
+        view.add_row("connector", "there is none")
+    else:
+        tasks = ", ".join(connector.tasks) or "none"
+        view.add_row("connector", f"{connector.state}, tasks: {tasks}")
+        if connector.trace:
+            view.add_row("", connector.trace)
     return view

@@ -10,7 +10,7 @@ from cdc_migrator.cli.context import settings
 from cdc_migrator.cli.output import printer
 
 if TYPE_CHECKING:
-    from rich.table import Table as View
+    from rich.console import RenderableType
 
     from cdc_migrator.capture.preflight import Preflight
 
@@ -20,7 +20,11 @@ def check(ctx: typer.Context) -> None:
 
     Looks at versions, settings, rights, room for a slot, tables without a way to tell their
     rows apart, column types, and the target's tables. Changes nothing. Each finding comes with
-    its remedy. Exit code 3 when one of them stands against the migration.
+    its remedy, and all of them are told at once; [bold]cdc-migrator migrate[/bold] looks again
+    before it begins.
+
+    Exit code 0 when nothing stands against the migration (warnings may be told), 3 when
+    something does, 1 when a part only did not answer.
 
     Example: [bold]cdc-migrator check -o json[/bold]
     """
@@ -36,19 +40,24 @@ def check(ctx: typer.Context) -> None:
     }
     out.data(document, lambda: _view(found))
     if found.refused:
-        raise typer.Exit(3)
+        raise typer.Exit(1 if found.passing else 3)
     out.next("cdc-migrator migrate")
 
 
-def _view(found: Preflight) -> View:
-    from rich.table import Table as View
+def _view(found: Preflight) -> RenderableType:
+    from rich.table import Table
+    from rich.text import Text
 
-    view = View(
-        title=f"{len(found.tables)} tables, {len(found.findings)} findings", title_justify="left"
-    )
-    for column in ("severity", "code", "object", "cause", "remedy"):
-        view.add_column(column, overflow="fold")
-    for finding in found.findings:
-        view.add_row(*map(str, (finding.severity, finding.code, finding.object, finding.cause,
-                                finding.remedy)))  # fmt: skip
+    tables = f"{len(found.tables)} table{'' if len(found.tables) == 1 else 's'} to move"
+    if not found.findings:
+        return f"{tables}, nothing stands against it"
+    # Where the source could not be looked at, no table is not a number to show.
+    title = f"{tables}; findings: {len(found.findings)}" if found.tables else None
+    view = Table(title=title, title_justify="left", box=None, show_header=False, pad_edge=False)
+    view.add_column()
+    view.add_column(overflow="fold")
+    for one in found.findings:
+        style = "red" if one.severity == "refuse" else "yellow"
+        told = Text.assemble((f"{one.code}  {one.object}", style), f"\n{one.cause}\n")
+        view.add_row(Text(one.severity, style), told.append(f"remedy: {one.remedy}"))
     return view

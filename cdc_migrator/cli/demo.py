@@ -46,6 +46,9 @@ def demo(
     of a batch and then the Connect worker with SIGKILL, and lets them resume. At the end both
     sides are digested by plain SQL, which shares no code with what moved the rows.
 
+    Needs no Docker, no root and no configuration, and takes about two minutes; the first time it
+    also fetches 62 MB of jars. Everything is removed at the end, unless --keep is given.
+
     Exit code 0 only if every table is equal.
 
     Example: [bold]cdc-migrator demo --keep[/bold]

@@ -82,8 +82,16 @@ def _complete(command: Any, shared: Sequence[Any]) -> None:
     command.params.extend(p for p in shared if not taken & set(p.opts))
     paragraphs = (command.help or "").split("\n\n")
     command.help = "\n\n".join(re.sub(r"\n(?! )", " ", text) for text in paragraphs)
+    _flags_stand_alone(command)
     for inner in getattr(command, "commands", {}).values():
         _complete(inner, shared)
+
+
+def _flags_stand_alone(command: Any) -> None:
+    """Show flags without their type: "<bool>" would look as if a value were wanted."""
+    for parameter in command.get_params(typer.Context(command)):
+        if getattr(parameter, "is_flag", False):
+            parameter.metavar = ""
 
 
 class Verbs(TyperGroup):
@@ -129,8 +137,14 @@ def root(
     Every change is captured by Debezium, travels through Kafka and is applied to the target
     exactly once and in commit order. Every command can be killed and typed again.
 
-    Begin with [bold]cdc-migrator demo[/bold], or with [bold]cdc-migrator init[/bold] for your
-    own database.
+    See it work on this machine: [bold]cdc-migrator demo[/bold]
+
+    For your own database: [bold]init[/bold] writes migration.yaml, [bold]check[/bold] looks for
+    what stands against it, [bold]migrate[/bold] does the work, [bold]status[/bold] shows how far
+    it is, [bold]abort[/bold] gives it up and leaves nothing behind.
+
+    Exit codes: 0 ok, 1 it did not work and may when typed again, 2 usage or configuration, 3
+    refused until the remedy is done, 130 interrupted. A failure names its code and its remedy.
     """
 
 
@@ -138,7 +152,9 @@ def main(args: Sequence[str] | None = None) -> None:
     """The console script: run the command line and end the process with its exit code."""
     current = Session()
     try:
-        get_command(app).main(args=args, prog_name="cdc-migrator", obj=current)
+        command = get_command(app)
+        _flags_stand_alone(command)
+        command.main(args=args, prog_name="cdc-migrator", obj=current)
     except KeyboardInterrupt:
         sys.exit(130)
     except MigratorError as error:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cdc_migrator.cli.context import session, settings
 from cdc_migrator.cli.output import console, printer
+
+if TYPE_CHECKING:
+    from cdc_migrator.config.settings import Settings
+    from cdc_migrator.service.migrate import Migrate, Observer
 
 
 def migrate(
@@ -27,23 +31,26 @@ def migrate(
     the application writes meanwhile waits in Kafka, not in the source's write-ahead log.
 
     The last step is [bold]cdc-migrator run[/bold] and does not end by itself: stop it with
-    Ctrl-C or SIGTERM, and look at it with [bold]cdc-migrator status --watch[/bold].
+    Ctrl-C or SIGTERM, and look at it with [bold]cdc-migrator status --watch[/bold]. The steps
+    can also be typed one by one: schema apply pre-data, capture start, backfill, schema apply
+    post-data, run.
 
-    Example: [bold]cdc-migrator migrate[/bold]
+    Exit codes as those of [bold]cdc-migrator run[/bold]; with --no-run 0 once the changes can be
+    applied.
+
+    Example: [bold]cdc-migrator migrate --no-run[/bold]
     """
     from cdc_migrator.cli import logs
     from cdc_migrator.cli.run import run_service
-    from cdc_migrator.cli.steps import Logged, migrate_steps, watching
+    from cdc_migrator.cli.steps import Logged, watching
 
     configured = settings(ctx)
     if no_run or console(stderr=True).is_terminal:
         with watching(printer(ctx)) as observer:
-            steps = migrate_steps(configured, observer)
-            steps.until_streaming()
+            steps = _until_streaming(configured, observer)
     else:
         logs.configure(service=True, verbose=session(ctx).verbose)
-        steps = migrate_steps(configured, Logged(time.monotonic))
-        steps.until_streaming()
+        steps = _until_streaming(configured, Logged(time.monotonic))
     if no_run:
         printer(ctx).next("cdc-migrator run", "apply the changes; it runs on")
         return
@@ -59,3 +66,14 @@ def migrate(
         run_service(configured)
     finally:
         stopping.set()
+
+
+def _until_streaming(configured: Settings, observer: Observer) -> Migrate:
+    from cdc_migrator.cli.steps import Counted, migrate_steps
+
+    counted = Counted(observer)
+    steps = migrate_steps(configured, counted)
+    steps.until_streaming()
+    if not counted.steps:
+        observer.step("nothing to do before the stream: schema, load and indexes are done")
+    return steps

@@ -17,14 +17,19 @@ def run(ctx: typer.Context) -> None:
     """Apply the stream of changes to the target, until it is stopped.
 
     Rows and position are committed together, so it can be killed at any moment and started
-    again. SIGTERM or Ctrl-C finishes the batch under way. A second process for the same stream
-    stands by, and takes over when the first one shows no sign of life.
+    again; it goes on where it was. SIGTERM or Ctrl-C finishes the batch under way (a second
+    Ctrl-C does not wait for it). A second process for the same stream stands by, and takes over
+    when the first one shows no sign of life.
 
     It serves [bold]/metrics[/bold], [bold]/livez[/bold], [bold]/readyz?verbose[/bold] and
-    [bold]/healthz[/bold] on service.http_host and service.http_port. What cannot be applied
-    stops it with exit code 3, the position and a way out.
+    [bold]/healthz[/bold] on service.http_host and service.http_port. It logs to stdout, in JSON
+    lines where that is no terminal.
 
-    Example: [bold]cdc-migrator run[/bold]
+    Exit code 0 after SIGTERM, 130 after Ctrl-C; 3 with the position and a way out when a change
+    cannot be applied (nothing behind it was); 1 when something was away for too long: start it
+    again.
+
+    Example: [bold]cdc-migrator run --set service.http_port=9090[/bold]
     """
     from cdc_migrator.cli import logs
 
@@ -33,7 +38,10 @@ def run(ctx: typer.Context) -> None:
 
 
 def run_service(configured: Settings) -> None:
-    """Run the service with these settings until a signal ends it; raises what ends it else."""
+    """Run the service with these settings until a signal ends it; raises what ends it else.
+
+    Raises typer.Exit with 130 where the signal was SIGINT.
+    """
     from cdc_migrator.apply.batcher import BatchLimits
     from cdc_migrator.cli.endpoints import endpoints
     from cdc_migrator.service.runner import RunOptions, Service
@@ -59,6 +67,16 @@ def run_service(configured: Settings) -> None:
             http_port=served.http_port,
         )
     )
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: service.stop())
+    interrupted = False
+
+    def interrupt(*_: object) -> None:
+        nonlocal interrupted
+        interrupted = True
+        service.stop()
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # who insists need not wait
+
+    signal.signal(signal.SIGTERM, lambda *_: service.stop())
+    signal.signal(signal.SIGINT, interrupt)
     service.run()
+    if interrupted:
+        raise typer.Exit(130)

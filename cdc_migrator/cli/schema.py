@@ -18,6 +18,8 @@ app = typer.Typer(
 
     PostgreSQL's own dump makes it: tables, types, functions and views before the load; keys,
     indexes, triggers and foreign keys after it. [bold]cdc-migrator migrate[/bold] does both.
+
+    Example: [bold]cdc-migrator schema apply pre-data[/bold]
     """,
 )
 
@@ -35,6 +37,9 @@ def apply(
     section: Annotated[Section, typer.Argument(help="What comes before, or after the rows.")],
 ) -> None:
     """Make what the target lacks of one section; what is there is left alone.
+
+    So a table that was made by hand is kept, and the command can be repeated. Owners and grants
+    are not copied.
 
     Example: [bold]cdc-migrator schema apply pre-data[/bold]
     """

@@ -27,6 +27,10 @@ app = typer.Typer(
     PostgreSQL servers, [bold]source[/bold] with logical WAL and [bold]target[/bold]. No Docker
     and no root is needed. All of it listens on loopback only, and keeps its data in one
     directory until [bold]cdc-migrator stack down --purge[/bold].
+
+    A migration.yaml that names neither kafka nor connect uses the stack of its own directory.
+
+    Example: [bold]cdc-migrator stack up[/bold]
     """,
 )
 
@@ -102,7 +106,9 @@ def up(
     restarted. A second [bold]up[/bold] changes nothing; after [bold]down[/bold], the data, the
     ports and the passwords are the old ones.
 
-    [bold]cdc-migrator stack up -o json[/bold] prints addresses with their passwords.
+    The addresses are shown without passwords; for programs they are printed with them:
+
+    Example: [bold]cdc-migrator stack up -o json[/bold]
     """
     from cdc_migrator.stack import local
     from cdc_migrator.stack.progress import OnStderr
@@ -127,6 +133,8 @@ def status(ctx: typer.Context, state_dir: StateDir = None) -> None:
     """Show each process: state, port, uptime, memory, restarts, and what its log said as it died.
 
     Exit code 0 when all of them run, else 1.
+
+    Example: [bold]cdc-migrator stack status -o json[/bold]
     """
     from cdc_migrator.stack import local
 
@@ -150,6 +158,8 @@ def down(
     """Stop the stack in good order.
 
     Its data stays for the next `up`, unless it is purged.
+
+    Example: [bold]cdc-migrator stack down --purge[/bold]
     """
     from cdc_migrator.stack import local
     from cdc_migrator.stack.progress import OnStderr
@@ -179,7 +189,9 @@ def logs(
 ) -> None:
     """Print the log of one process: source, target, kafka, connect or supervisor.
 
-    Example: cdc-migrator stack logs connect --follow
+    The place to look when a connector fails (connect) or a server does not start.
+
+    Example: [bold]cdc-migrator stack logs connect --follow[/bold]
     """
     from cdc_migrator.stack import local
     from cdc_migrator.stack import logs as log_files

@@ -34,7 +34,10 @@ def status(
 
     With --watch and -o json each line is one document.
 
-    Example: cdc-migrator status --watch
+    Exit code 0 when the migration could be shown, whatever the verdict; 1 when the target does
+    not answer or nothing was started on it.
+
+    Example: [bold]cdc-migrator status --watch[/bold]
     """
     from cdc_migrator.monitor.sampler import Sampler
 

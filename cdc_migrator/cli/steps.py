@@ -72,6 +72,21 @@ def capture_options(configured: Settings, places: Endpoints) -> CaptureOptions:
     )
 
 
+class Counted:
+    """Passes everything on, and counts the steps: none means that all was done before."""
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
+        self.steps = 0
+
+    def step(self, text: str) -> None:
+        self.steps += 1
+        self._observer.step(text)
+
+    def loading(self, progress: LoadProgress) -> None:
+        self._observer.loading(progress)
+
+
 class Lines:
     """Steps as lines on stderr, the load as one line every few seconds: for pipes."""
 

@@ -15,6 +15,7 @@ class Role(IntEnum):
     CAPTURE = 1
     SNAPSHOT = 2
     LOAD = 3
+    SCHEMA = 4
 
 
 def try_lock(conn: psycopg.Connection, role: Role) -> bool:

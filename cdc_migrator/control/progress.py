@@ -60,6 +60,15 @@ _COLUMNS = (
     "stream, topic, partition, generation, next_offset, commit_position, source_committed_at, "
     "applied_at, transactions_applied, transactions_redelivered, transactions_suspect, epoch, owner"
 )
+_THIS_BACKEND = (
+    "owner_backend = pg_backend_pid(), owner_backend_start = "
+    "(SELECT backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid())"
+)
+_SEEN = (
+    "ON CONFLICT (stream) DO UPDATE "
+    "SET epoch = excluded.epoch, seen_at = excluded.seen_at, sample = excluded.sample "
+    "WHERE stream_owner_seen.epoch <= excluded.epoch"
+)
 
 
 def create(
@@ -96,46 +105,42 @@ def claim(
 
     `conn` is the autocommit connection that will apply; its backend is recorded so that a
     later owner can end it, should this process be stopped in the middle of a transaction.
+    Each statement is a transaction of its own: whoever is stopped here holds no lock. The epoch
+    is compared each time, so of several that claim at once one wins, and keeps its session.
 
-    Returns None while another owner has been seen within the last `stale_after` seconds.
+    Returns None while another owner has been seen within the last `stale_after` seconds, or
+    when another one claims the stream at this moment.
 
     Raises:
         Refused: CDCM-STREAM-MISSING: there is no such stream yet.
     """
-    with conn.transaction():
-        alive = conn.execute(
-            "SELECT s.seen_at > clock_timestamp() - make_interval(secs => %s) "
-            "FROM cdc_migrator.stream_progress p LEFT JOIN cdc_migrator.stream_owner_seen s "
-            "ON s.stream = p.stream AND s.epoch = p.epoch WHERE p.stream = %s",
-            (stale_after, stream),
-        ).fetchone()
-        if alive is None:
-            raise Refused(
-                "CDCM-STREAM-MISSING",
-                f"there is no stream {stream!r} on this target yet",
-                "Start it with `cdc-migrator migrate` (or `cdc-migrator capture start`).",
-            )
-        if alive[0]:
-            return None
-        # The former owner may be stopped with a transaction open that holds the row's lock.
-        conn.execute(
-            "SELECT pg_terminate_backend(a.pid, 5000) FROM pg_stat_activity a "
-            "JOIN cdc_migrator.stream_progress p ON a.pid = p.owner_backend "
-            "AND a.backend_start = p.owner_backend_start "
-            "WHERE p.stream = %s AND a.pid <> pg_backend_pid()",
-            (stream,),
+    found = conn.execute(
+        "SELECT p.epoch, s.seen_at > clock_timestamp() - make_interval(secs => %s) "
+        "FROM cdc_migrator.stream_progress p LEFT JOIN cdc_migrator.stream_owner_seen s "
+        "ON s.stream = p.stream AND s.epoch = p.epoch WHERE p.stream = %s",
+        (stale_after, stream),
+    ).fetchone()
+    if found is None:
+        raise Refused(
+            "CDCM-STREAM-MISSING",
+            f"there is no stream {stream!r} on this target yet",
+            "Start it with `cdc-migrator migrate` (or `cdc-migrator capture start`).",
         )
-        with conn.cursor(row_factory=class_row(Progress)) as cursor:
-            claimed = cursor.execute(
-                "UPDATE cdc_migrator.stream_progress SET epoch = epoch + 1, owner = %s, "  # noqa: S608
-                "owner_backend = pg_backend_pid(), owner_backend_start = (SELECT backend_start "
-                "FROM pg_stat_activity WHERE pid = pg_backend_pid()) "
-                f"WHERE stream = %s RETURNING {_COLUMNS}",
-                (owner, stream),
-            ).fetchone()
-        assert claimed is not None
-        _say_seen(conn, stream, claimed.epoch, None)
-    return claimed
+    epoch, alive = found
+    if alive:
+        return None
+    # The former owner may be stopped with a transaction open that holds the row's lock.
+    _end_backend(conn, epoch, stream)
+    with conn.cursor(row_factory=class_row(Progress)) as cursor:
+        return cursor.execute(
+            "WITH claimed AS (UPDATE cdc_migrator.stream_progress "  # noqa: S608
+            f"SET epoch = epoch + 1, owner = %s, {_THIS_BACKEND} "
+            f"WHERE stream = %s AND epoch = %s RETURNING {_COLUMNS}), "
+            "said AS (INSERT INTO cdc_migrator.stream_owner_seen (stream, epoch, seen_at) "
+            f"SELECT stream, epoch, clock_timestamp() FROM claimed {_SEEN}) "
+            f"SELECT {_COLUMNS} FROM claimed",
+            (owner, stream, epoch),
+        ).fetchone()
 
 
 def reattach(conn: psycopg.Connection, epoch: int, stream: str = FORWARD) -> Progress:
@@ -147,25 +152,27 @@ def reattach(conn: psycopg.Connection, epoch: int, stream: str = FORWARD) -> Pro
     Raises:
         Fenced: the stream has a newer epoch.
     """
-    with conn.transaction():
-        conn.execute(
-            "SELECT pg_terminate_backend(a.pid, 5000) FROM pg_stat_activity a "
-            "JOIN cdc_migrator.stream_progress p ON a.pid = p.owner_backend "
-            "AND a.backend_start = p.owner_backend_start "
-            "WHERE p.stream = %s AND p.epoch = %s AND a.pid <> pg_backend_pid()",
+    _end_backend(conn, epoch, stream)
+    with conn.cursor(row_factory=class_row(Progress)) as cursor:
+        mine = cursor.execute(
+            f"UPDATE cdc_migrator.stream_progress SET {_THIS_BACKEND} "  # noqa: S608
+            f"WHERE stream = %s AND epoch = %s RETURNING {_COLUMNS}",
             (stream, epoch),
-        )
-        with conn.cursor(row_factory=class_row(Progress)) as cursor:
-            mine = cursor.execute(
-                "UPDATE cdc_migrator.stream_progress SET "  # noqa: S608
-                "owner_backend = pg_backend_pid(), owner_backend_start = (SELECT backend_start "
-                "FROM pg_stat_activity WHERE pid = pg_backend_pid()) "
-                f"WHERE stream = %s AND epoch = %s RETURNING {_COLUMNS}",
-                (stream, epoch),
-            ).fetchone()
+        ).fetchone()
     if mine is None:
         raise Fenced("the stream was taken over by another process")
     return mine
+
+
+def _end_backend(conn: psycopg.Connection, epoch: int, stream: str) -> None:
+    """End the session of the owner with this epoch, unless it is this one; waits for its end."""
+    conn.execute(
+        "SELECT pg_terminate_backend(a.pid, 5000) FROM pg_stat_activity a "
+        "JOIN cdc_migrator.stream_progress p ON a.pid = p.owner_backend "
+        "AND a.backend_start = p.owner_backend_start "
+        "WHERE p.stream = %s AND p.epoch = %s AND a.pid <> pg_backend_pid()",
+        (stream, epoch),
+    )
 
 
 def seen(
@@ -173,28 +180,20 @@ def seen(
 ) -> None:
     """Say that the owner with this epoch is alive, with its latest measurements.
 
+    One statement on an autocommit connection: an owner that is stopped here leaves no lock
+    behind that the next one would have to wait for.
+
     Raises:
         Fenced: the stream has a newer epoch.
     """
-    with conn.transaction():
-        row = conn.execute(
-            "SELECT epoch FROM cdc_migrator.stream_progress WHERE stream = %s", (stream,)
-        ).fetchone()
-        if row is None or row[0] != epoch:
-            raise Fenced("the stream was taken over by another process")
-        _say_seen(conn, stream, epoch, sample)
-
-
-def _say_seen(
-    conn: psycopg.Connection, stream: str, epoch: int, sample: dict[str, Any] | None
-) -> None:
-    conn.execute(
-        "INSERT INTO cdc_migrator.stream_owner_seen (stream, epoch, seen_at, sample) "
-        "VALUES (%s, %s, clock_timestamp(), %s) ON CONFLICT (stream) DO UPDATE "
-        "SET epoch = excluded.epoch, seen_at = excluded.seen_at, sample = excluded.sample "
-        "WHERE stream_owner_seen.epoch <= excluded.epoch",
-        (stream, epoch, Jsonb(sample) if sample is not None else None),
-    )
+    said = conn.execute(
+        "INSERT INTO cdc_migrator.stream_owner_seen (stream, epoch, seen_at, sample) "  # noqa: S608
+        "SELECT stream, epoch, clock_timestamp(), %s FROM cdc_migrator.stream_progress "
+        f"WHERE stream = %s AND epoch = %s {_SEEN}",
+        (Jsonb(sample) if sample is not None else None, stream, epoch),
+    ).rowcount
+    if said != 1:
+        raise Fenced("the stream was taken over by another process")
 
 
 def release(conn: psycopg.Connection, epoch: int, stream: str = FORWARD) -> None:

@@ -23,6 +23,7 @@ def run(
     writer: int,
     rows: int,
     seconds: float,
+    keys: int,
     pause: Callable[[float], bool],
 ) -> None:
     """Make and commit one large transaction.
@@ -31,6 +32,7 @@ def run(
         rows: about how many rows it inserts, updates and deletes together, from the second
             run on (the first finds only what the shop came with to change and delete).
         seconds: how long it stays open, in pauses between its steps.
+        keys: one line in so many of the batch before gets a new key.
         pause: waits so many seconds and returns whether to stop; a stop commits what is done.
     """
     lines = max(_STEPS, rows // 3)
@@ -44,6 +46,7 @@ def run(
             "first": step * lines // _STEPS + 1,
             "last": (step + 1) * lines // _STEPS,
             "shift": _KEY_SHIFT,
+            "keys": keys,
         }
         for statement in _STATEMENTS:
             conn.execute(statement, values)
@@ -59,9 +62,9 @@ _STATEMENTS = (
     "INSERT INTO shop.import_lines SELECT %(batch)s, i, 'SUP-' || i || '-' || %(batch)s, i / 100.0 "
     "FROM generate_series(%(first)s::int, %(last)s) AS i",
     "UPDATE shop.import_lines SET price = coalesce(price, 0) + 1 WHERE batch = %(previous)s "
-    "AND line BETWEEN %(first)s AND %(last)s AND line %% 5 < 3",
+    "AND line BETWEEN %(first)s AND %(last)s AND line %% 5 < 3 AND line %% %(keys)s <> 0",
     "UPDATE shop.import_lines SET line = line + %(shift)s WHERE batch = %(previous)s "
-    "AND line BETWEEN %(first)s AND %(last)s AND line %% 5 >= 3",
+    "AND line BETWEEN %(first)s AND %(last)s AND line %% %(keys)s = 0",
     "INSERT INTO shop.audit_log (actor, action, amount) SELECT 'import', 'price', i "
     "FROM generate_series(%(first)s::int, %(last)s, 50) AS i",
     "UPDATE shop.audit_log SET action = 'price list' WHERE ctid = ANY(ARRAY(SELECT ctid "

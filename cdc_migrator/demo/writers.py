@@ -43,6 +43,9 @@ class Settings:
         seed: of the choice of kinds and rows; concurrency makes runs differ all the same.
         bulk_rows, bulk_seconds, bulk_every: size of the large transactions in rows, how long
             each stays open, and how long it is from the start of one to the start of the next.
+        bulk_keys: one line in so many, of those that a large transaction finds, gets a new key.
+            The connector writes each as two events, and one that dies between them never sends
+            the second: many of them make that likely.
         stall_seconds: a writer without a commit for so long has failed.
     """
 
@@ -53,6 +56,7 @@ class Settings:
     bulk_rows: int = 4000
     bulk_seconds: float = 1.0
     bulk_every: float = 3.0
+    bulk_keys: int = 500
     stall_seconds: float = 30.0
 
     def __post_init__(self) -> None:
@@ -286,7 +290,14 @@ class Workload:
         while not self._stop.is_set():
             began = time.monotonic()
             try:
-                bulk.run(conn, number, settings.bulk_rows, settings.bulk_seconds, self._stop.wait)
+                bulk.run(
+                    conn,
+                    number,
+                    settings.bulk_rows,
+                    settings.bulk_seconds,
+                    settings.bulk_keys,
+                    self._stop.wait,
+                )
                 tally.commit(bulk.KIND)
             except psycopg.Error as error:
                 self._excuse(error, conn, tally)

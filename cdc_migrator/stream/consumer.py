@@ -105,6 +105,7 @@ class StreamConsumer:
         self._next_offset = start_offset
         self._clock = clock
         self._hinted_at = clock()
+        self._hint: int | None = None
         self._at_end = False
         self._waiting: str | None = None
         self._failure: MigratorError | None = None
@@ -144,6 +145,7 @@ class StreamConsumer:
         """
         if self._failure is not None:
             raise self._failure
+        self._pass_hint_on()
         messages: list[Message] = []
         for message in self._consumer.consume(max_messages, timeout):
             error = message.error()
@@ -176,11 +178,20 @@ class StreamConsumer:
         return high
 
     def hint(self, next_offset: int) -> None:
-        """Show lag exporters how far the target is; every few seconds, and never an error."""
+        """Show lag exporters how far the target is; every few seconds, and never an error.
+
+        Any thread may call it: the next poll passes it on.
+        """
+        self._hint = next_offset
+
+    def _pass_hint_on(self) -> None:
+        # By the polling thread only. The client serves one thread at a time and is not fair:
+        # beside one that polls without pause, another may wait for its turn for ever.
         now = self._clock()
-        if now - self._hinted_at < HINT_SECONDS:
+        next_offset = self._hint
+        if next_offset is None or now - self._hinted_at < HINT_SECONDS:
             return
-        self._hinted_at = now
+        self._hint, self._hinted_at = None, now
         try:
             self._consumer.commit(
                 offsets=[TopicPartition(self._topic, PARTITION, next_offset)], asynchronous=True

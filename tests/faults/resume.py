@@ -25,6 +25,7 @@ from tests.support.live import LiveMigration, one, wait_for
 from tests.support.watcher import TopicWatcher
 
 FAULTS = ("run", "connect", "broker", "walsender")
+LOST = ("halted: CDCM-STREAM-UNPROVEN-KEY", "halted: CDCM-STREAM-UNPROVEN-COPY")
 _CHILD = {"connect": "connect", "broker": "kafka"}
 
 
@@ -33,6 +34,7 @@ class Round:
     """One fault and its outcome.
 
     Attributes:
+        bulk_keys: see `demo.workload.Settings`; few make a lost event likely.
         open_in_topic: rows seen of a transaction whose END was not in the topic at the fault;
             None if none was open there.
         applying: the applier was inside a transaction on the target.
@@ -45,6 +47,7 @@ class Round:
 
     fault: str
     seed: int
+    bulk_keys: int
     open_in_topic: int | None
     applying: bool
     open_on_source: int
@@ -57,6 +60,12 @@ class Round:
     def hit(self) -> bool:
         """Whether a transaction was open where the fault struck."""
         return self.applying or self.open_in_topic is not None
+
+    @property
+    def allowed(self) -> bool:
+        """Equal; or halted where the connector itself lost an event, which it does now and then."""
+        lost = self.outcome in LOST and self.fault != "run"
+        return self.outcome == "equal" or lost
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self) | {"hit": self.hit}
@@ -77,11 +86,17 @@ class Resume:
         self._run = self.migration.start("run")
         assert self.migration.drain(), self.migration.halted()
 
-    def round(self, fault: str, seed: int) -> Round:
+    def round(self, fault: str, seed: int, bulk_keys: int = 500) -> Round:
         """One fault under writers, then drained and compared."""
         migration = self.migration
         settings = Settings(
-            writers=3, rate=150, seed=seed, bulk_rows=30_000, bulk_seconds=0.7, bulk_every=2.0
+            writers=3,
+            rate=150,
+            seed=seed,
+            bulk_rows=30_000,
+            bulk_seconds=0.7,
+            bulk_every=2.0,
+            bulk_keys=bulk_keys,
         )
         log = migration.directory / "workload.log"
         with (
@@ -108,6 +123,7 @@ class Resume:
         return Round(
             fault=fault,
             seed=seed,
+            bulk_keys=bulk_keys,
             outcome=outcome,
             recovery_seconds=round(recovery, 2),
             rebegun=rebegun,

@@ -45,8 +45,6 @@ def test_a_killed_part_resumes_and_both_sides_end_equal(resume: Resume, fault: s
         if rounds[-1].outcome != "equal":
             break
 
-    # The connector itself loses an event now and then; then the only right thing is to halt.
-    lost = "halted: CDCM-STREAM-UNPROVEN-KEY"
-    assert all(r.outcome == "equal" or (r.outcome == lost and fault != "run") for r in rounds)
+    assert all(r.allowed for r in rounds)
     assert all(r.working_ms < 1000 for r in rounds)
     assert sum(r.hit for r in rounds) * 2 >= len(rounds)
