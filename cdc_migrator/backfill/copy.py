@@ -113,7 +113,7 @@ def _read(source: psycopg.Connection, query: sql.Composed) -> Iterator[tuple[int
     try:
         result = connection.exec_(query.as_bytes(source))
         if result.status != pq.ExecStatus.COPY_OUT:
-            raise error_from_result(result)
+            raise _error(result)
         poll = select.poll()
         poll.register(connection.socket, select.POLLIN)
         pieces: list[bytes] = []
@@ -137,7 +137,16 @@ def _read(source: psycopg.Connection, query: sql.Composed) -> Iterator[tuple[int
         while (more := connection.get_result()) is not None:
             last = more
         if last is None or last.status != pq.ExecStatus.COMMAND_OK:
-            raise error_from_result(last) if last else psycopg.OperationalError("no result")
+            raise _error(last)
         yield last.command_tuples or 0
     except psycopg.Error as exc:
         raise SourceError from exc
+
+
+def _error(result: pq.abc.PGresult | None) -> psycopg.Error:
+    """What went wrong, in the form in which the driver itself would have raised it."""
+    error = error_from_result(result) if result is not None else None
+    if error is None or error.sqlstate is None:
+        # Of a lost session libpq makes up a result that has no code.
+        return psycopg.OperationalError("the connection was lost")
+    return error

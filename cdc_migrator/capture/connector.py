@@ -112,6 +112,9 @@ _TUNABLE = frozenset(
         "slot.retry.delay.ms",
         "retriable.restart.connector.wait.ms",
         "producer.override.linger.ms",
+        # A worker that was killed inside a Kafka transaction starts again only when that has
+        # timed out: it waits for the end of its offsets topic.
+        "producer.override.transaction.timeout.ms",
         "producer.override.compression.type",
         "producer.override.max.request.size",
         "producer.override.buffer.memory",

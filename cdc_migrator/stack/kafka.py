@@ -66,6 +66,9 @@ def broker_settings(layout: Layout, port: int, controller: int) -> dict[str, str
         "share.coordinator.state.topic.replication.factor": 1,
         "share.coordinator.state.topic.min.isr": 1,
         "share.coordinator.state.topic.num.partitions": 1,
+        # A killed worker can start again when the transaction that it left open is aborted;
+        # looking for such only every 10 s is the default.
+        "transaction.abort.timed.out.transaction.cleanup.interval.ms": 1000,
         "group.initial.rebalance.delay.ms": 0,
         # A killed broker may come back only when its former life's session has run out.
         "broker.session.timeout.ms": 5000,
