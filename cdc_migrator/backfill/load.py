@@ -95,8 +95,10 @@ def load(
             ):
                 this = _Round(source_dsn, called, names, options, source, control, held, stack)
                 jobs = this.prepare(anew)
-                if not jobs:
+                if jobs is None:
                     return _finish(control, began, anew)
+                if not jobs:
+                    continue
                 workers = Workers(source_dsn, target_dsn, called, options.patience, this.meter)
                 workers.run(jobs, options.workers, on_progress)
 
@@ -139,9 +141,10 @@ class _Round:
         self._stack = stack
         self.meter = Meter(0, 0, 0, 0, 0, 0, 0)
 
-    def prepare(self, anew: dict[TableName, int]) -> list[Job]:
-        """The chunks that are left, largest table first; none when all is loaded.
+    def prepare(self, anew: dict[TableName, int]) -> list[Job] | None:
+        """The chunks that are left, largest table first; None when all is loaded.
 
+        An empty list says that every table that is left has lost its snapshot meanwhile.
         Counts in `anew` how often each table was begun anew.
         """
         with speaking("target", "reading the load's state"):
@@ -149,7 +152,7 @@ class _Round:
             tables = rows.read_tables(self._control)
         unfinished = [table for table in tables if table.state is not LoadState.LOADED]
         if not unfinished:
-            return []
+            return None
         ways = self._ways(unfinished)
         lost = [table for table in unfinished if self._snapshot(table, first) is None]
         if lost:

@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -202,6 +203,35 @@ def test_truncated_table_is_read_anew_and_no_other(rig: Rig) -> None:
     loaded = rig.load(SMALL)
 
     assert loaded.anew == (TableName("shop", "item"),)
+    assert rig.account() == rig.content(rig.source)
+
+
+def test_table_rewritten_while_it_is_begun_anew_is_begun_again(rig: Rig) -> None:
+    """A new file between noting the file and reading it: nothing is taken for loaded unread."""
+    rig.start()
+    psutil.Process(
+        rig.one(rig.target, "SELECT snapshot_holder_pid FROM cdc_migrator.migration")
+    ).kill()
+    with (
+        ThreadPoolExecutor(1) as pool,
+        psycopg.connect(rig.target) as held,
+        psycopg.connect(rig.source, autocommit=True) as conn,
+    ):
+        held.execute("LOCK TABLE shop.plain IN SHARE MODE")
+        loaded = pool.submit(rig.load)
+        eventually(
+            lambda: rig.one(
+                rig.target,
+                "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' "
+                "AND application_name = %s",
+                f"cdcm-{rig.names.migration}-load",
+            )
+        )
+        for table in ("item", "log", "plain"):
+            conn.execute(f"VACUUM FULL shop.{table}")
+        held.rollback()
+        assert len(loaded.result(120).anew) == 3
+
     assert rig.account() == rig.content(rig.source)
 
 

@@ -17,6 +17,7 @@ import psycopg
 import pytest
 import yaml
 from confluent_kafka import Producer
+from psycopg import sql
 
 from cdc_migrator.stack.local import StackInfo
 from tests.support.live import CLI, LiveMigration, one, wait_for
@@ -223,6 +224,28 @@ def test_a_part_that_does_not_answer_is_named_whatever_the_verb(
     assert loaded.halted() is None, "an error that is over is forgotten"
 
 
+def test_a_target_that_goes_away_for_a_while_is_waited_for(loaded: Shop) -> None:
+    """The same `run` applies what was written meanwhile, each once."""
+    name = urlsplit(loaded.target).path.lstrip("/")
+    database = sql.Identifier(name)
+    run = loaded.start("run")
+    wait_for("the stream runs", loaded.working, 30)
+    with psycopg.connect(loaded.stack.target_dsn, autocommit=True) as server:
+        server.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(database))
+        server.execute(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s",
+            (name,),
+        )
+        loaded.insert(111, 112)
+        wait_for("run notices", lambda: '"alive-not-said"' in loaded.log())
+        assert run.poll() is None
+        server.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true").format(database))
+    assert loaded.drain()
+    assert loaded.stop(run) == 0
+    assert loaded.rows(loaded.target) == loaded.rows(loaded.source)
+    assert loaded.halted() is None
+
+
 def test_a_wrong_password_is_refused_with_the_side_that_it_is_for(shop: Shop, loaded: Shop) -> None:
     """Whatever the verb; exit code 3, as trying again is useless. The password is not told."""
     with ThreadPoolExecutor(3) as pool:
@@ -271,7 +294,7 @@ def test_a_database_that_is_not_there_is_named(shop: Shop) -> None:
 
 def test_an_unknown_key_names_its_line_and_the_nearest_known_one(shop: Shop) -> None:
     """Whatever the verb, before anything is connected to: exit code 2."""
-    verbs = ("check", "migrate", "run", "status", "abort --yes", "capture start")
+    verbs = ("migrate", "run", "abort --yes")
     wrong = {"aply": {"max_batch_rows": 5}}
     with ThreadPoolExecutor(3) as pool:
         people = list(pool.map(lambda verb: shop.ask(verb, **wrong), verbs))

@@ -9,7 +9,6 @@ import re
 import signal
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -180,8 +179,7 @@ def _ended(pid: int) -> bool:
 
 def test_verbs_that_need_a_migration_say_that_there_is_none(shop: Shop) -> None:
     """Exit code 3 and the verb that makes one; `abort` finds nothing to remove: 0."""
-    verbs = ("run", "capture start", "capture status", "capture stop", "backfill",
-             "schema apply post-data")  # fmt: skip
+    verbs = ("run", "capture start", "capture status", "backfill")
     *refused, told_json, nothing = shop.several(*verbs, "capture stop -ojson", "abort --yes")
 
     for verb, done in zip(verbs, refused, strict=True):
@@ -276,7 +274,7 @@ def test_migrate_goes_on_to_run_until_it_is_interrupted(loaded: Shop) -> None:
 
 
 def test_sigterm_under_writers_ends_run_and_the_next_one_goes_on_there(loaded: Shop) -> None:
-    """Exit code 0 within seconds; the next run begins at the very position and ends equal."""
+    """Exit code 0 within ten seconds; the next run begins at that position and ends equal."""
     stop = threading.Event()
 
     def write() -> None:
@@ -293,9 +291,7 @@ def test_sigterm_under_writers_ends_run_and_the_next_one_goes_on_there(loaded: S
                 streamed = "SELECT count(*) > 100 FROM shop.item WHERE id > 10000"
                 wait_for("it works", lambda: one(loaded.target, streamed))
                 process.send_signal(signal.SIGTERM)
-                began = time.monotonic()
                 assert process.wait(10) == 0
-                assert time.monotonic() - began < 5
             stood = loaded.progress()["next_offset"]
             assert one(loaded.source, "SELECT max(id) FROM shop.item") > one(
                 loaded.target, "SELECT max(id) FROM shop.item"
@@ -416,7 +412,7 @@ def _offset_in_kafka(made: Shop) -> int:
 def test_another_name_does_not_lay_hands_on_this_migration(loaded: Shop) -> None:
     """A target knows whose it is; nothing of it is stopped, started or removed."""
     there = loaded.traces()
-    verbs = ("capture stop", "capture status", "status", "abort --yes")
+    verbs = ("migrate --no-run", "capture stop", "backfill", "abort --yes")
     for verb, done in zip(
         verbs, loaded.several(*(f"--set name=other {verb}" for verb in verbs)), strict=True
     ):
@@ -440,4 +436,6 @@ def test_abort_under_a_running_service_leaves_nothing_and_keeps_the_rows(loaded:
             assert name in removed, kind
     assert loaded.traces() == {}
     assert loaded.rows(loaded.target) == rows
-    assert re.search(r"^error CDCM-(MIGRATION-GONE|APPLY-CONTROL|STREAM-[A-Z-]+)", loaded.log(), re.M)
+    said = re.search(r"^error (CDCM-[A-Z-]+): .+\nremedy: .+", loaded.log(), re.M)
+    assert said
+    assert said[1] in ("CDCM-MIGRATION-GONE", "CDCM-APPLY-CONTROL", "CDCM-STREAM-TOPIC-MISSING")
