@@ -81,10 +81,13 @@ def create(
     """Make the progress row of a new stream; does nothing if it is there.
 
     `commit_position` is the slot's consistent point: what ends there or before is in the load.
+    Epochs begin at the time of day, so that an owner from before an abort, of a stream with the
+    same name, finds a newer one.
     """
     conn.execute(
-        "INSERT INTO cdc_migrator.stream_progress (stream, topic, generation, commit_position) "
-        "VALUES (%s, %s, %s, %s) ON CONFLICT DO NOTHING",
+        "INSERT INTO cdc_migrator.stream_progress "
+        "(stream, topic, generation, commit_position, epoch) VALUES "
+        "(%s, %s, %s, %s, extract(epoch FROM clock_timestamp())::bigint) ON CONFLICT DO NOTHING",
         (stream, topic, generation, commit_position),
     )
 

@@ -1,7 +1,8 @@
 """Beside the pipeline: says that the owner is alive, and measures.
 
 Two threads, because a measurement may wait for a server that does not answer, and the sign of
-life must not. Being fenced ends the service; a target that is away for a while does not.
+life must not. Being fenced ends the service, and so does a migration that was removed; a target
+that is away for a while does not.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import structlog
 
 from cdc_migrator.control import progress
 from cdc_migrator.databases.postgres.connect import connect
-from cdc_migrator.errors import Fenced, MigratorError
+from cdc_migrator.errors import Fenced, MigratorError, Refused
 from cdc_migrator.monitor.lag import RateWindow, events_pending
 from cdc_migrator.monitor.metrics import Metrics
 from cdc_migrator.monitor.sample import Sample, ServiceSample
@@ -35,7 +36,8 @@ class Keeper:
     Args:
         target_dsn: gives the target's complete connection string.
         measure: the service's own numbers as of now, cheap; called each second.
-        on_fenced: called once if another process has taken the stream over.
+        on_lost: called once if the stream is no longer this process's: another one has taken it
+            over (Fenced), or the migration is gone.
         read_totals: transactions and events applied by this process so far.
     """
 
@@ -47,7 +49,7 @@ class Keeper:
         metrics: Metrics,
         measure: Callable[[], ServiceSample],
         read_totals: Callable[[], tuple[int, int]],
-        on_fenced: Callable[[Fenced], None],
+        on_lost: Callable[[MigratorError], None],
     ) -> None:
         self._target_dsn = target_dsn
         self._epoch = epoch
@@ -55,7 +57,7 @@ class Keeper:
         self._metrics = metrics
         self._measure = measure
         self._totals = read_totals
-        self._on_fenced = on_fenced
+        self._on_lost = on_lost
         self._stop = threading.Event()
         self._rates = RateWindow()
         self._process = psutil.Process()
@@ -114,7 +116,16 @@ class Keeper:
                 progress.seen(conn, self._epoch, said.to_json())
                 self.seen_at = time.monotonic()
             except Fenced as fenced:
-                self._on_fenced(fenced)
+                self._on_lost(fenced)
+                break
+            except psycopg.errors.UndefinedTable:
+                self._on_lost(
+                    Refused(
+                        "CDCM-MIGRATION-GONE",
+                        "the migration was removed from the target while its stream was applied",
+                        "Nothing is left to apply. `cdc-migrator migrate` starts it again.",
+                    )
+                )
                 break
             except (psycopg.Error, MigratorError) as error:
                 _log.warning("alive-not-said", reason=type(error).__name__)

@@ -225,7 +225,15 @@ class Migrate:
 
     def _there(self) -> Migration | None:
         with self._target() as conn:
-            return migration.read(conn) if schema.exists(conn) else None
+            there = migration.read(conn) if schema.exists(conn) else None
+        if there is not None and there.name != self._options.name:
+            raise Refused(
+                "CDCM-TARGET-TAKEN",
+                f"this target belongs to the migration {there.name!r}, "
+                f"not to {self._options.name!r}",
+                "Look at `name` and `target` in migration.yaml.",
+            )
+        return there
 
     def _create(self) -> Migration:
         with self._target() as conn:

@@ -89,7 +89,7 @@ class Service:
         self._turn = time.monotonic()
         self._transactions = 0
         self._events = 0
-        self._fenced: Fenced | None = None
+        self._lost: MigratorError | None = None
         self._metrics = Metrics(options.migration, __version__)
         self._pipeline: Pipeline | None = None
         self._consumer: StreamConsumer | None = None
@@ -241,7 +241,7 @@ class Service:
                     self._metrics,
                     self._measure,
                     lambda: (self._transactions, self._events),
-                    self._on_fenced,
+                    self._on_lost,
                 )
             )
             self._state = ServiceState.STREAMING
@@ -249,8 +249,8 @@ class Service:
             try:
                 while pipeline.alive() and not self._stop.wait(_TURN_SECONDS):
                     self._turn = time.monotonic()
-                    if self._fenced is not None:
-                        raise self._fenced
+                    if self._lost is not None:
+                        raise self._lost
             finally:
                 self._state = ServiceState.STOPPING
                 self._wind_up(pipeline)
@@ -261,7 +261,7 @@ class Service:
         deadline: float | None = None
         while not pipeline.join(_TURN_SECONDS):
             self._turn = time.monotonic()
-            if self._stop.is_set() or self._fenced is not None:
+            if self._stop.is_set() or self._lost is not None:
                 pipeline.stop()
                 deadline = deadline or self._turn + _STOP_SECONDS
                 if self._turn > deadline:
@@ -303,8 +303,8 @@ class Service:
             waiting=waiting,
         )
 
-    def _on_fenced(self, fenced: Fenced) -> None:
-        self._fenced = fenced
+    def _on_lost(self, error: MigratorError) -> None:
+        self._lost = error
 
     def _write_down(self, error: MigratorError) -> None:
         document = error.as_dict() | {"at": datetime.now(UTC).isoformat()}

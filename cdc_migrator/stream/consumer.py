@@ -164,19 +164,6 @@ class StreamConsumer:
             raise self._failure
         return Polled(messages, self._at_end)
 
-    def high_watermark(self, timeout: float = 5.0) -> int | None:
-        """Offset behind the last committed record of the log, or None: no broker answered.
-
-        Asks the broker; may be called from another thread than `poll`.
-        """
-        try:
-            _, high = self._watermarks(timeout)
-        except KafkaException as exc:
-            self._note(exc.args[0])
-            return None
-        self._waiting = None
-        return high
-
     def hint(self, next_offset: int) -> None:
         """Show lag exporters how far the target is; every few seconds, and never an error.
 

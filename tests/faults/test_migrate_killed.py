@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -49,11 +49,22 @@ class Steps:
 
     def start(self, *options: str) -> subprocess.Popen[bytes]:
         self._count += 1
-        return self.migration.start("migrate", *options, log=f"migrate-{self._count}.log")
+        self._latest = self.migration.start("migrate", *options, log=f"migrate-{self._count}.log")
+        return self._latest
 
     def log(self) -> str:
         """Of the latest process."""
         return self.migration.log(f"migrate-{self._count}.log")
+
+    def wait(self, what: str, condition: Callable[[], Any], every: float = 0.05) -> Any:
+        """Wait for what the latest process brings about, as long as it runs."""
+
+        def holds() -> Any:
+            value = condition()
+            assert value or self._latest.poll() is None, f"it ended before {what}\n{self.log()}"
+            return value
+
+        return wait_for(what, holds, 90, every)
 
     def block(self, dsn: str, statement: str) -> psycopg.Connection:
         """Hold what `statement` takes until the connection returned is closed."""
@@ -88,7 +99,7 @@ class Steps:
         def there() -> set[int]:
             return self.waiting(what, side) if self.phase() == phase else set()
 
-        found: set[int] = wait_for(f"{what} held up in the phase {phase}", there, 60, 0.02)
+        found: set[int] = self.wait(f"{what} was held up in the phase {phase}", there, 0.02)
         return found
 
     def replaced(self, left: set[int]) -> None:
@@ -98,7 +109,7 @@ class Steps:
             now = self.waiting("schema")
             return bool(now) and not now & left
 
-        wait_for("the tools left behind are replaced", others, 60)
+        self.wait("the tools left behind were replaced", others)
 
     def chunks(self) -> dict[tuple[str, int], Any]:
         """When each chunk was done, None for those to come."""
@@ -207,7 +218,7 @@ def test_killed_in_every_phase_it_goes_on_and_ends_equal(steps: Steps) -> None:
         writing_on.close()
 
         # load: some chunks are done, others under way, and one table cannot be copied yet.
-        wait_for("rows are on their way", steps.copying, 60, 0.005)
+        steps.wait("rows were on their way", steps.copying, 0.005)
         kill(process)
         holder = steps.holder()
         early = {chunk: at for chunk, at in steps.chunks().items() if at is not None}
@@ -262,13 +273,12 @@ def test_snapshot_lost_in_the_middle_of_the_load(steps: Steps) -> None:
         # Both workers are held up in tables of middle size, between the large and the small ones.
         reading = steps.block(target, "LOCK TABLE shop.sessions, shop.inventory IN SHARE MODE")
         migrate = steps.start()
-        wait_for("both workers are held up", lambda: len(steps.waiting("load")) == 2, 90)
+        steps.wait("both workers were held up", lambda: len(steps.waiting("load")) == 2)
         steps.holder().kill()
         early = {table for table, (state, _) in steps.attempts().items() if state == "loaded"}
         early |= {"sessions", "inventory"}  # their readers have entered the snapshot already
         reading.close()
-        wait_for("the stream", lambda: steps.phase() == "stream" or migrate.poll(), 60)
-        assert migrate.poll() is None, steps.log()
+        steps.wait("the stream", lambda: steps.phase() == "stream")
         attempts = steps.attempts()
         assert {attempts[table] for table in early} == {("loaded", 0)}
         anew = {table for table, (_, attempt) in attempts.items() if attempt}

@@ -119,6 +119,22 @@ def test_everything_read_is_applied_in_its_order() -> None:
     assert line.join(SOON)
 
 
+def test_the_pipeline_is_not_idle_while_its_last_batch_is_written() -> None:
+    """An empty queue at the end of the log is not enough."""
+    target = Target()
+    target.hold()
+    line = pipeline(Log([read(1)]), target)
+    line.start()
+    assert target.reached.wait(SOON)
+    until("the end of the log is seen", lambda: line.at_end)
+    assert line.queued_bytes == 0
+    assert not line.idle
+    target.free.set()
+    until("it is written", lambda: line.idle)
+    line.stop()
+    line.join(SOON)
+
+
 def test_what_is_in_front_of_a_halt_is_written_then_it_is_raised() -> None:
     """Also what the reading thread had not put into a full batch yet."""
     target = Target()

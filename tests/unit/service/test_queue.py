@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 import pytest
@@ -36,10 +36,16 @@ class Observed(ByteQueue[Item]):
 
 
 def meanwhile(work: Callable[[], object]) -> Future[object]:
-    """`work` in a thread of its own, which ends by itself."""
-    with_one = ThreadPoolExecutor(1)
-    future: Future[object] = with_one.submit(work)
-    with_one.shutdown(wait=False)
+    """`work` in a thread of its own, which holds up nobody, should it never end."""
+    future: Future[object] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
     return future
 
 
