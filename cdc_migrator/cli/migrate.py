@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import threading
 import time
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +13,7 @@ from cdc_migrator.cli.output import console, printer
 
 if TYPE_CHECKING:
     from cdc_migrator.config.settings import Settings
-    from cdc_migrator.service.migrate import Migrate, Observer
+    from cdc_migrator.service.migrate import Observer
 
 
 def migrate(
@@ -47,28 +46,20 @@ def migrate(
     configured = settings(ctx)
     if no_run or console(stderr=True).is_terminal:
         with watching(printer(ctx)) as observer:
-            steps = _until_streaming(configured, observer)
+            _until_streaming(configured, observer)
     else:
         logs.configure(service=True, verbose=session(ctx).verbose)
-        steps = _until_streaming(configured, Logged(time.monotonic))
+        _until_streaming(configured, Logged(time.monotonic))
     if no_run:
         printer(ctx).next("cdc-migrator run", "apply the changes; it runs on")
         return
     logs.configure(service=True, verbose=session(ctx).verbose)
     if sys.stdout.isatty():
         printer(ctx).next("cdc-migrator status --watch", "in another terminal")
-    stopping = threading.Event()
-    keys = threading.Thread(
-        target=steps.finish_foreign_keys, args=(stopping,), name="foreign keys", daemon=True
-    )
-    keys.start()
-    try:
-        run_service(configured)
-    finally:
-        stopping.set()
+    run_service(configured)
 
 
-def _until_streaming(configured: Settings, observer: Observer) -> Migrate:
+def _until_streaming(configured: Settings, observer: Observer) -> None:
     from cdc_migrator.cli.steps import Counted, migrate_steps
 
     counted = Counted(observer)
@@ -76,4 +67,3 @@ def _until_streaming(configured: Settings, observer: Observer) -> Migrate:
     steps.until_streaming()
     if not counted.steps:
         observer.step("nothing to do before the stream: schema, load and indexes are done")
-    return steps

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import threading
+import time
 from typing import TYPE_CHECKING
 
 import typer
@@ -44,6 +46,7 @@ def run_service(configured: Settings) -> None:
     """
     from cdc_migrator.apply.batcher import BatchLimits
     from cdc_migrator.cli.endpoints import endpoints
+    from cdc_migrator.cli.steps import Logged, migrate_steps
     from cdc_migrator.service.runner import RunOptions, Service
 
     places = endpoints(configured)
@@ -77,6 +80,14 @@ def run_service(configured: Settings) -> None:
 
     signal.signal(signal.SIGTERM, lambda *_: service.stop())
     signal.signal(signal.SIGINT, interrupt)
-    service.run()
+    ended = threading.Event()
+    steps = migrate_steps(configured, Logged(time.monotonic))
+    threading.Thread(
+        target=steps.finish_foreign_keys, args=(ended,), name="foreign keys", daemon=True
+    ).start()
+    try:
+        service.run()
+    finally:
+        ended.set()
     if interrupted:
         raise typer.Exit(130)

@@ -167,15 +167,10 @@ class Migrate:
             try:
                 with self._target() as conn:
                     stored = progress.read(conn)
-                    until = max(
-                        (
-                            lsn_to_int(t.reread_until)
-                            for t in loads.read_tables(conn)
-                            if t.reread_until
-                        ),
-                        default=0,
-                    )
-                if stored is None or stored.commit_position < until:
+                    ends = [t.reread_until for t in loads.read_tables(conn) if t.reread_until]
+                if not ends:
+                    return
+                if stored is None or stored.commit_position < max(map(lsn_to_int, ends)):
                     continue
                 made = self._make_indexes()
                 if made.made:
@@ -183,7 +178,8 @@ class Migrate:
                 if not made.postponed:
                     return
             except (MigratorError, psycopg.Error) as error:
-                _log.warning("foreign-keys-wait", reason=type(error).__name__)
+                reason = error.code if isinstance(error, MigratorError) else type(error).__name__
+                _log.warning("foreign-keys-wait", reason=reason)
 
     def _make_indexes(self) -> Restored:
         options = self._options
