@@ -34,8 +34,8 @@ class TableLoad:
     Attributes:
         source_filenode: the table's file on the source when its snapshot was taken.
         attempt: 0 for the first reading, one more for each time the table was read anew.
-        reread_snapshot: ``pg_snapshot`` of the latest reading anew, None for the first one,
-            which sees exactly what committed up to the slot's consistent point.
+        reread_snapshot: text of the ``pg_snapshot`` of the latest reading anew; None for the
+            first one, which sees exactly what committed up to the slot's consistent point.
         reread_until: a log position past every commit that `reread_snapshot` sees.
         planned: its chunks are written down.
     """
@@ -222,7 +222,7 @@ def begin_anew(
     locks wait for any leftover backend that is still writing rows into it.
 
     Args:
-        snapshot: ``pg_snapshot`` under which the table will be read.
+        snapshot: text of the ``pg_snapshot`` under which the table will be read.
         until: a log position past every commit that the snapshot sees.
     """
     where = (table.schema, table.name)

@@ -7,7 +7,9 @@ CREATE TABLE cdc_migrator.migration (
     source_timeline integer,
     consistent_point pg_lsn,
     snapshot_name text,
-    snapshot pg_snapshot,
+    -- As the source printed it. Of a slot that was made while nothing was committed xmin may lie
+    -- above xmax, which the input of pg_snapshot does not take back.
+    snapshot text,
     snapshot_holder_pid integer,
     placeholder text NOT NULL,
     last_error jsonb,
@@ -60,7 +62,7 @@ CREATE TABLE cdc_migrator.table_progress (
     load_ended_at timestamptz,
     source_filenode bigint,
     attempt integer NOT NULL DEFAULT 0,
-    reread_snapshot pg_snapshot,
+    reread_snapshot text,
     reread_until pg_lsn,
     inserts bigint NOT NULL DEFAULT 0,
     updates bigint NOT NULL DEFAULT 0,
