@@ -9,7 +9,6 @@ import typer
 
 from cdc_migrator.cli.context import settings
 from cdc_migrator.cli.output import printer
-from cdc_migrator.errors import Refused
 
 if TYPE_CHECKING:
     from rich.table import Table as View
@@ -107,7 +106,7 @@ def stop(ctx: typer.Context) -> None:
 
 
 def _names(configured: Settings) -> Names:
-    from cdc_migrator.control import migration, schema
+    from cdc_migrator.control import migration
     from cdc_migrator.databases.postgres.connect import connect
 
     with connect(
@@ -115,20 +114,7 @@ def _names(configured: Settings) -> Names:
         application_name=f"cdcm-{configured.name}-capture",
         side="target",
     ) as conn:
-        there = migration.read(conn) if schema.exists(conn) else None
-    if there is None:
-        raise Refused(
-            "CDCM-MIGRATION-MISSING",
-            f"there is no migration {configured.name!r} on this target",
-            "Start it with `cdc-migrator migrate`.",
-        )
-    if there.name != configured.name:
-        raise Refused(
-            "CDCM-TARGET-TAKEN",
-            f"this target belongs to the migration {there.name!r}, not to {configured.name!r}",
-            "Look at `name` and `target` in migration.yaml.",
-        )
-    return there.names
+        return migration.require(conn, configured.name).names
 
 
 def _view(found: CaptureStatus) -> View:

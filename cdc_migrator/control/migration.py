@@ -12,7 +12,7 @@ import psycopg
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
-from cdc_migrator.control import journal
+from cdc_migrator.control import journal, schema
 from cdc_migrator.errors import Refused
 from cdc_migrator.model.naming import Names
 
@@ -68,6 +68,39 @@ def read(conn: psycopg.Connection) -> Migration | None:
     with conn.cursor(row_factory=class_row(Migration)) as cursor:
         row = cursor.execute(f"SELECT {_COLUMNS} FROM cdc_migrator.migration").fetchone()  # noqa: S608
     return replace(row, phase=Phase(row.phase)) if row else None
+
+
+def find(conn: psycopg.Connection, name: str) -> Migration | None:
+    """The migration `name`, or None where none was started on this target.
+
+    Raises:
+        Refused: CDCM-TARGET-TAKEN: this target belongs to a migration of another name.
+    """
+    there = read(conn) if schema.exists(conn) else None
+    if there is not None and there.name != name:
+        raise Refused(
+            "CDCM-TARGET-TAKEN",
+            f"this target belongs to the migration {there.name!r}, not to {name!r}",
+            "Look at `name` and `target` in migration.yaml.",
+        )
+    return there
+
+
+def require(conn: psycopg.Connection, name: str) -> Migration:
+    """The migration `name`. Raises as `find`, and what `missing` makes where there is none."""
+    there = find(conn, name)
+    if there is None:
+        raise missing(name)
+    return there
+
+
+def missing(name: str) -> Refused:
+    """CDCM-MIGRATION-MISSING: nothing was started under this name."""
+    return Refused(
+        "CDCM-MIGRATION-MISSING",
+        f"there is no migration {name!r} on this target",
+        "Start it with `cdc-migrator migrate`.",
+    )
 
 
 def create(conn: psycopg.Connection, name: str) -> Migration:

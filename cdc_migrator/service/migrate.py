@@ -30,7 +30,7 @@ from cdc_migrator.control import migration, progress, schema
 from cdc_migrator.control.migration import Migration, Phase
 from cdc_migrator.databases.postgres.catalog import read_tables
 from cdc_migrator.databases.postgres.connect import connect
-from cdc_migrator.errors import MigratorError, Refused
+from cdc_migrator.errors import MigratorError
 from cdc_migrator.model.naming import Names
 from cdc_migrator.model.positions import lsn_to_int
 from cdc_migrator.model.tables import Table, TableName
@@ -210,26 +210,12 @@ class Migrate:
             return [one.source for one in loads.read_tables(conn)]
 
     def _names(self) -> Names:
-        there = self._there()
-        if there is None:
-            raise Refused(
-                "CDCM-MIGRATION-MISSING",
-                f"there is no migration {self._options.name!r} on this target",
-                "Start it with `cdc-migrator migrate`.",
-            )
-        return there.names
+        with self._target() as conn:
+            return migration.require(conn, self._options.name).names
 
     def _there(self) -> Migration | None:
         with self._target() as conn:
-            there = migration.read(conn) if schema.exists(conn) else None
-        if there is not None and there.name != self._options.name:
-            raise Refused(
-                "CDCM-TARGET-TAKEN",
-                f"this target belongs to the migration {there.name!r}, "
-                f"not to {self._options.name!r}",
-                "Look at `name` and `target` in migration.yaml.",
-            )
-        return there
+            return migration.find(conn, self._options.name)
 
     def _create(self) -> Migration:
         with self._target() as conn:

@@ -138,11 +138,7 @@ class Service:
         with self._target() as conn:
             there = migration.read(conn) if schema.exists(conn) else None
         if there is None or there.name != self._options.migration:
-            raise Refused(
-                "CDCM-MIGRATION-MISSING",
-                f"there is no migration {self._options.migration!r} on this target",
-                "Start it with `cdc-migrator migrate`.",
-            )
+            raise migration.missing(self._options.migration)
         if not there.phase.reached(Phase.STREAM):
             raise Refused(
                 "CDCM-RUN-TOO-EARLY",

@@ -82,6 +82,12 @@ def done(rig: Rig) -> tuple[int, int]:
     )
 
 
+def holder_of(rig: Rig) -> psutil.Process:
+    return psutil.Process(
+        rig.one(rig.target, "SELECT snapshot_holder_pid FROM cdc_migrator.migration")
+    )
+
+
 def anew(rig: Rig) -> set[str]:
     """The tables that were read anew."""
     with connect(rig.target, application_name="test") as conn:
@@ -135,9 +141,7 @@ def test_lost_holder_has_unfinished_tables_read_anew(rig: Rig) -> None:
         rig.start()
         with loader(rig) as process:
             process.send_signal(signal.SIGSTOP)
-            holder = psutil.Process(
-                rig.one(rig.target, "SELECT snapshot_holder_pid FROM cdc_migrator.migration")
-            )
+            holder = holder_of(rig)
             holder.kill()
             process.kill()
             process.wait()
@@ -156,9 +160,7 @@ def test_holder_lost_under_a_running_loader_is_made_good(rig: Rig) -> None:
     with rig.writing():
         rig.start()
         with loader(rig) as process:
-            psutil.Process(
-                rig.one(rig.target, "SELECT snapshot_holder_pid FROM cdc_migrator.migration")
-            ).kill()
+            holder_of(rig).kill()
             assert process.wait(120) == 0
 
     assert anew(rig)
@@ -168,9 +170,7 @@ def test_holder_lost_under_a_running_loader_is_made_good(rig: Rig) -> None:
 def test_snapshot_lost_before_anything_was_loaded(rig: Rig) -> None:
     """All tables are read anew, and a target that is not empty is still refused, not emptied."""
     rig.start()
-    holder = psutil.Process(
-        rig.one(rig.target, "SELECT snapshot_holder_pid FROM cdc_migrator.migration")
-    )
+    holder = holder_of(rig)
     holder.kill()
     with psycopg.connect(rig.target, autocommit=True) as conn:
         conn.execute("INSERT INTO shop.plain VALUES (7, 'stray')")
@@ -209,9 +209,7 @@ def test_truncated_table_is_read_anew_and_no_other(rig: Rig) -> None:
 def test_table_rewritten_while_it_is_begun_anew_is_begun_again(rig: Rig) -> None:
     """A new file between noting the file and reading it: nothing is taken for loaded unread."""
     rig.start()
-    psutil.Process(
-        rig.one(rig.target, "SELECT snapshot_holder_pid FROM cdc_migrator.migration")
-    ).kill()
+    holder_of(rig).kill()
     with (
         ThreadPoolExecutor(1) as pool,
         psycopg.connect(rig.target) as held,
@@ -537,9 +535,7 @@ def test_foreign_keys_wait_for_the_stream_where_tables_were_read_anew(
     rig.start(tables=["rich.customers", "rich.orders"])
     tables = [TableName("rich", "customers"), TableName("rich", "orders")]
     make_tables(rig.source, rig.target, rig.names, tables)
-    psutil.Process(
-        rig.one(rig.target, "SELECT snapshot_holder_pid FROM cdc_migrator.migration")
-    ).kill()
+    holder_of(rig).kill()
     assert len(rig.load().anew) == 2
 
     early = make_indexes(rig.source, rig.target, rig.names, tables)
