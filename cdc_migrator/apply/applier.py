@@ -28,6 +28,7 @@ from cdc_migrator.databases.postgres.coded import describe, speaking
 from cdc_migrator.databases.postgres.connect import connect, describe_dsn
 from cdc_migrator.databases.postgres.sqlstate import Disposition, connection_lost, disposition
 from cdc_migrator.errors import Failed, Fenced, Refused, StreamHalted
+from cdc_migrator.faultpoints import reach
 from cdc_migrator.model.changes import Transaction
 from cdc_migrator.model.positions import lsn_to_text
 from cdc_migrator.model.tables import Table, TableName
@@ -237,7 +238,9 @@ class Applier:
         merging = False
         try:
             with self._conn.transaction():
+                reach("apply.advance.before")
                 progress.advance(self._conn, self._epoch, self._offset, step, self._stream)
+                reach("apply.advance.after")
                 merging = True
                 truncated = [one.shape.name for one in staged if one.truncated]
                 if truncated:
@@ -246,6 +249,8 @@ class Applier:
                     at = one.shape.name
                     self._merger.write(one)
                 at = None
+                reach("apply.commit.before")
+            reach("apply.commit.after")
         except RowsMissing as exc:
             raise _Rejected(at, exc) from exc
         except psycopg.Error as exc:

@@ -21,6 +21,7 @@ from cdc_migrator.apply.plan import TablePlan
 from cdc_migrator.apply.stage import Staged
 from cdc_migrator.apply.statements import Statements
 from cdc_migrator.databases.postgres import names
+from cdc_migrator.faultpoints import reach
 from cdc_migrator.model.tables import TableName
 
 # With the batch sorted by key, looking each row up by index beats reading a large table, and
@@ -73,14 +74,14 @@ class Merger:
                 statements = self._create(self._plans[name])
             self._made[name] = statements
         while len(self._made) > max(_KEPT, len(wanted)):
-            self._run(self._made.pop(next(iter(self._made))).drop)
+            self._conn.execute(self._made.pop(next(iter(self._made))).drop)
 
     def _create(self, plan: TablePlan) -> Statements:
         self._numbers += 1
         statements = Statements(plan, self._numbers, lambda part: part.as_string(self._conn))
-        self._run(statements.create_stage)
+        self._conn.execute(statements.create_stage)
         if plan.shape.keys is not None:
-            self._run(statements.create_final)
+            self._conn.execute(statements.create_final)
         return statements
 
     def truncate(self, tables: Sequence[TableName]) -> None:
@@ -92,7 +93,9 @@ class Merger:
         only = sql.SQL(", ").join(sql.SQL("ONLY {}").format(t) for t in targets)
         try:
             with self._conn.transaction():
+                reach("apply.truncate.before")
                 self._conn.execute(sql.SQL("TRUNCATE {}").format(only))
+                reach("apply.truncate.after")
         except errors.FeatureNotSupported:
             for target in targets:
                 self._conn.execute(sql.SQL("DELETE FROM ONLY {}").format(target))
@@ -105,12 +108,15 @@ class Merger:
         if not staged.payload:
             return
         plan, statements = self._plans[staged.shape.name], self._made[staged.shape.name]
+        reach("apply.copy.before")
         with (
             self._conn.cursor() as cursor,
             cursor.copy(statements.copy) as copy,
         ):
             for piece in staged.payload:
                 copy.write(piece)
+                reach("apply.copy.within")
+        reach("apply.copy.after")
         if staged.shape.keys is None:
             self._keyless(plan, statements, staged)
         elif plan.replace or staged.moves:
@@ -126,13 +132,13 @@ class Merger:
 
     def _fast(self, plan: TablePlan, statements: Statements, staged: Staged) -> None:
         if staged.deletes:
-            self._expect(plan, "delete", staged.deletes, statements.delete)
+            self._expect(plan, "delete", staged.deletes, "delete", statements.delete)
         for kind, count in staged.partial.items():
             update = statements.update(kind)
             if update is not None:
-                self._expect(plan, "update", count, update)
+                self._expect(plan, "update", count, "update", update)
         if staged.complete:
-            done = self._run(statements.upsert, prepare=True)
+            done = self._run("upsert", statements.upsert, prepare=True)
             if len(plan.columns) > len(plan.key) and done != staged.complete:
                 raise RowsMissing(plan.target, "insert", staged.complete, done)
 
@@ -141,36 +147,41 @@ class Merger:
         if scans:
             self._allow_scans(True)
         if staged.complete:
-            self._run(statements.finish_complete, prepare=True)
+            self._run("finish_complete", statements.finish_complete, prepare=True)
         for kind, count in staged.partial.items():
-            self._expect(plan, "update", count, statements.finish_partial(kind))
+            self._expect(plan, "update", count, "finish_partial", statements.finish_partial(kind))
         if staged.deletes:
-            self._expect(plan, "delete", staged.deletes, statements.delete)
+            self._expect(plan, "delete", staged.deletes, "delete", statements.delete)
         rows = staged.complete + sum(staged.partial.values())
         if rows:
-            self._run(statements.delete_finals)
-            self._expect(plan, "insert", rows, statements.insert_finals)
+            self._run("delete_finals", statements.delete_finals)
+            self._expect(plan, "insert", rows, "insert_finals", statements.insert_finals)
         if scans:
             self._allow_scans(False)
 
     def _keyless(self, plan: TablePlan, statements: Statements, staged: Staged) -> None:
         if staged.deletes:
             self._allow_scans(True)
-            self._expect(plan, "delete", staged.deletes, statements.delete_equal)
+            self._expect(plan, "delete", staged.deletes, "delete_equal", statements.delete_equal)
             self._allow_scans(False)
         if staged.complete:
-            self._expect(plan, "insert", staged.complete, statements.insert)
+            self._expect(plan, "insert", staged.complete, "insert", statements.insert)
 
     def _allow_scans(self, allowed: bool) -> None:
         value = "on" if allowed else "off"
-        self._run("; ".join(f"SET LOCAL {name} = {value}" for name in _SCAN))
+        self._conn.execute("; ".join(f"SET LOCAL {name} = {value}" for name in _SCAN))
 
-    def _expect(self, plan: TablePlan, action: str, expected: int, statement: str) -> None:
-        found = self._run(statement)
+    def _expect(
+        self, plan: TablePlan, action: str, expected: int, place: str, statement: str
+    ) -> None:
+        found = self._run(place, statement)
         if found != expected:
             raise RowsMissing(plan.target, action, expected, found)
 
-    def _run(self, statement: str, prepare: bool = False) -> int:
+    def _run(self, place: str, statement: str, prepare: bool = False) -> int:
         # A statement with a join is planned each time: a plan made while the table was small
         # would be kept when it is large.
-        return self._conn.execute(statement, prepare=prepare).rowcount
+        reach(f"apply.{place}.before")
+        count = self._conn.execute(statement, prepare=prepare).rowcount
+        reach(f"apply.{place}.after")
+        return count
