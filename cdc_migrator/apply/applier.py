@@ -12,58 +12,30 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 
 import psycopg
 
+from cdc_migrator.apply.applied import Applied, Tally
 from cdc_migrator.apply.batcher import Batch
 from cdc_migrator.apply.merge import SESSION_SETTINGS, Merger, RowsMissing
+from cdc_migrator.apply.pieces import PieceLimits
 from cdc_migrator.apply.plan import plan_tables
-from cdc_migrator.apply.prepared import Prepared, prepare
-from cdc_migrator.apply.shape import Reread
-from cdc_migrator.apply.signals import Heartbeat, Marker
+from cdc_migrator.apply.prepared import Prepared, Preparer
+from cdc_migrator.apply.shape import Reread, by_stream_name
 from cdc_migrator.control import progress
 from cdc_migrator.control.progress import FORWARD, Advance, Progress
 from cdc_migrator.databases.postgres.coded import describe, speaking
 from cdc_migrator.databases.postgres.connect import connect, describe_dsn
+from cdc_migrator.databases.postgres.side import Side
 from cdc_migrator.databases.postgres.sqlstate import Disposition, connection_lost, disposition
 from cdc_migrator.errors import Failed, Fenced, Refused, StreamHalted
 from cdc_migrator.faultpoints import reach
-from cdc_migrator.model.changes import Transaction
+from cdc_migrator.model.changes import Transaction, TruncatePolicy
 from cdc_migrator.model.positions import lsn_to_text
 from cdc_migrator.model.tables import Table, TableName
 
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Applied:
-    """What one call of `Applier.apply` committed.
-
-    Attributes:
-        transactions, changes: of the source; re-deliveries are not counted.
-        seconds: from the first statement to the commit, retries included.
-        retries: attempts that failed and were made again.
-        markers, heartbeats: what the service's own tables on the source said, in order.
-    """
-
-    transactions: int
-    changes: int
-    seconds: float
-    retries: int
-    markers: tuple[Marker, ...]
-    heartbeats: tuple[Heartbeat, ...]
-
-    def __add__(self, later: Applied) -> Applied:
-        return Applied(
-            self.transactions + later.transactions,
-            self.changes + later.changes,
-            self.seconds + later.seconds,
-            self.retries + later.retries,
-            self.markers + later.markers,
-            self.heartbeats + later.heartbeats,
-        )
 
 
 class _Rejected(Exception):
@@ -87,7 +59,10 @@ class Applier:
         dsn: of the target.
         tables: the tables of the stream, as the source's catalog describes them.
         placeholder: what the connector writes for values that an update left as they are.
+        sides: of the tables whose events do not hold everything.
         rereads: tables that were loaded again under a later snapshot.
+        truncates: what to do with them.
+        pieces: how much is written at a time of what is too large for memory.
         retry_for: seconds for which errors that pass are tried again.
         stopping: ends waiting between attempts; a batch under way is finished.
         on_applied: called after each commit, also of the part of a batch before a halt.
@@ -99,9 +74,12 @@ class Applier:
         tables: Iterable[Table],
         placeholder: str,
         *,
+        sides: Mapping[TableName, Side] | None = None,
         rereads: Mapping[TableName, Reread] | None = None,
         targets: Mapping[TableName, TableName] | None = None,
         stream: str = FORWARD,
+        truncates: TruncatePolicy = TruncatePolicy.APPLY,
+        pieces: PieceLimits = PieceLimits(),
         retry_for: float = 300.0,
         stopping: threading.Event | None = None,
         on_applied: Callable[[Applied], None] | None = None,
@@ -116,11 +94,12 @@ class Applier:
         with speaking("target", "getting ready to apply changes"):
             self._conn = self._open()
             try:
-                self._plans = plan_tables(self._conn, tables, placeholder, rereads, targets)
+                self._plans = plan_tables(self._conn, tables, placeholder, sides, rereads, targets)
             except BaseException:
                 self._conn.close()
                 raise
-        self._shapes = {name: plan.shape for name, plan in self._plans.items()}
+        shapes = by_stream_name(plan.shape for plan in self._plans.values())
+        self._preparer = Preparer(shapes, pieces, truncates)
         self._merger = Merger(self._conn, self._plans)
         # The session was lost: until `_resume`, nobody knows what of its work was committed.
         self._lost = False
@@ -167,7 +146,7 @@ class Applier:
 
         Raises StreamHalted, of which `apply` finds the exact position.
         """
-        return prepare(batch, self._shapes)
+        return self._preparer.prepare(batch)
 
     def apply(self, batch: Batch, prepared: Prepared | None = None) -> Applied:
         """Commit a batch with its progress, once.
@@ -193,11 +172,14 @@ class Applier:
         batch = prepared.batch
         began = self._monotonic()
         retries = 0
+        # After an ambiguous COMMIT that was carried out, that of the attempt before.
+        tally = Tally()
         while True:
             try:
                 if self._lost and self._resume(batch.next_offset):
                     break
-                self._once(prepared)
+                tally = Tally()
+                self._once(prepared, tally)
                 break
             except psycopg.Error as exc:
                 if disposition(exc) is not Disposition.RETRY:
@@ -215,15 +197,16 @@ class Applier:
             changes=batch.changes,
             seconds=self._monotonic() - began,
             retries=retries,
-            markers=prepared.markers,
-            heartbeats=prepared.heartbeats,
+            markers=tuple(tally.markers),
+            heartbeats=tuple(tally.heartbeats),
+            counts=tally.counts,
         )
         if self._on_applied is not None:
             self._on_applied(applied)
         return applied
 
-    def _once(self, prepared: Prepared) -> None:
-        batch, staged = prepared.batch, prepared.staged
+    def _once(self, prepared: Prepared, tally: Tally) -> None:
+        batch = prepared.batch
         step = Advance(
             next_offset=batch.next_offset,
             commit_position=batch.commit_position,
@@ -231,9 +214,8 @@ class Applier:
             transactions=len(batch.transactions),
             redelivered=batch.redelivered,
             suspect=batch.suspect,
-            tables={(name.schema, name.name): c for name, c in prepared.counts.items()},
         )
-        self._merger.prepare(staged)
+        self._merger.prepare(prepared.tables)
         at: TableName | None = None
         merging = False
         try:
@@ -242,13 +224,20 @@ class Applier:
                 progress.advance(self._conn, self._epoch, self._offset, step, self._stream)
                 reach("apply.advance.after")
                 merging = True
-                truncated = [one.shape.name for one in staged if one.truncated]
-                if truncated:
-                    self._merger.truncate(truncated)
-                for one in staged:
-                    at = one.shape.name
-                    self._merger.write(one)
-                at = None
+                written: set[TableName] = set()
+                for piece in prepared.pieces:
+                    tally.take(piece)
+                    self._merger.clear(written)
+                    written = {one.shape.name for one in piece.staged}
+                    truncated = [one.shape.name for one in piece.staged if one.truncated]
+                    if truncated:
+                        self._merger.truncate(truncated)
+                    for one in piece.staged:
+                        at = one.shape.name
+                        self._merger.write(one)
+                    at = None
+                reach("apply.count.before")
+                progress.count(self._conn, tally.counts)
                 reach("apply.commit.before")
             reach("apply.commit.after")
         except RowsMissing as exc:

@@ -32,6 +32,11 @@ class Batch:
         return sum(len(transaction.changes) for transaction in self.transactions)
 
     @property
+    def spilled(self) -> bool:
+        """Whether the changes of a transaction are not in memory."""
+        return any(transaction.tables is not None for transaction in self.transactions)
+
+    @property
     def suspect(self) -> int:
         """Number of transactions whose first row is not where their BEGIN says."""
         return sum(transaction.suspect for transaction in self.transactions)

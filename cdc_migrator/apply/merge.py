@@ -65,9 +65,9 @@ class Merger:
         self._made: dict[TableName, Statements] = {}
         self._numbers = 0
 
-    def prepare(self, staged: Iterable[Staged]) -> None:
+    def prepare(self, tables: Iterable[TableName]) -> None:
         """Make the temporary tables of these tables, and drop those long not used."""
-        wanted = [one.shape.name for one in staged]
+        wanted = sorted(tables)
         for name in wanted:
             statements = self._made.pop(name, None)
             if statements is None:
@@ -83,6 +83,11 @@ class Merger:
         if plan.shape.keys is not None:
             self._conn.execute(statements.create_final)
         return statements
+
+    def clear(self, tables: Iterable[TableName]) -> None:
+        """Empty what was staged for these tables; the end of the transaction does so as well."""
+        for name in tables:
+            self._conn.execute(self._made[name].clear)
 
     def truncate(self, tables: Sequence[TableName]) -> None:
         """Empty tables in one statement, as their foreign keys among each other demand.

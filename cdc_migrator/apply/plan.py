@@ -5,15 +5,17 @@ Made once, when the applier starts; nothing here changes while it runs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import psycopg
 
-from cdc_migrator.apply.shape import Reread, Shape
-from cdc_migrator.databases.postgres import catalog
-from cdc_migrator.databases.postgres.forms import Builder
-from cdc_migrator.databases.postgres.types import Refusal, carry
+from cdc_migrator.apply.beside import EventRows, SideRows, SideValues
+from cdc_migrator.apply.shape import DecodesRows, Reread, Shape
+from cdc_migrator.databases.postgres import catalog, names
+from cdc_migrator.databases.postgres.forms import Builder, cast
+from cdc_migrator.databases.postgres.side import Side
+from cdc_migrator.databases.postgres.types import Beside, InEvent, Way, way
 from cdc_migrator.errors import Refused
 from cdc_migrator.model.tables import Column, Table, TableName
 from cdc_migrator.stream.rows import KeyDecoder, RowDecoder
@@ -48,6 +50,7 @@ def plan_tables(
     conn: psycopg.Connection,
     tables: Iterable[Table],
     placeholder: str,
+    sides: Mapping[TableName, Side] | None = None,
     rereads: Mapping[TableName, Reread] | None = None,
     targets: Mapping[TableName, TableName] | None = None,
 ) -> dict[TableName, TablePlan]:
@@ -57,19 +60,24 @@ def plan_tables(
         conn: a session on the target, whose indexes are looked at.
         tables: as the source's catalog describes them (the stream's forms follow from it).
         placeholder: what the connector writes for values that an update left as they are.
+        sides: of the tables whose events do not hold everything.
         rereads: tables that were loaded again under a later snapshot.
         targets: where a table goes when not to the table of the same name.
 
     Raises:
-        Refused: CDCM-TYPE-UNSUPPORTED or CDCM-TARGET-TABLE-MISSING.
+        Refused: CDCM-TARGET-TABLE-MISSING.
     """
     plans = {}
     for table in tables:
         target = (targets or {}).get(table.name, table.name)
         _require_columns(conn, table, target)
-        reread = (rereads or {}).get(table.name)
         plans[table.name] = plan_table(
-            table, target, catalog.identity(conn, target, table.key), placeholder, reread
+            table,
+            target,
+            catalog.identity(conn, target, table.key),
+            placeholder,
+            (sides or {}).get(table.name),
+            (rereads or {}).get(table.name),
         )
     return plans
 
@@ -79,44 +87,69 @@ def plan_table(
     target: TableName,
     identity: catalog.Identity,
     placeholder: str,
+    side: Side | None = None,
     reread: Reread | None = None,
 ) -> TablePlan:
-    """The plan of one table. Raises Refused: CDCM-TYPE-UNSUPPORTED."""
+    """The plan of one table. `side` must be given where some column is not in its events."""
     columns = table.carried
-    ways = []
-    for column in columns:
-        way = carry(column)
-        if isinstance(way, Refusal):
-            raise Refused(
-                way.code,
-                f"column {column.name} of {table.name} has the type {column.type_text}: "
-                f"{way.reason}",
-                "Leave the table out (`tables.exclude`), or give the column a supported type.",
-            )
-        ways.append(way)
-    members = [(c.name, way.json_string) for c, way in zip(columns, ways, strict=True)]
-    places = {column.name: place for place, column in enumerate(columns)}
-    key_places = tuple(places[name] for name in table.key)
-    shape = Shape(
-        name=table.name,
-        columns=tuple(places),
-        key_places=key_places,
-        rows=RowDecoder(table.name, members, placeholder),
-        keys=KeyDecoder(table.name, [members[p] for p in key_places]) if key_places else None,
-        numeric_key=bool(key_places) and not members[key_places[0]][1],
-        reread=reread,
-    )
+    ways = [way(column) for column in columns]
+    assert side is not None or not any(isinstance(how, Beside) for how in ways)
+    shape = _shape(table, ways, placeholder, side, reread)
     fixed = any(
-        column.identity == "a" for place, column in enumerate(columns) if place not in key_places
+        column.identity == "a"
+        for place, column in enumerate(columns)
+        if place not in shape.key_places
     )
+    whole = side is not None and side.whole
     return TablePlan(
         shape=shape,
         target=target,
         columns=columns,
-        builds=tuple(way.build for way in ways),
+        # Whole rows come as texts of PostgreSQL's own.
+        builds=tuple(
+            cast(names.type_name(column.type_text)) if whole else how.build
+            for column, how in zip(columns, ways, strict=True)
+        ),
         identity=identity,
-        replace=bool(key_places) and (fixed or not identity.arbiter),
+        replace=bool(shape.key_places) and (fixed or not identity.arbiter),
     )
+
+
+def _shape(
+    table: Table, ways: Sequence[Way], placeholder: str, side: Side | None, reread: Reread | None
+) -> Shape:
+    columns = table.carried
+    members = [(c.name, _in_string(how)) for c, how in zip(columns, ways, strict=True)]
+    places = {column.name: place for place, column in enumerate(columns)}
+    left_out = {column.name for column in side.left_out} if side is not None else set()
+    kept = [name for name in places if name not in left_out]
+    in_event = RowDecoder(table.name, [members[places[n]] for n in kept], placeholder)
+    rows: DecodesRows = in_event
+    if left_out:
+        rows = EventRows(in_event, tuple(places[n] for n in kept), len(columns))
+    key_places = () if side is not None and side.whole else tuple(places[n] for n in table.key)
+    key = [members[place] for place in key_places]
+    values = images = None
+    if side is not None and side.whole:
+        images = SideRows(side, placeholder)
+    elif side is not None:
+        where = tuple(places[column.name] for column in side.columns)
+        values = SideValues(side, key, where, len(columns), placeholder)
+    return Shape(
+        name=table.name,
+        columns=tuple(places),
+        key_places=key_places,
+        rows=rows,
+        keys=KeyDecoder(table.name, key) if key else None,
+        numeric_key=bool(key) and not key[0][1],
+        values=values,
+        images=images,
+        reread=reread,
+    )
+
+
+def _in_string(how: Way) -> bool:
+    return how.json_string if isinstance(how, InEvent) else True
 
 
 _TARGET_COLUMNS = """

@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from cdc_migrator.apply.batcher import Batch
-from cdc_migrator.apply.fold import Counts, fold
+from cdc_migrator.apply.fold import fold
+from cdc_migrator.apply.pieces import PieceLimits, pieces
 from cdc_migrator.apply.shape import Shape
 from cdc_migrator.apply.signals import Heartbeat, Marker, signals
 from cdc_migrator.apply.stage import Staged, encode
+from cdc_migrator.control.progress import Counts
 from cdc_migrator.errors import StreamHalted
+from cdc_migrator.model.changes import Transaction, TruncatePolicy
 from cdc_migrator.model.tables import TableName
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What is written at a time: a whole batch, or a part of one that is too large for memory.
+
+    Attributes:
+        staged: the tables that it changes, in name order: every process locks in one order.
+        counts: events that the stream carried, by table.
+    """
+
+    staged: tuple[Staged, ...]
+    counts: dict[TableName, Counts]
+    markers: tuple[Marker, ...]
+    heartbeats: tuple[Heartbeat, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,29 +37,77 @@ class Prepared:
     """A batch, ready to be sent.
 
     Attributes:
-        staged: the tables that it changes, in name order: every process locks in one order.
-        counts: events that the stream carried, by table.
+        tables: those that it may change.
+        pieces: what is written, in order; can be gone through again for a second attempt.
     """
 
     batch: Batch
-    staged: tuple[Staged, ...]
-    counts: dict[TableName, Counts]
-    markers: tuple[Marker, ...]
-    heartbeats: tuple[Heartbeat, ...]
+    tables: frozenset[TableName]
+    pieces: Iterable[Piece]
 
 
-def prepare(batch: Batch, shapes: Mapping[TableName, Shape]) -> Prepared:
-    """Fold and encode. Raises StreamHalted."""
-    folded = fold(batch.transactions, shapes)
-    markers, heartbeats = signals(folded.control)
-    staged = []
-    for state in sorted(folded.tables, key=lambda state: state.shape.name):
-        try:
-            staged.append(encode(state))
-        except UnicodeEncodeError:
-            raise StreamHalted(
-                "CDCM-STREAM-UNDECODABLE",
-                f"a row of {state.shape.name} is not valid Unicode",
-                f"offsets below {batch.next_offset}",
-            ) from None
-    return Prepared(batch, tuple(staged), folded.counts, tuple(markers), tuple(heartbeats))
+class Preparer:
+    """Folds and encodes batches; used by any thread.
+
+    Args:
+        shapes: every table of the stream, also under the name of its side table.
+        limits: of a piece, where a transaction is too large for memory.
+        truncates: what to do with them.
+    """
+
+    def __init__(
+        self,
+        shapes: Mapping[TableName, Shape],
+        limits: PieceLimits = PieceLimits(),
+        truncates: TruncatePolicy = TruncatePolicy.APPLY,
+    ) -> None:
+        self._shapes = shapes
+        self._limits = limits
+        self._truncates = truncates
+
+    def prepare(self, batch: Batch) -> Prepared:
+        """Fold and encode; a batch that is too large for memory only when it is written.
+
+        Raises StreamHalted; for such a batch the pieces do.
+        """
+        if not batch.spilled:
+            piece = self._piece(batch, batch.transactions)
+            tables = frozenset(one.shape.name for one in piece.staged)
+            return Prepared(batch, tables, (piece,))
+        named: set[TableName] = set()
+        for transaction in batch.transactions:
+            named.update(transaction.tables or (change.table for change in transaction.changes))
+        shapes = self._shapes
+        tables = frozenset(shapes[name].name for name in named if name in shapes)
+        return Prepared(batch, tables, _Pieces(self, batch))
+
+    def _piece(self, batch: Batch, transactions: Sequence[Transaction]) -> Piece:
+        folded = fold(transactions, self._shapes, self._truncates)
+        markers, heartbeats = signals(folded.control)
+        staged = []
+        for state in sorted(folded.tables, key=lambda state: state.shape.name):
+            try:
+                staged.append(encode(state))
+            except UnicodeEncodeError:
+                raise StreamHalted(
+                    "CDCM-STREAM-UNDECODABLE",
+                    f"a row of {state.shape.name} is not valid Unicode",
+                    f"offsets below {batch.next_offset}",
+                ) from None
+        return Piece(tuple(staged), folded.counts, tuple(markers), tuple(heartbeats))
+
+    def pieces(self, batch: Batch) -> Iterator[Piece]:
+        """The pieces of a batch that is too large for memory, made one by one."""
+        for run in pieces(batch.transactions, self._shapes, self._limits):
+            yield self._piece(batch, run)
+
+
+@dataclass(frozen=True, slots=True)
+class _Pieces:
+    """The pieces of one batch, made anew each time that they are gone through."""
+
+    preparer: Preparer
+    batch: Batch
+
+    def __iter__(self) -> Iterator[Piece]:
+        return self.preparer.pieces(self.batch)

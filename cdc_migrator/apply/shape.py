@@ -5,10 +5,11 @@ No SQL and no driver here; `plan` adds the statements of the target.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-from cdc_migrator.model.changes import Transaction
+from cdc_migrator.model.changes import Op, Transaction
 from cdc_migrator.model.positions import Snapshot
 from cdc_migrator.model.tables import TableName
 from cdc_migrator.stream.rows import Text
@@ -26,6 +27,23 @@ class DecodesKeys(Protocol):
     """`stream.rows.KeyDecoder`, as far as folding needs it."""
 
     def decode(self, key: bytes, lsn: int) -> tuple[str, ...]: ...
+
+
+class SaysValues(Protocol):
+    """`beside.SideValues`, as far as folding needs it."""
+
+    name: TableName
+    always: bool
+
+    def decode(self, image: bytes, lsn: int) -> tuple[Row, Row]: ...
+
+
+class SaysRows(Protocol):
+    """`beside.SideRows`, as far as folding needs it."""
+
+    name: TableName
+
+    def decode(self, image: bytes, lsn: int) -> tuple[Op, Row | None, Row | None]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +74,8 @@ class Shape:
         keys: decodes record keys; None for a keyless table.
         numeric_key: the first key column is written as a number, so that a shorter key is a
             smaller one: used for sorting only.
+        values: reads the side table that has what the events of a keyed table lack.
+        images: reads the side table that has the whole rows of a keyless one.
         reread: set while the table's load holds more than the stream's start.
     """
 
@@ -66,3 +86,21 @@ class Shape:
     keys: DecodesKeys | None
     numeric_key: bool = False
     reread: Reread | None = None
+    values: SaysValues | None = None
+    images: SaysRows | None = None
+
+    @property
+    def side(self) -> TableName | None:
+        """The side table, if there is one."""
+        beside = self.values or self.images
+        return None if beside is None else beside.name
+
+
+def by_stream_name(shapes: Iterable[Shape]) -> dict[TableName, Shape]:
+    """Each shape under its table's name and under that of its side table."""
+    found = {}
+    for shape in shapes:
+        found[shape.name] = shape
+        if shape.side is not None:
+            found[shape.side] = shape
+    return found

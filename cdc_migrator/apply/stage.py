@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from cdc_migrator.apply.fold import TableState
+from cdc_migrator.apply.follow import TableState
 from cdc_migrator.apply.shape import Row, Shape
 from cdc_migrator.stream.rows import UNCHANGED
 

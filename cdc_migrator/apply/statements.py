@@ -47,6 +47,8 @@ class Statements:
             columns=names.columns(self._columns),
         )
         self.drop = self._text("DROP TABLE IF EXISTS {stage}, {final}")
+        both = plan.shape.keys is not None
+        self.clear = self._text("TRUNCATE {stage}, {final}" if both else "TRUNCATE {stage}")
         self.copy = self._text("COPY {stage} FROM STDIN")
         self.insert = self._insert("")
         if plan.shape.keys is None:

@@ -54,7 +54,7 @@ def _portable(column: Column) -> bool:
     """Whether the type's binary form means the same on every server of the same type."""
     if column.element is not None:
         # An array's binary form names its element type by object id.
-        return _builtin(column.element)
+        return _builtin(column.element) and column.base_type.partition(".")[2] not in _NO_BINARY
     if column.category == "e":
         return True  # the label
     return column.category in ("b", "r", "m") and _builtin(column.base_type)
@@ -67,4 +67,15 @@ def _builtin(name: str) -> bool:
     return schema == "pg_catalog" and not bare.startswith("reg") and bare not in _NO_BINARY
 
 
-_NO_BINARY = frozenset({"aclitem", "gtsvector", "pg_ndistinct", "pg_dependencies", "pg_mcv_list"})
+# An empty int2vector or oidvector is sent in a form that the same server does not take.
+_NO_BINARY = frozenset(
+    {
+        "aclitem",
+        "gtsvector",
+        "int2vector",
+        "oidvector",
+        "pg_dependencies",
+        "pg_mcv_list",
+        "pg_ndistinct",
+    }
+)

@@ -234,7 +234,7 @@ def _excluded(
 
 
 # The rest (a row type, a view's rule, a key's triggers) goes without saying.
-_INNER = ('"RI_ConstraintTrigger_', '"_RETURN"')
+_INNER = ('"RI_ConstraintTrigger_', '"_RETURN"', "cdc_migrator_side_")
 _TOLD = frozenset(
     {
         "view",

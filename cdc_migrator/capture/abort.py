@@ -16,6 +16,7 @@ from pathlib import Path
 
 import psycopg
 
+from cdc_migrator.capture import sides
 from cdc_migrator.capture import slot as slots
 from cdc_migrator.capture.connect_rest import ConnectClient
 from cdc_migrator.capture.topics import Topics
@@ -183,5 +184,8 @@ def _source(work: _Work, source: psycopg.Connection, name: str) -> None:
         publication = f"cdcm_{name}"
         if slots.unpublish(source, publication):
             work.gone(f"publication {publication}")
+        if schema.exists(source):
+            for table in sides.remove(source, name):
+                work.gone(f"side table and trigger of {table}")
         if schema.exists(source) and slots.unregister(source, name) and schema.drop(source):
             work.gone("control schema cdc_migrator on the source")

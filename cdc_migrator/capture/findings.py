@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from fnmatch import fnmatchcase
 
+from cdc_migrator.databases.postgres import side
 from cdc_migrator.databases.postgres.catalog import IdentityProblem, ServerFacts
-from cdc_migrator.databases.postgres.types import Unsupported
 from cdc_migrator.errors import Failed, MigratorError
 from cdc_migrator.model.tables import Table, TableName
 
@@ -22,10 +22,14 @@ MIN_DEBEZIUM = (3, 7)
 
 
 class Severity(StrEnum):
-    """REFUSE: the migration cannot be exact. WARN: it can, but somebody should know."""
+    """REFUSE: the migration cannot be exact. WARN: it can, but somebody should know.
+
+    INFO: how something is done that leaves a trace on the source.
+    """
 
     REFUSE = "refuse"
     WARN = "warn"
+    INFO = "info"
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,20 +240,37 @@ def identities(problems: Sequence[IdentityProblem]) -> list[Finding]:
     ]
 
 
-def types(
-    tables: Sequence[Table], unsupported: Callable[[Table], Iterable[Unsupported]]
-) -> list[Finding]:
-    """Columns whose values would not arrive as they are."""
-    return [
-        _refuse(
-            bad.code,
-            f"{bad.table}.{bad.column}",
-            f"{bad.table}.{bad.column} ({bad.type_text}) cannot be carried exactly: {bad.reason}",
-            bad.remedy,
-        )
-        for table in tables
-        for bad in unsupported(table)
-    ]
+def types(tables: Sequence[Table], migration: str) -> list[Finding]:
+    """Columns whose values travel beside the connector's events, and how."""
+    found = []
+    for beside in side.sides(tables, migration).values():
+        told = "; ".join(side.reasons(beside))
+        name = str(beside.of.name)
+        if beside.whole:
+            found.append(
+                Finding(
+                    "CDCM-TYPE-WHOLE-ROWS",
+                    Severity.WARN,
+                    name,
+                    f"a trigger on {name} will send its whole rows, because no key that events "
+                    f"hold exactly tells them apart; each batch then scans the table: {told}",
+                    "Nothing, if the table is small or seldom written. Else give it a primary "
+                    "key of simple types on the source.",
+                )
+            )
+        else:
+            when = "of every insert and update" if beside.always else "of odd values only"
+            found.append(
+                Finding(
+                    "CDCM-TYPE-BESIDE",
+                    Severity.INFO,
+                    name,
+                    f"a trigger on {name} will send the text {when} beside the connector's "
+                    f"events: {told}",
+                    "Nothing; `cdc-migrator abort` and `finish` remove the trigger.",
+                )
+            )
+    return found
 
 
 def unlogged(names: Iterable[TableName]) -> list[Finding]:

@@ -6,7 +6,7 @@ does not keep the rest from being looked at.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import psycopg
@@ -24,8 +24,6 @@ from cdc_migrator.databases.postgres import catalog
 from cdc_migrator.databases.postgres import names as quoted
 from cdc_migrator.databases.postgres.coded import speaking
 from cdc_migrator.databases.postgres.connect import connect
-from cdc_migrator.databases.postgres.types import Unsupported
-from cdc_migrator.databases.postgres.types import unsupported as _unsupported
 from cdc_migrator.errors import Failed, MigratorError, Refused
 from cdc_migrator.model.naming import Names
 from cdc_migrator.model.tables import Table, TableName
@@ -73,13 +71,11 @@ def check(
     names: Names,
     include: Sequence[str] | None,
     exclude: Sequence[str] = (),
-    unsupported: Callable[[Table], Iterable[Unsupported]] = _unsupported,
 ) -> Preflight:
     """Look at everything; raises nothing that a finding can say.
 
     Args:
         include, exclude: as in `catalog.read_tables`.
-        unsupported: tells a table's columns that cannot be carried.
     """
     found: list[Finding] = []
     tables: list[Table] = []
@@ -89,7 +85,7 @@ def check(
         with connect(source_dsn, application_name=called, side="source") as source:
             version = source.info.server_version
             with speaking("source", "looking at the server and its tables"):
-                tables = _source(source, source_dsn, names, include, exclude, unsupported, found)
+                tables = _source(source, source_dsn, names, include, exclude, found)
     except MigratorError as exc:
         found.append(findings.from_error(exc, "source"))
     try:
@@ -124,7 +120,6 @@ def _source(
     names: Names,
     include: Sequence[str] | None,
     exclude: Sequence[str],
-    unsupported: Callable[[Table], Iterable[Unsupported]],
     found: list[Finding],
 ) -> list[Table]:
     facts = catalog.server_facts(source)
@@ -138,7 +133,7 @@ def _source(
     if not any(f.code.startswith("CDCM-TABLES-") for f in found) and not tables:
         found += findings.missing(None, (), tables)
     found += findings.identities(catalog.identity_problems(source, tables))
-    found += findings.types(tables, unsupported)
+    found += findings.types(tables, names.migration)
     rows = source.execute(
         "SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
         "WHERE c.relkind = 'r' AND c.relpersistence = 'u' ORDER BY 1, 2"

@@ -7,7 +7,7 @@ there was no publication, and PostgreSQL only warns that it skipped it.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import psycopg
@@ -96,21 +96,27 @@ def published(conn: psycopg.Connection, publication: str) -> set[TableName] | No
     return {TableName(schema, name) for schema, name in rows}
 
 
-def publish(conn: psycopg.Connection, publication: str, tables: Iterable[TableName]) -> None:
-    """Make the publication of these tables, the marker and the heartbeat, in place of any other."""
-    wanted = [*sorted(set(tables)), MARKER, HEARTBEAT]
+def publish(
+    conn: psycopg.Connection, publication: str, tables: Mapping[TableName, Sequence[str] | None]
+) -> None:
+    """Make the publication of these tables, in place of any other of its name.
+
+    Args:
+        tables: with the columns that are sent; None sends all.
+    """
+    relations = []
+    for table, columns in sorted(tables.items(), key=lambda item: item[0]):
+        relation = sql.SQL("ONLY {}").format(quoted.table(table))
+        if columns is not None:
+            relation += sql.SQL(" ({})").format(quoted.columns(columns))
+        relations.append(relation)
     with conn.transaction():
         conn.execute(sql.SQL("DROP PUBLICATION IF EXISTS {}").format(sql.Identifier(publication)))
         conn.execute(
             sql.SQL(
                 "CREATE PUBLICATION {} FOR TABLE {} "
                 "WITH (publish = 'insert, update, delete, truncate')"
-            ).format(
-                sql.Identifier(publication),
-                sql.SQL(", ").join(
-                    sql.SQL("ONLY {}").format(quoted.table(name)) for name in wanted
-                ),
-            )
+            ).format(sql.Identifier(publication), sql.SQL(", ").join(relations))
         )
 
 

@@ -22,7 +22,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from cdc_migrator.capture import connector as config
-from cdc_migrator.capture import secrets
+from cdc_migrator.capture import secrets, sides
 from cdc_migrator.capture import slot as slots
 from cdc_migrator.capture.connect_rest import ConnectClient, ConnectorStatus
 from cdc_migrator.capture.holder import Request
@@ -30,12 +30,13 @@ from cdc_migrator.capture.ping import prove_streaming
 from cdc_migrator.capture.spawn import hold_snapshot
 from cdc_migrator.capture.topics import Topics
 from cdc_migrator.control import journal, load, locks, migration, progress, schema
+from cdc_migrator.databases.postgres import side
 from cdc_migrator.databases.postgres.coded import speaking
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.errors import ConfigurationError, Refused
 from cdc_migrator.model.naming import Names
 from cdc_migrator.model.positions import lsn_to_int
-from cdc_migrator.model.tables import Table
+from cdc_migrator.model.tables import Table, TableName
 
 _ABORT = "Remove what there is with `cdc-migrator abort`, then start the migration again."
 
@@ -203,12 +204,16 @@ def _make_slot(
     options: CaptureOptions,
     step: Callable[[str], None],
 ) -> None:
-    wanted = {table.name for table in tables}
+    beside = side.sides(tables, names.migration).values()
+    with speaking("source", "making side tables and their triggers"):
+        if beside:
+            step(f"side tables and triggers for {len(beside)} tables")
+            journal.write(target, "side-create", tables=[str(one.of.name) for one in beside])
+        sides.install(source, names.migration, beside)
     with speaking("source", "making the publication"):
-        if slots.published(source, names.publication) != wanted | {slots.MARKER, slots.HEARTBEAT}:
-            step(f"publication {names.publication} of {len(wanted)} tables")
-            journal.write(target, "publication-create", publication=names.publication)
-            slots.publish(source, names.publication, wanted)
+        step(f"publication {names.publication} of {len(tables)} tables")
+        journal.write(target, "publication-create", publication=names.publication)
+        slots.publish(source, names.publication, _wanted(tables, names))
         files = slots.filenodes(source)
     with speaking("target", "writing down the tables"):
         load.register(target, [(table, files[table.name]) for table in tables])
@@ -217,6 +222,22 @@ def _make_slot(
         Request(source_dsn, target_dsn, names.migration, names.generation, options.slot_patience),
         options.state_dir,
     )
+
+
+def _wanted(tables: Sequence[Table], names: Names) -> dict[TableName, list[str] | None]:
+    """The tables of the publication, with their columns where it has not all of them.
+
+    A table that sends whole rows beside its events needs none.
+    """
+    wanted: dict[TableName, list[str] | None] = {slots.MARKER: None, slots.HEARTBEAT: None}
+    wanted |= {table.name: None for table in tables}
+    for one in side.sides(tables, names.migration).values():
+        wanted[one.name] = None
+        if one.whole:
+            del wanted[one.of.name]
+        elif one.left_out:
+            wanted[one.of.name] = [c.name for c in one.of.carried if c not in one.left_out]
+    return wanted
 
 
 def _check_slot(source: psycopg.Connection, names: Names, tables: Sequence[Table]) -> None:
@@ -236,7 +257,7 @@ def _check_slot(source: psycopg.Connection, names: Names, tables: Sequence[Table
             f"the publication {names.publication} is gone: changes may be missing from the stream",
             _ABORT,
         )
-    wanted = {table.name for table in tables} | {slots.MARKER, slots.HEARTBEAT}
+    wanted = set(_wanted(tables, names))
     if published != wanted:
         differing = ", ".join(str(name) for name in sorted(published ^ wanted))
         raise Refused(

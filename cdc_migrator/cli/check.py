@@ -57,7 +57,7 @@ def _view(found: Preflight) -> RenderableType:
     view.add_column()
     view.add_column(overflow="fold")
     for one in found.findings:
-        style = "red" if one.severity == "refuse" else "yellow"
+        style = {"refuse": "red", "warn": "yellow"}.get(one.severity, "cyan")
         told = Text.assemble((f"{one.code}  {one.object}", style), f"\n{one.cause}\n")
         view.add_row(Text(one.severity, style), told.append(f"remedy: {one.remedy}"))
     return view

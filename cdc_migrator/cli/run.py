@@ -48,6 +48,7 @@ def run_service(configured: Settings) -> None:
     from cdc_migrator.cli.endpoints import endpoints
     from cdc_migrator.cli.steps import Logged, migrate_steps
     from cdc_migrator.service.runner import RunOptions, Service
+    from cdc_migrator.stream.spill import SpillLimits
 
     places = endpoints(configured)
     apply, served = configured.apply, configured.service
@@ -64,6 +65,12 @@ def run_service(configured: Settings) -> None:
                 age=apply.max_batch_age.total_seconds(),
             ),
             queue_bytes=apply.queue_bytes,
+            spill=SpillLimits(
+                rows=max(apply.max_batch_rows, SpillLimits().rows),
+                bytes=apply.transaction_bytes,
+                directory=apply.spill_dir,
+            ),
+            truncates=apply.truncates,
             retry_for=apply.retry_for.total_seconds(),
             takeover_after=served.takeover_after.total_seconds(),
             http_host=served.http_host,

@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from cdc_migrator.config.secrets import clean_dsn, parse_dsn, read_secret_file, with_password
 from cdc_migrator.config.values import Duration, FilePath, Size, TextLike, Words
+from cdc_migrator.model.changes import TruncatePolicy
 from cdc_migrator.model.naming import NAME_PATTERN
 
 ENV_PREFIX = "CDC_MIGRATOR_"
@@ -217,6 +218,20 @@ class Apply(Section):
     )
     queue_bytes: Size = Field(
         default=48 << 20, ge=1 << 20, description="Events read ahead of the applier, at most."
+    )
+    transaction_bytes: Size = Field(
+        default=64 << 20,
+        ge=1 << 10,
+        description="A source transaction larger than this waits in a file on disk for its end, "
+        "not in memory; it is applied in one transaction all the same.",
+    )
+    spill_dir: FilePath | None = Field(
+        default=None, description="Where that file is made. Default: where temporary files go."
+    )
+    truncates: TruncatePolicy = Field(
+        default=TruncatePolicy.APPLY,
+        description="Where the source truncates a table: `apply` it, `halt` the stream, or "
+        "`ignore` it, after which the verdict on switching over is no.",
     )
     retry_for: Duration = Field(
         default=timedelta(minutes=5),

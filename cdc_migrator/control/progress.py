@@ -7,7 +7,8 @@ apply transaction compares it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -16,6 +17,7 @@ from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from cdc_migrator.errors import Fenced, Refused
+from cdc_migrator.model.tables import TableName
 
 FORWARD = "forward"
 
@@ -41,11 +43,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Advance:
-    """What one apply transaction adds to the progress row.
-
-    `tables` maps (schema, table) of the source to counts of inserts, updates, deletes and
-    truncates that the stream carried for it.
-    """
+    """What one apply transaction adds to the progress row."""
 
     next_offset: int
     commit_position: int
@@ -53,7 +51,11 @@ class Advance:
     transactions: int = 0
     redelivered: int = 0
     suspect: int = 0
-    tables: dict[tuple[str, str], tuple[int, int, int, int]] = field(default_factory=dict)
+
+
+# Of one table: inserts, updates, deletes, truncates that the stream carried, and those of the
+# truncates that were ignored.
+Counts = tuple[int, int, int, int, int]
 
 
 _COLUMNS = (
@@ -243,17 +245,22 @@ def advance(
     ).rowcount
     if moved != 1:
         raise Fenced("the stream's epoch or position was moved by another process")
-    if step.tables:
-        names, counts = list(step.tables), list(step.tables.values())
+
+
+def count(conn: psycopg.Connection, tables: Mapping[TableName, Counts]) -> None:
+    """Add to the tables' counts, in the transaction that applied their changes."""
+    if tables:
+        names, counts = list(tables), list(tables.values())
         conn.execute(
             "UPDATE cdc_migrator.table_progress t SET inserts = inserts + d.i, "
-            "updates = updates + d.u, deletes = deletes + d.d, truncates = truncates + d.t "
+            "updates = updates + d.u, deletes = deletes + d.d, truncates = truncates + d.t, "
+            "truncates_ignored = truncates_ignored + d.g "
             "FROM unnest(%s::text[], %s::text[], %s::bigint[], %s::bigint[], %s::bigint[], "
-            "%s::bigint[]) AS d(s, n, i, u, d, t) "
+            "%s::bigint[], %s::bigint[]) AS d(s, n, i, u, d, t, g) "
             "WHERE t.source_schema = d.s AND t.source_table = d.n",
             (
-                [n[0] for n in names],
-                [n[1] for n in names],
-                *([c[k] for c in counts] for k in range(4)),
+                [name.schema for name in names],
+                [name.name for name in names],
+                *([of_table[k] for of_table in counts] for k in range(5)),
             ),
         )

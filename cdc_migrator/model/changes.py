@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -15,6 +16,18 @@ class Op(StrEnum):
     UPDATE = "u"
     DELETE = "d"
     TRUNCATE = "t"
+
+
+class TruncatePolicy(StrEnum):
+    """What to do where the source truncates a table.
+
+    APPLY: truncate the target's as well. HALT: stop there. IGNORE: leave the target's rows;
+    counted, and the two sides differ from then on.
+    """
+
+    APPLY = "apply"
+    HALT = "halt"
+    IGNORE = "ignore"
 
 
 @dataclass(slots=True)
@@ -51,20 +64,22 @@ class Transaction:
         begin_lsn: position in the BEGIN record's id.
         commit_lsn: end-of-commit position from the END record's id; strictly increasing.
         committed_at_us: source commit time, microseconds since 1970 UTC; None without rows.
-        changes: in source order.
+        changes: in source order; for a huge transaction not in memory.
         first_offset, next_offset: the transaction lies in [first_offset, next_offset) of the
             topic; next_offset is where reading goes on once it is applied.
         suspect: its first row is not where its BEGIN says (an unpublished write or a row lock
             may be the innocent cause): applied, counted, and shown.
         bytes: size of its records on the wire, for the memory bound.
+        tables: the tables of changes that are not in memory; None where they are.
     """
 
     xid: int
     begin_lsn: int
     commit_lsn: int
     committed_at_us: int | None
-    changes: list[Change] = field(default_factory=list)
+    changes: Sequence[Change] = field(default_factory=list)
     first_offset: int = 0
     next_offset: int = 0
     suspect: bool = False
     bytes: int = 0
+    tables: frozenset[TableName] | None = None

@@ -138,6 +138,7 @@ class TableSample:
     updates: int
     deletes: int
     truncates: int
+    truncates_ignored: int = 0
 
     @property
     def events_applied(self) -> int:

@@ -260,7 +260,8 @@ WHERE p.stream = %s
 
 _TABLES = """
 SELECT source_schema || '.' || source_table, target_schema || '.' || target_table, load_state,
-       estimated_rows, rows_loaded, bytes_loaded, inserts, updates, deletes, truncates
+       estimated_rows, rows_loaded, bytes_loaded, inserts, updates, deletes, truncates,
+       truncates_ignored
 FROM cdc_migrator.table_progress ORDER BY 1
 """
 

@@ -61,6 +61,11 @@ def verdict_reasons(sample: Sample, max_lag: timedelta) -> list[str]:
             f"{suspect} transactions were applied although their start was not proven, "
             "and their tables were not compared since"
         )
+    ignored = [table.source for table in sample.tables or () if table.truncates_ignored]
+    if ignored:
+        reasons.append(
+            f"the source truncated {', '.join(ignored)}, which was ignored: rows are left over"
+        )
     reasons.append(
         "the content of both sides was not compared: reconcile is not part of this release"
     )
@@ -111,6 +116,7 @@ def _table(table: TableSample) -> dict[str, Any]:
         "updates": table.updates,
         "deletes": table.deletes,
         "truncates": table.truncates,
+        "truncates_ignored": table.truncates_ignored,
     }
 
 

@@ -19,12 +19,14 @@ import structlog
 from cdc_migrator import __version__
 from cdc_migrator.apply.applier import Applier
 from cdc_migrator.apply.batcher import Batcher, BatchLimits
+from cdc_migrator.apply.pieces import PieceLimits
 from cdc_migrator.apply.shape import Reread
 from cdc_migrator.control import journal, load, migration, progress, schema
 from cdc_migrator.control.migration import Migration, Phase
 from cdc_migrator.control.progress import Progress
 from cdc_migrator.databases.postgres.catalog import read_tables
 from cdc_migrator.databases.postgres.connect import connect
+from cdc_migrator.databases.postgres.side import sides
 from cdc_migrator.errors import (
     ConfigurationError,
     Fenced,
@@ -32,7 +34,7 @@ from cdc_migrator.errors import (
     Refused,
     StreamHalted,
 )
-from cdc_migrator.model.changes import Op
+from cdc_migrator.model.changes import Op, TruncatePolicy
 from cdc_migrator.model.positions import Snapshot, lsn_to_int
 from cdc_migrator.model.tables import Table, TableName
 from cdc_migrator.monitor.http import Answers, Check, HealthServer
@@ -41,10 +43,12 @@ from cdc_migrator.monitor.sample import ServiceSample, ServiceState
 from cdc_migrator.monitor.sampler import Places, Sampler
 from cdc_migrator.service.keeper import Keeper
 from cdc_migrator.service.pipeline import Pipeline, Work
+from cdc_migrator.service.pruner import Pruner
 from cdc_migrator.stream.assembler import Assembler
 from cdc_migrator.stream.consumer import StreamConsumer
 from cdc_migrator.stream.envelope import Envelope
 from cdc_migrator.stream.reader import StreamReader
+from cdc_migrator.stream.spill import SpillLimits
 
 _TURN_SECONDS = 0.25
 _STANDBY_SECONDS = 1.0
@@ -61,7 +65,8 @@ class RunOptions:
     Attributes:
         source_dsn, target_dsn: give complete connection strings, read when connecting.
         kafka: librdkafka properties with ``bootstrap.servers``.
-        limits, queue_bytes, retry_for: see `Batcher`, `ByteQueue` and `Applier`.
+        limits, queue_bytes, spill: see `Batcher`, `ByteQueue` and `Assembler`.
+        truncates, retry_for: see `Applier`.
         takeover_after: seconds without a sign of life after which an owner is replaced.
         http_host, http_port: where metrics and health are served; no port serves nothing.
     """
@@ -73,6 +78,8 @@ class RunOptions:
     connect_url: str
     limits: BatchLimits
     queue_bytes: int
+    spill: SpillLimits
+    truncates: TruncatePolicy
     retry_for: float
     takeover_after: float
     http_host: str
@@ -111,12 +118,20 @@ class Service:
             self._serve(stack)
             there = self._read_migration()
             tables, rereads = self._read_tables()
+            beside = sides(tables, self._options.migration)
+            pruned = [one.name for one in beside.values()]
+            stack.enter_context(
+                Pruner(self._options.source_dsn, self._options.migration, pruned, self._on_lost)
+            )
             applier = stack.enter_context(
                 Applier(
                     self._options.target_dsn(),
                     tables,
                     there.placeholder,
+                    sides=beside,
                     rereads=rereads,
+                    truncates=self._options.truncates,
+                    pieces=PieceLimits(self._options.limits.rows, self._options.limits.bytes),
                     retry_for=self._options.retry_for,
                     stopping=self._stop,
                 )
@@ -208,7 +223,13 @@ class Service:
             reader = StreamReader(
                 consumer,
                 Envelope(claimed.topic),
-                Assembler(claimed.topic, claimed.next_offset, claimed.commit_position),
+                Assembler(
+                    claimed.topic,
+                    claimed.next_offset,
+                    claimed.commit_position,
+                    claimed.partition,
+                    options.spill,
+                ),
             )
             pipeline = Pipeline(
                 reader,
@@ -267,14 +288,13 @@ class Service:
         applied = applier.apply(work.batch, work.prepared)
         self._transactions += applied.transactions
         self._events += applied.changes
-        counts = work.prepared.counts if work.prepared is not None else {}
         self._metrics.batch_applied(
             applied.seconds,
             applied.transactions,
             {
                 (str(name), op): count
-                for name, of_table in counts.items()
-                for op, count in zip(_OPS, of_table, strict=True)
+                for name, of_table in applied.counts.items()
+                for op, count in zip(_OPS, of_table[:4], strict=True)
                 if count
             },
             work.batch.redelivered,

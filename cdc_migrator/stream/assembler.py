@@ -48,6 +48,7 @@ from cdc_migrator.stream.proofs import (
     require_ordered,
     require_pairs,
 )
+from cdc_migrator.stream.spill import Spilled, SpillLimits
 
 # Retrying takes the connector a second or more (1.4 s at its shortest setting, seen); between
 # records that it sends without one, 5 ms were the most.
@@ -61,7 +62,7 @@ class Counters:
     redelivered: transactions skipped by their commit position. suspect: given although only
     the connector can know that nothing is missing. joined, replaced, closed_empty: cut
     transactions whose rest was appended, that came again as a whole, or that were complete
-    before the cut.
+    before the cut. spilled: parts that went to a file for their size.
     """
 
     redelivered: int = 0
@@ -69,6 +70,7 @@ class Counters:
     joined: int = 0
     replaced: int = 0
     closed_empty: int = 0
+    spilled: int = 0
 
 
 class Assembler:
@@ -78,14 +80,21 @@ class Assembler:
         topic, partition: for messages only.
         next_offset: offset that reading starts at (the target's progress row).
         last_commit_lsn: commit position of the last transaction that the target holds.
+        spill: what an open transaction may hold in memory.
 
     After StreamHalted was raised the assembler is of no further use.
     """
 
     def __init__(
-        self, topic: str, next_offset: int, last_commit_lsn: int, partition: int = 0
+        self,
+        topic: str,
+        next_offset: int,
+        last_commit_lsn: int,
+        partition: int = 0,
+        spill: SpillLimits = SpillLimits(),
     ) -> None:
         self.counters = Counters()
+        self._spill = spill
         self._place = f"{topic}[{partition}]"
         self._next_offset = next_offset
         self._last_sent_ms = 0
@@ -154,10 +163,17 @@ class Assembler:
             raise self._unopened(row)
         if not part.changes:
             part.first_order = row.total_order
+        if part.size > self._spill.bytes or len(part.changes) >= self._spill.rows:
+            self._spill_out(part)
         part.changes.append(row.change)
         part.last_order = row.total_order
         part.committed_at_us = row.committed_at_us
         part.size += row.size
+
+    def _spill_out(self, part: Part) -> None:
+        if isinstance(part.changes, list):
+            part.changes = Spilled.of(part.changes, self._spill.directory)
+            self.counters.spilled += 1
 
     def _begin(self, begin: Begin) -> None:
         if self._open is not None:
@@ -199,6 +215,7 @@ class Assembler:
             next_offset=end.offset + 1,
             suspect=suspect,
             bytes=whole.size + end.size,
+            tables=frozenset(whole.changes.tables) if isinstance(whole.changes, Spilled) else None,
         )
 
     def _skip(self, end: End) -> None:

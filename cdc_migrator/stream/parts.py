@@ -18,10 +18,12 @@ part ends, `proofs` whether the whole is complete.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
 from cdc_migrator.model.changes import Change, Op
+from cdc_migrator.stream.spill import Changes, joined
 
 
 class Unproven(Exception):
@@ -50,7 +52,7 @@ class Part:
     begin_lsn: int
     first_offset: int
     size: int
-    changes: list[Change] = field(default_factory=list)
+    changes: Changes = field(default_factory=list)
     cuts: list[int] = field(default_factory=list)
     first_order: int = 0
     last_order: int = 0
@@ -80,7 +82,7 @@ def join(aside: Part, again: Part) -> tuple[Part, Joint]:
         _require_contained(aside.changes, again.changes)
         first, changes, cuts = again, again.changes, again.cuts
     else:
-        first, changes = aside, aside.changes + again.changes
+        first, changes = aside, joined(aside.changes, again.changes)
         here = len(aside.changes)
         cuts = [*aside.cuts, here, *(here + cut for cut in again.cuts)]
     last = aside if joint is Joint.CLOSES else again
@@ -98,7 +100,7 @@ def join(aside: Part, again: Part) -> tuple[Part, Joint]:
     return whole, joint
 
 
-def _joint(aside: list[Change], again: list[Change]) -> Joint:
+def _joint(aside: Sequence[Change], again: Sequence[Change]) -> Joint:
     if not again:
         return Joint.CLOSES
     if not aside or again[0].lsn > aside[-1].lsn or _inside_copy(aside[-1], again[0]):
@@ -121,7 +123,7 @@ def _inside_copy(last: Change, first: Change) -> bool:
     return first.lsn == last.lsn and plain_insert(first) and plain_insert(last)
 
 
-def _require_contained(aside: list[Change], again: list[Change]) -> None:
+def _require_contained(aside: Sequence[Change], again: Sequence[Change]) -> None:
     """What replaces must hold, row by row, what it replaces: nothing seen may be lost."""
     start = next((i for i, change in enumerate(again) if change.lsn >= aside[0].lsn), 0)
     if again[start : start + len(aside)] != aside:

@@ -7,10 +7,12 @@ suspect: given, counted, shown.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise, takewhile
 
 from cdc_migrator.model.changes import Change, Op
 from cdc_migrator.stream.parts import Part, Unproven, plain_insert
+from cdc_migrator.stream.spill import joined
 
 
 def begins_elsewhere(whole: Part) -> bool:
@@ -35,11 +37,11 @@ def drop_repeats(whole: Part) -> None:
         sent = [c for c in _run_before(changes, cut) if c.key and plain_insert(c)]
         repeats = sum(1 for _ in takewhile(sent.__contains__, _run_behind(changes, cut)))
         if repeats:
-            whole.changes = changes[:cut] + changes[cut + repeats :]
+            whole.changes = joined(changes[:cut], changes[cut + repeats :])
             whole.cuts[place + 1 :] = [later - repeats for later in whole.cuts[place + 1 :]]
 
 
-def _run_before(changes: list[Change], cut: int) -> list[Change]:
+def _run_before(changes: Sequence[Change], cut: int) -> Sequence[Change]:
     """The rows in front of `cut` that share the position of the last of them."""
     start = cut
     while start > 0 and changes[start - 1].lsn == changes[cut - 1].lsn:
@@ -47,7 +49,7 @@ def _run_before(changes: list[Change], cut: int) -> list[Change]:
     return changes[start:cut]
 
 
-def _run_behind(changes: list[Change], cut: int) -> list[Change]:
+def _run_behind(changes: Sequence[Change], cut: int) -> Sequence[Change]:
     """The rows behind `cut` that share the position of the row in front of it."""
     stop = cut
     while cut > 0 and stop < len(changes) and changes[stop].lsn == changes[cut - 1].lsn:
@@ -55,32 +57,34 @@ def _run_behind(changes: list[Change], cut: int) -> list[Change]:
     return changes[cut:stop]
 
 
-def require_ordered(changes: list[Change], commit_lsn: int) -> None:
+def require_ordered(changes: Sequence[Change], commit_lsn: int) -> None:
     """Positions inside a transaction never fall, and its commit lies behind all of them.
 
     Rows at one position are those of one COPY record; no row is among them twice.
     Raises Unproven (CDCM-STREAM-ORDER, CDCM-STREAM-OVERLAP).
     """
     last = 0
+    previous: Change | None = None
     shared: set[tuple[object, bytes]] = set()
-    for index, change in enumerate(changes):
+    for change in changes:
         if change.lsn > last:
             last = change.lsn
             shared.clear()
         elif change.lsn < last:
             raise _out_of_order()
         elif change.key and plain_insert(change):
-            if not shared:
-                shared.add((changes[index - 1].table, changes[index - 1].key))
+            if not shared and previous is not None:
+                shared.add((previous.table, previous.key))
             row = (change.table, change.key)
             if row in shared:
                 raise _twice()
             shared.add(row)
+        previous = change
     if last > commit_lsn:
         raise _out_of_order()
 
 
-def require_pairs(changes: list[Change]) -> None:
+def require_pairs(changes: Sequence[Change]) -> None:
     """A delete that moves a key on is followed at once by the create at the same position.
 
     Raises Unproven (CDCM-STREAM-UNPROVEN-KEY): half of a key change is missing.
@@ -100,7 +104,7 @@ def require_pairs(changes: list[Change]) -> None:
         raise _half(moving)
 
 
-def require_joint(changes: list[Change], cut: int) -> bool:
+def require_joint(changes: Sequence[Change], cut: int) -> bool:
     """Whether something may be missing in front of row number `cut`, after which it was cut.
 
     An update or delete is a log record of its own: what comes after it was sent as a whole.
@@ -133,7 +137,7 @@ def require_joint(changes: list[Change], cut: int) -> bool:
     return True
 
 
-def _has_copy(changes: list[Change]) -> bool:
+def _has_copy(changes: Sequence[Change]) -> bool:
     return any(a.lsn == b.lsn and plain_insert(a) and plain_insert(b) for a, b in pairwise(changes))
 
 

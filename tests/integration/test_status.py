@@ -23,6 +23,7 @@ from cdc_migrator.control import load, migration, progress, schema
 from cdc_migrator.control.migration import Phase
 from cdc_migrator.databases.postgres.catalog import read_tables
 from cdc_migrator.model.naming import Names
+from cdc_migrator.model.tables import TableName
 from cdc_migrator.monitor.sampler import Places, Sampler
 from cdc_migrator.stack.local import StackInfo
 from tests.support.samples import SERVICE
@@ -139,9 +140,10 @@ def advance(site: Site, offset: int, committed_ago: float) -> None:
         claimed = progress.claim(conn, "me@here:1")
         assert claimed is not None
         at = int((time.time() - committed_ago) * 1e6)
-        step = progress.Advance(offset, 99, at, 1, tables={("public", "orders"): (3, 2, 1, 0)})
+        step = progress.Advance(offset, 99, at, 1)
         with conn.transaction():
             progress.advance(conn, claimed.epoch, claimed.next_offset, step)
+            progress.count(conn, {TableName("public", "orders"): (3, 2, 1, 0, 0)})
         progress.seen(conn, claimed.epoch, SERVICE.to_json())
 
 

@@ -17,6 +17,14 @@ CREATE TABLE cdc_migrator.marker (
     at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 
+-- The side tables: where a trigger puts values that events cannot hold, on their way.
+CREATE TABLE cdc_migrator.side (
+    name text PRIMARY KEY,
+    migration text NOT NULL,
+    source_schema text NOT NULL,
+    source_table text NOT NULL
+);
+
 -- One row a migration, touched by the connector's heartbeat: its commit time measures lag.
 CREATE TABLE cdc_migrator.heartbeat (
     migration text PRIMARY KEY,

@@ -68,6 +68,7 @@ CREATE TABLE cdc_migrator.table_progress (
     updates bigint NOT NULL DEFAULT 0,
     deletes bigint NOT NULL DEFAULT 0,
     truncates bigint NOT NULL DEFAULT 0,
+    truncates_ignored bigint NOT NULL DEFAULT 0,
     PRIMARY KEY (source_schema, source_table)
 );
 

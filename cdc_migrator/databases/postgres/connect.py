@@ -19,6 +19,7 @@ PINNED = {
     "IntervalStyle": "postgres",
     "extra_float_digits": "1",
     "bytea_output": "hex",
+    "lc_monetary": "C",
     "client_encoding": "UTF8",
     "standard_conforming_strings": "on",
     "xmloption": "content",

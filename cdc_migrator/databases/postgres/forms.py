@@ -48,10 +48,6 @@ def numeric(value: sql.Composable) -> sql.Composable:
     ).format(value)
 
 
-def money(value: sql.Composable) -> sql.Composable:
-    return sql.SQL("{}::numeric::money").format(value)
-
-
 def bytea(value: sql.Composable) -> sql.Composable:
     return sql.SQL("decode({}, 'base64')").format(value)
 
@@ -139,3 +135,19 @@ def array(element: Builder) -> Builder:
     )
     one = element(sql.Identifier("e", "v"))
     return lambda value: sql.SQL(pattern).format(v=value, e=one)
+
+
+def either_array(flat: Builder, element: sql.Composable) -> Builder:
+    """The event's JSON array by `flat`, or PostgreSQL's own text: that alone ends with a brace."""
+    pattern = "CASE WHEN right({v}, 1) = '}}' THEN {v}::{t}[] ELSE {f} END"
+    return lambda value: sql.SQL(pattern).format(v=value, t=element, f=flat(value))
+
+
+def odd_array(column: sql.Composable) -> sql.Composable:
+    """Whether an array is more than a list: several dimensions, or bounds of its own."""
+    return sql.SQL("array_ndims({0}) > 1 OR array_lower({0}, 1) <> 1").format(column)
+
+
+def midnight(column: sql.Composable) -> sql.Composable:
+    """Whether a time is the end of the day, which events write as its beginning."""
+    return sql.SQL("{} = time '24:00:00'").format(column)

@@ -1,8 +1,8 @@
-"""The table of types: how each type travels in an event, or why it cannot yet.
+"""The table of types: how the values of each type travel.
 
-The forms are those captured from the connector under this service's settings (decimals,
-intervals as strings, ISO times, binary as base64, hstore as JSON, unknown types included).
-What was not seen to arrive exactly is refused, not hoped for.
+Most travel in the connector's event, in a form that was captured from it under this service's
+settings. What the connector drops or distorts, and what was never seen to arrive exactly,
+travels beside the event, as the source's own text: see `side`.
 """
 
 from __future__ import annotations
@@ -12,219 +12,150 @@ from dataclasses import dataclass
 from psycopg import sql
 
 from cdc_migrator.databases.postgres import forms, names
-from cdc_migrator.model.tables import Column, ReplicaIdentity, Table, TableName
+from cdc_migrator.model.tables import Column
 
 
 @dataclass(frozen=True, slots=True)
-class Carry:
-    """How a column's values travel.
+class InEvent:
+    """A column whose values are in the events.
 
     Attributes:
         json_string: the event holds a JSON string, whose decoded text is staged; otherwise the
             raw JSON text of the value (number, boolean, object, array) is.
         build: SQL of the staged text to SQL of a value of the column's base type.
-        note: a value that this way distorts, for `check` to show; empty if there is none.
+        odd: SQL of the column to SQL of a condition; a value that meets it is distorted in the
+            event and travels beside it as well, which wins. `build` reads both forms.
+        reason: what happens to odd values in the event.
     """
 
     json_string: bool
     build: forms.Builder
-    note: str = ""
+    odd: forms.Builder | None = None
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
-    """Why a column's values cannot be carried exactly; `code` is stable."""
+class Beside:
+    """A column whose values travel beside the events, as PostgreSQL's text form.
 
-    code: str
+    Attributes:
+        build: SQL of the staged text to SQL of a value of the column's type.
+        reason: why they are not in the events.
+    """
+
+    build: forms.Builder
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Unsupported:
-    """A refused column, with what the user can do about it."""
-
-    table: TableName
-    column: str
-    type_text: str
-    code: str
-    reason: str
-    remedy: str
-
+Way = InEvent | Beside
 
 # fmt: off
 _STRINGS = (
-    "uuid", "json", "jsonb", "inet", "cidr", "macaddr", "macaddr8", "tsvector", "interval",
-    "name", "char", "int4range", "int8range", "numrange", "tsrange", "tstzrange", "daterange",
+    "uuid", "json", "jsonb", "inet", "cidr", "macaddr", "macaddr8", "tsvector", "name",
+    "char", "int4range", "int8range", "numrange", "tsrange", "tstzrange", "daterange",
 )
 _BASE64_TEXTS = (
     "pg_lsn", "xid", "xid8", "tsquery", "jsonpath", "txid_snapshot", "pg_snapshot",
     "int4multirange", "int8multirange", "nummultirange", "tsmultirange", "tstzmultirange",
     "datemultirange",
 )
-_REG = (
-    "regclass", "regtype", "regproc", "regprocedure", "regoper", "regoperator", "regrole",
-    "regnamespace", "regconfig", "regdictionary", "regcollation",
-)
 # fmt: on
 _NUMBERS = ("bool", "int2", "int4", "int8", "oid")
 
-_MIDNIGHT = "24:00:00 arrives as 00:00:00"
-_NAMES = "its value is a name, looked up on the target by its qualified spelling"
-_FLAT = "only one-dimensional arrays that start at 1 arrive whole"
 
-
-def _builtin_types() -> dict[str, Carry]:
+def _builtin_types() -> dict[str, InEvent]:
     cast = {name: forms.cast(forms.builtin(name)) for name in (*_STRINGS, *_NUMBERS, "bpchar")}
-    known = {name: Carry(True, cast[name]) for name in _STRINGS}
-    known |= {name: Carry(False, cast[name]) for name in _NUMBERS}
+    known = {name: InEvent(True, cast[name]) for name in _STRINGS}
+    known |= {name: InEvent(False, cast[name]) for name in _NUMBERS}
     known |= {
-        name: Carry(True, forms.from_base64_text(forms.builtin(name))) for name in _BASE64_TEXTS
-    }
-    known |= {
-        name: Carry(True, forms.from_base64_text(forms.builtin(name)), _NAMES) for name in _REG
+        name: InEvent(True, forms.from_base64_text(forms.builtin(name))) for name in _BASE64_TEXTS
     }
     return known | {
-        "float4": Carry(False, forms.cast(forms.builtin("float4"))),
-        "float8": Carry(False, forms.cast(forms.builtin("float8"))),
-        "numeric": Carry(True, forms.numeric),
-        "money": Carry(True, forms.money),
-        "text": Carry(True, forms.text),
-        "varchar": Carry(True, forms.text),
+        "float4": InEvent(False, forms.cast(forms.builtin("float4"))),
+        "float8": InEvent(False, forms.cast(forms.builtin("float8"))),
+        "numeric": InEvent(True, forms.numeric),
+        "text": InEvent(True, forms.text),
+        "varchar": InEvent(True, forms.text),
         # Without a cast, comparing char(n) with text would strip the padding and miss the index.
-        "bpchar": Carry(True, cast["bpchar"]),
-        "bytea": Carry(True, forms.bytea),
-        "date": Carry(True, forms.calendar("date")),
-        "timestamp": Carry(True, forms.calendar("timestamp")),
-        "timestamptz": Carry(True, forms.calendar("timestamptz")),
-        "time": Carry(True, forms.cast(forms.builtin("time")), _MIDNIGHT),
-        "point": Carry(False, forms.point),
-        "line": Carry(False, forms.line),
-        "circle": Carry(False, forms.circle),
+        "bpchar": InEvent(True, cast["bpchar"]),
+        "bytea": InEvent(True, forms.bytea),
+        "date": InEvent(True, forms.calendar("date")),
+        "timestamp": InEvent(True, forms.calendar("timestamp")),
+        "timestamptz": InEvent(True, forms.calendar("timestamptz")),
+        "time": InEvent(
+            True, forms.cast(forms.builtin("time")), forms.midnight, "24:00:00 arrives as 00:00:00"
+        ),
+        "point": InEvent(False, forms.point),
+        "line": InEvent(False, forms.line),
+        "circle": InEvent(False, forms.circle),
     }
 
 
 _BUILTIN = _builtin_types()
 
-_REFUSED = {
-    "varbit": "the connector drops leading zeros and the length",
-    "timetz": "the connector drops the zone",
-    "lseg": "its binary form cannot be read back yet",
-    "box": "its binary form cannot be read back yet",
-    "path": "its binary form cannot be read back yet",
-    "polygon": "its binary form cannot be read back yet",
+_SESSION = "the connector's own session decides how it is spelled"
+_REASONS = {
+    "money": _SESSION,
+    "varbit": "the connector drops its length and leading zeros",
+    "bit": "the connector stops at an update that leaves a long one as it is",
+    "timetz": "the connector drops its offset",
+    "interval": "the connector stops at long and infinite ones",
 }
+_UNSEEN = "its form in the connector's events was not shown to be exact"
+_ODD_ARRAY = "several dimensions, or a lower bound other than 1, are lost in the event"
 
-# fmt: off
-# Elements of arrays that were seen to arrive exactly.
-_ELEMENTS = frozenset({
-    "bool", "int2", "int4", "int8", "oid", "float4", "float8", "numeric", "text", "varchar",
-    "bpchar", "bytea", "date", "time", "timestamp", "timestamptz", "uuid", "json", "jsonb",
-    "inet", "macaddr", "tsvector", "int4range",
-})
-_ABSENT_ELEMENTS = frozenset({
-    "interval", "money", "point", "name", "varbit", "xml", "refcursor",
-})
-# Elements whose array has a known form where an update leaves the stored-aside value alone; the
-# connector stops at such an update of any other array, unless the old row is in the log too.
-_UNCHANGED_ELEMENTS = frozenset({
-    "text", "varchar", "bpchar", "json", "jsonb", "int4", "int8", "uuid",
-})
-# fmt: on
+# Elements whose array arrives exactly while it has one dimension that starts at 1, also where
+# an update leaves the stored-aside value alone: the connector stops at such an update of other
+# arrays, and leaves the arrays of some types out.
+_FLAT_ARRAYS = ("text", "varchar", "bpchar", "json", "jsonb", "int4", "int8", "uuid")
+# Values of up to 24 bytes are never stored out of line; an update that leaves a longer bit(n) there
+# as it is stops the connector.
+_INLINE_BITS = 128
 _EXTENSION_STRINGS = ("citext", "ltree")
 
-_TRAVEL = "CDCM-TYPE-UNSUPPORTED"
-_TOAST = "CDCM-TYPE-UNCHANGED"
 
-
-def carry(column: Column) -> Carry | Refusal:
-    """The way of this column's values, or why there is none."""
+def way(column: Column) -> Way:
+    """How this column's values travel."""
     if "." in column.base_type.partition(".")[2]:
-        return Refusal(_TRAVEL, "a dot in the name of its schema or type is not supported")
+        return _beside(column, "a dot in the name of its schema or type")
     if column.element is not None:
-        return _array(column, column.element, column.element_category or "b")
-    return _scalar(column.base_type, column.category, column.length)
+        return _array(column, column.element)
+    return _scalar(column)
 
 
-def _named(base_type: str) -> sql.Identifier:
-    schema, _, name = base_type.partition(".")
-    return sql.Identifier(schema, name)
+def _beside(column: Column, reason: str) -> Beside:
+    return Beside(forms.cast(names.type_name(column.type_text)), reason)
 
 
-def _scalar(base_type: str, category: str, length: int | None) -> Carry | Refusal:
-    schema, _, name = base_type.partition(".")
-    if schema == "pg_catalog" and name == "bit":
-        if length is None:
-            return Refusal(_TRAVEL, "bit without a length")
-        return Carry(False, forms.one_bit) if length == 1 else Carry(True, forms.bits(length))
-    if schema == "pg_catalog" and name in _BUILTIN:
-        return _BUILTIN[name]
+def _scalar(column: Column) -> Way:
+    schema, _, name = column.base_type.partition(".")
+    if schema == "pg_catalog" and name == "bit" and 0 < (column.length or 0) <= _INLINE_BITS:
+        assert column.length is not None
+        if column.length == 1:
+            return InEvent(False, forms.one_bit)
+        return InEvent(True, forms.bits(column.length))
     if schema == "pg_catalog":
-        return Refusal(_TRAVEL, _REFUSED.get(name, "it was not proven to travel exactly"))
-    if category == "e":
-        return Carry(True, forms.cast(_named(base_type)))
-    if category == "c":
-        return Carry(True, forms.from_base64_text(_named(base_type)))
+        if name.startswith("reg"):
+            return _beside(column, _SESSION)
+        return _BUILTIN.get(name) or _beside(column, _REASONS.get(name, _UNSEEN))
+    if column.category == "e":
+        return InEvent(True, forms.cast(sql.Identifier(schema, name)))
+    if column.category == "c":
+        return _beside(column, _SESSION)
     if name in _EXTENSION_STRINGS:
-        return Carry(True, forms.cast(_named(base_type)))
+        return InEvent(True, forms.cast(sql.Identifier(schema, name)))
     if name == "hstore":
-        return Carry(True, forms.hstore(schema))
-    return Refusal(_TRAVEL, "it was not proven to travel exactly")
+        return InEvent(True, forms.hstore(schema))
+    return _beside(column, _UNSEEN)
 
 
-def _array(column: Column, element: str, category: str) -> Carry | Refusal:
-    if not column.type_text.endswith("[]"):
-        return Refusal(_TRAVEL, "a domain over an array was not proven to travel exactly")
+def _array(column: Column, element: str) -> Way:
     schema, _, name = element.partition(".")
-    if category in ("c", "d"):
-        # Composites and domains are types that the connector does not know.
-        return Carry(False, forms.array(forms.from_base64_text(_named(element))), _FLAT)
-    if schema == "pg_catalog" and name in _ABSENT_ELEMENTS:
-        return Refusal(_TRAVEL, "the connector leaves arrays of this type out of its events")
-    if schema == "pg_catalog" and name not in _ELEMENTS:
-        return Refusal(_TRAVEL, "arrays of this type were not proven to travel exactly")
-    if schema != "pg_catalog" and category != "e" and name not in ("citext", "hstore"):
-        return Refusal(_TRAVEL, "arrays of this type were not proven to travel exactly")
-    if schema == "pg_catalog" and name in _NUMBERS:
-        return Carry(False, forms.plain_array(forms.builtin(name)), _FLAT)
-    inner = _scalar(element, category, None)
-    if isinstance(inner, Refusal):
-        return inner
-    return Carry(False, forms.array(inner.build), "; ".join(filter(None, (_FLAT, inner.note))))
-
-
-def unsupported(table: Table) -> list[Unsupported]:
-    """The columns of a table that stop a migration, in column order."""
-    found = []
-    quoted = names.table(table.name).as_string()
-    for column in table.carried:
-        way = carry(column)
-        if isinstance(way, Refusal):
-            remedy = (
-                "Leave the table out (`tables.exclude`), or give the column a supported type on "
-                "the source."
-            )
-            found.append(_about(table, column, way, remedy))
-        elif (
-            column.element is not None
-            and table.replica_identity is not ReplicaIdentity.FULL
-            and column.element.partition(".")[2] not in _UNCHANGED_ELEMENTS
-        ):
-            way = Refusal(
-                _TOAST,
-                "the connector stops at an update that leaves a long value of this type as it is",
-            )
-            found.append(_about(table, column, way, f"ALTER TABLE {quoted} REPLICA IDENTITY FULL"))
-    return found
-
-
-def _about(table: Table, column: Column, why: Refusal, remedy: str) -> Unsupported:
-    return Unsupported(table.name, column.name, column.type_text, why.code, why.reason, remedy)
-
-
-def notes(table: Table) -> list[tuple[str, str]]:
-    """(column, note) for each supported column with a value that would arrive changed."""
-    ways = ((column.name, carry(column)) for column in table.carried)
-    return [(name, way.note) for name, way in ways if isinstance(way, Carry) and way.note]
+    if schema != "pg_catalog" or name not in _FLAT_ARRAYS or not column.type_text.endswith("[]"):
+        return _beside(column, _UNSEEN)
+    to = forms.builtin(name)
+    flat = forms.plain_array(to) if name in _NUMBERS else forms.array(_BUILTIN[name].build)
+    return InEvent(False, forms.either_array(flat, to), forms.odd_array, _ODD_ARRAY)
 
 
 def equality(column: Column) -> sql.Composable:

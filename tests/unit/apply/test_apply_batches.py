@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cdc_migrator.apply.batcher import Batch, Batcher, BatchLimits
-from cdc_migrator.apply.fold import TableState
+from cdc_migrator.apply.follow import TableState
 from cdc_migrator.apply.shape import Shape
 from cdc_migrator.apply.stage import copy_text, encode, unchanged_places
 from cdc_migrator.model.changes import Change, Op, Transaction

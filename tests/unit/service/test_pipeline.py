@@ -78,7 +78,7 @@ class Target:
 
 
 def prepared(batch: Batch) -> Prepared:
-    return Prepared(batch, (), {}, (), ())
+    return Prepared(batch, frozenset(), ())
 
 
 def pipeline(
