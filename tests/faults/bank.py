@@ -1,0 +1,324 @@
+"""A bank that writes all the time, and what must hold of it at every commit.
+
+Its transactions are small and between them need every statement that the applier has: whole and
+partial rows, rows that move with values left out of the event, unique values that change hands, a
+keyless table with equal rows, a truncated table. Two writers never touch each other's rows beside
+the accounts, which they lock in order.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import psycopg
+
+ACCOUNTS, SEATS, DOCUMENTS = 40, 40, 40
+TOTAL = ACCOUNTS * 1000
+WRITERS = 2
+TABLES = ("account", "ledger", "tally", "document", "seat", "tick", "scratch")
+# More than 2 kB and kept as it is: such a value stands beside its row, and an update that leaves
+# it alone does not carry it.
+_LONG = "repeat(md5(random()::text), 80)"
+
+_SCHEMA = """
+CREATE SCHEMA bank;
+CREATE TABLE bank.account (id int PRIMARY KEY, balance bigint NOT NULL);
+CREATE TABLE bank.ledger (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    writer int NOT NULL, debit int NOT NULL, credit int NOT NULL, amount int NOT NULL);
+CREATE TABLE bank.tally (writer int PRIMARY KEY, ledger bigint NOT NULL, tick bigint NOT NULL);
+CREATE TABLE bank.document (id bigint PRIMARY KEY, title int NOT NULL, body text NOT NULL);
+CREATE TABLE bank.seat (id int PRIMARY KEY, place int NOT NULL UNIQUE, body text NOT NULL);
+CREATE TABLE bank.tick (what int NOT NULL, word text);
+CREATE TABLE bank.scratch (id int PRIMARY KEY, n int NOT NULL);
+ALTER TABLE bank.document ALTER body SET STORAGE EXTERNAL;
+ALTER TABLE bank.seat ALTER body SET STORAGE EXTERNAL;
+ALTER TABLE bank.tick REPLICA IDENTITY FULL;
+"""
+
+
+def create(source: str) -> None:
+    """Make the bank on the source."""
+    with psycopg.connect(source, autocommit=True) as conn:
+        conn.execute(_SCHEMA)
+        fill = (
+            f"INSERT INTO bank.account SELECT n, 1000 FROM generate_series(1, {ACCOUNTS}) n",
+            f"INSERT INTO bank.tally SELECT n, 0, 0 FROM generate_series(0, {WRITERS - 1}) n",
+            f"INSERT INTO bank.document SELECT n, 0, {_LONG} FROM generate_series(1, {DOCUMENTS}) "
+            "n",
+            # Every other pair of seats has a body that travels with every event.
+            f"INSERT INTO bank.seat SELECT n, n, CASE WHEN n % 4 < 2 THEN {_LONG} ELSE 'short' END "
+            f"FROM generate_series(1, {SEATS}) n",
+        )
+        for statement in fill:
+            conn.execute(statement.encode())
+
+
+class Writer(threading.Thread):
+    """Transactions at a rate, until stopped; none while `gate` is held by another."""
+
+    def __init__(self, source: str, number: int, rate: float, seed: int) -> None:
+        super().__init__(name=f"bank writer {number}", daemon=True)
+        self.gate = threading.Lock()
+        self.failed: BaseException | None = None
+        self.committed = 0
+        self._number = number
+        self._rate = rate
+        self._random = random.Random(seed * WRITERS + number)
+        self._stop = threading.Event()
+        self._conn = psycopg.connect(source, autocommit=True)
+        self._conn.execute("SET synchronous_commit = off")
+        self._documents = self._own("SELECT id FROM bank.document WHERE id % 2 = %s")
+        self._seats = self._own("SELECT id FROM bank.seat WHERE id % 2 = %s")
+        self._fresh = itertools.count(max(self._documents) + WRITERS, WRITERS)
+        self._ticks = 0
+        self._kinds: dict[Callable[[], None], int] = {
+            self._transfer: 8,
+            self._prune: 1,
+            self._retitle: 2,
+            self._rewrite: 1,
+            self._exchange: 1,
+            self._rekey: 2,
+            self._swap: 3,
+            self._tick: 3,
+            self._scratch: 1,
+        }
+
+    def stop(self) -> None:
+        self._stop.set()
+        self.join(30)
+        self._conn.close()
+
+    def run(self) -> None:
+        kinds, weights = list(self._kinds), list(self._kinds.values())
+        due = time.monotonic()
+        try:
+            while not self._stop.is_set():
+                with self.gate, self._conn.transaction():
+                    self._random.choices(kinds, weights)[0]()
+                self.committed += 1
+                due = max(due + 1 / self._rate, time.monotonic())
+                self._stop.wait(max(due - time.monotonic(), 0.001))
+        except BaseException as error:
+            self.failed = error
+            raise
+
+    def _own(self, query: str) -> list[int]:
+        return [row[0] for row in self._conn.execute(query.encode(), (self._number,)).fetchall()]
+
+    def _do(self, statement: str, *parameters: object) -> int:
+        return self._conn.execute(statement.encode(), parameters).rowcount
+
+    def _count(self, column: str, by: int) -> None:
+        self._do(
+            f"UPDATE bank.tally SET {column} = {column} + %s WHERE writer = %s", by, self._number
+        )
+
+    def _transfer(self) -> None:
+        debit, credit = self._random.sample(range(1, ACCOUNTS + 1), 2)
+        amount = self._random.randint(1, 100)
+        for account in sorted((debit, credit)):
+            by = -amount if account == debit else amount
+            self._do("UPDATE bank.account SET balance = balance + %s WHERE id = %s", by, account)
+        self._do(
+            "INSERT INTO bank.ledger (writer, debit, credit, amount) VALUES (%s, %s, %s, %s)",
+            *(self._number, debit, credit, amount),
+        )
+        self._count("ledger", 1)
+
+    def _prune(self) -> None:
+        """The oldest entries go, so that the bank stays small."""
+        gone = self._do(
+            "DELETE FROM bank.ledger WHERE id IN (SELECT id FROM bank.ledger WHERE writer = %s "
+            "ORDER BY id DESC OFFSET 300)",
+            self._number,
+        ) + self._do(
+            "DELETE FROM bank.ledger WHERE id = (SELECT min(id) FROM bank.ledger WHERE writer = %s)",
+            self._number,
+        )
+        self._count("ledger", -gone)
+
+    def _retitle(self) -> None:
+        """The body is not in the event."""
+        document = self._random.choice(self._documents)
+        self._do("UPDATE bank.document SET title = title + 1 WHERE id = %s", document)
+
+    def _rewrite(self) -> None:
+        document = self._random.choice(self._documents)
+        self._do(f"UPDATE bank.document SET body = {_LONG} WHERE id = %s", document)
+
+    def _exchange(self) -> None:
+        """A document goes and another one comes."""
+        old, new = self._random.randrange(len(self._documents)), next(self._fresh)
+        self._do("DELETE FROM bank.document WHERE id = %s", self._documents[old])
+        self._do(f"INSERT INTO bank.document VALUES (%s, 0, {_LONG})", new)
+        self._documents[old] = new
+
+    def _rekey(self) -> None:
+        """A row moves; its body is not in the event."""
+        place, new = self._random.randrange(len(self._documents)), next(self._fresh)
+        self._do("UPDATE bank.document SET id = %s WHERE id = %s", new, self._documents[place])
+        self._documents[place] = new
+
+    def _swap(self) -> None:
+        """Two rows exchange a unique value, of which no order of single rows can keep apart."""
+        one, other = self._random.sample(self._seats, 2)
+        found = self._conn.execute(
+            "SELECT id, place FROM bank.seat WHERE id IN (%s, %s)", (one, other)
+        )
+        place: dict[int, int] = dict(found.fetchall())
+        for seat, to in ((one, -one), (other, place[one]), (one, place[other])):
+            self._do("UPDATE bank.seat SET place = %s WHERE id = %s", to, seat)
+
+    def _tick(self) -> None:
+        """Equal rows come and go in a table without a key."""
+        one = (
+            "WHERE ctid = (SELECT ctid FROM bank.tick WHERE what %% 2 = %s "
+            "ORDER BY random() LIMIT 1)"
+        )
+        if self._ticks < 100 and self._random.random() < 0.6:
+            what = self._random.randrange(3) * WRITERS + self._number
+            count = self._random.randint(1, 3)
+            word = self._random.choice(["a", "b\\\t\n'", None])
+            self._do(
+                "INSERT INTO bank.tick SELECT %s, %s FROM generate_series(1, %s)", what, word, count
+            )
+        else:
+            count = -self._do(f"DELETE FROM bank.tick {one}", self._number)
+            self._do(f"UPDATE bank.tick SET word = word || 'x' {one}", self._number)
+        self._ticks += count
+        self._count("tick", count)
+
+    def _scratch(self) -> None:
+        if self._number == 0:
+            self._do("TRUNCATE bank.scratch")
+            self._do("INSERT INTO bank.scratch SELECT n, n FROM generate_series(1, 5) n")
+        else:
+            self._do("UPDATE bank.scratch SET n = n + 1 WHERE id > 2")
+
+
+@dataclass
+class Bank:
+    """The writers on the source; a context manager."""
+
+    source: str
+    rate: float = 120.0
+    seed: int = 0
+    _writers: list[Writer] = field(default_factory=list)
+
+    def __enter__(self) -> Bank:
+        for number in range(WRITERS):
+            self._writers.append(Writer(self.source, number, self.rate / WRITERS, self.seed))
+            self._writers[-1].start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for writer in self._writers:
+            writer.stop()
+
+    def pause(self) -> None:
+        """Returns when no transaction is open any more."""
+        for writer in self._writers:
+            writer.gate.acquire()
+            assert writer.failed is None, f"a writer failed: {writer.failed!r}"
+
+    def resume(self) -> None:
+        for writer in self._writers:
+            writer.gate.release()
+
+    @property
+    def committed(self) -> int:
+        return sum(writer.committed for writer in self._writers)
+
+
+_ROWS = b"SELECT (t.*)::text FROM ONLY bank.%s AS t"
+
+
+def differences(source: str, target: str) -> list[str]:
+    """What is lost or too much on the target, by table, as multisets of whole rows' text.
+
+    An altered row counts on both sides.
+    """
+    found = []
+    with psycopg.connect(source) as one, psycopg.connect(target) as other:
+        for table in TABLES:
+            query = _ROWS % table.encode()
+            left, right = (Counter(r[0] for r in c.execute(query).fetchall()) for c in (one, other))
+            lost, extra = (left - right).total(), (right - left).total()
+            if lost or extra:
+                found.append(f"{table}: {lost} lost, {extra} too much")
+            assert left or table in ("tick", "scratch"), f"{table} is empty"
+    return found
+
+
+# One statement sees one snapshot. Not `scratch`: a TRUNCATE empties older snapshots too.
+_LOOK = """
+SELECT (SELECT next_offset FROM cdc_migrator.stream_progress),
+    (SELECT sum(balance) FROM bank.account),
+    (SELECT count(*) FROM bank.ledger) - (SELECT sum(ledger) FROM bank.tally),
+    (SELECT count(*) FROM bank.tick) - (SELECT sum(tick) FROM bank.tally),
+    (SELECT count(*) FROM bank.document), (SELECT count(*) FROM bank.seat)
+"""
+_HOLDS = (TOTAL, 0, 0, DOCUMENTS, SEATS)
+_NAMES = ("sum of balances", "ledger less tally", "tick less tally", "documents", "seats")
+
+
+class Reader(threading.Thread):
+    """Looks at the target every few milliseconds; every state that it sees must balance.
+
+    Attributes:
+        looks: answers so far. states: different positions of the stream among them.
+        deviations: what did not hold; empty if all is well.
+        breaks: sessions that it lost.
+    """
+
+    def __init__(self, target: str) -> None:
+        super().__init__(name="bank reader", daemon=True)
+        self.looks = self.states = self.breaks = 0
+        self.deviations: list[str] = []
+        self.failed: BaseException | None = None
+        self._target = target
+        self._stop = threading.Event()
+        self._reached = -1
+
+    def __enter__(self) -> Reader:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self.join(30)
+
+    def run(self) -> None:
+        try:
+            while not self._stop.is_set():
+                try:
+                    with psycopg.connect(self._target, autocommit=True) as conn:
+                        while not self._stop.wait(0.003):
+                            self._look(conn)
+                except psycopg.OperationalError:
+                    self.breaks += 1
+                    self._stop.wait(0.05)
+        except BaseException as error:
+            self.failed = error
+            raise
+
+    def _look(self, conn: psycopg.Connection) -> None:
+        row = conn.execute(_LOOK).fetchone()
+        assert row is not None
+        offset, *found = row
+        self.looks += 1
+        self.states += offset != self._reached
+        if offset < self._reached:
+            self.deviations.append(f"the position went back from {self._reached} to {offset}")
+        self._reached = offset
+        self.deviations += [
+            f"{name} is {value} and not {wanted} at offset {offset}"
+            for name, value, wanted in zip(_NAMES, found, _HOLDS, strict=True)
+            if value != wanted
+        ]
