@@ -13,7 +13,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import psycopg
@@ -70,12 +70,12 @@ class Writer(threading.Thread):
         self._number = number
         self._rate = rate
         self._random = random.Random(seed * WRITERS + number)
-        self._stop = threading.Event()
-        self._conn = psycopg.connect(source, autocommit=True)
-        self._conn.execute("SET synchronous_commit = off")
-        self._documents = self._own("SELECT id FROM bank.document WHERE id % 2 = %s")
-        self._seats = self._own("SELECT id FROM bank.seat WHERE id % 2 = %s")
-        self._fresh = itertools.count(max(self._documents) + WRITERS, WRITERS)
+        self._ending = threading.Event()
+        self._source = source
+        self._conn: psycopg.Connection
+        self._documents: list[int]
+        self._seats: list[int]
+        self._fresh: Iterator[int]
         self._ticks = 0
         self._kinds: dict[Callable[[], None], int] = {
             self._transfer: 8,
@@ -90,23 +90,30 @@ class Writer(threading.Thread):
         }
 
     def stop(self) -> None:
-        self._stop.set()
+        self._ending.set()
         self.join(30)
-        self._conn.close()
 
     def run(self) -> None:
-        kinds, weights = list(self._kinds), list(self._kinds.values())
-        due = time.monotonic()
         try:
-            while not self._stop.is_set():
-                with self.gate, self._conn.transaction():
-                    self._random.choices(kinds, weights)[0]()
-                self.committed += 1
-                due = max(due + 1 / self._rate, time.monotonic())
-                self._stop.wait(max(due - time.monotonic(), 0.001))
+            with psycopg.connect(self._source, autocommit=True) as self._conn:
+                self._write()
         except BaseException as error:
             self.failed = error
             raise
+
+    def _write(self) -> None:
+        self._conn.execute("SET synchronous_commit = off")
+        self._documents = self._own("SELECT id FROM bank.document WHERE id %% 2 = %s")
+        self._seats = self._own("SELECT id FROM bank.seat WHERE id %% 2 = %s")
+        self._fresh = itertools.count(max(self._documents) + WRITERS, WRITERS)
+        kinds, weights = list(self._kinds), list(self._kinds.values())
+        due = time.monotonic()
+        while not self._ending.is_set():
+            with self.gate, self._conn.transaction():
+                self._random.choices(kinds, weights)[0]()
+            self.committed += 1
+            due = max(due + 1 / self._rate, time.monotonic())
+            self._ending.wait(max(due - time.monotonic(), 0.001))
 
     def _own(self, query: str) -> list[int]:
         return [row[0] for row in self._conn.execute(query.encode(), (self._number,)).fetchall()]
@@ -138,7 +145,8 @@ class Writer(threading.Thread):
             "ORDER BY id DESC OFFSET 300)",
             self._number,
         ) + self._do(
-            "DELETE FROM bank.ledger WHERE id = (SELECT min(id) FROM bank.ledger WHERE writer = %s)",
+            "DELETE FROM bank.ledger WHERE id = "
+            "(SELECT min(id) FROM bank.ledger WHERE writer = %s)",
             self._number,
         )
         self._count("ledger", -gone)
@@ -283,7 +291,7 @@ class Reader(threading.Thread):
         self.deviations: list[str] = []
         self.failed: BaseException | None = None
         self._target = target
-        self._stop = threading.Event()
+        self._ending = threading.Event()
         self._reached = -1
 
     def __enter__(self) -> Reader:
@@ -291,19 +299,19 @@ class Reader(threading.Thread):
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stop.set()
+        self._ending.set()
         self.join(30)
 
     def run(self) -> None:
         try:
-            while not self._stop.is_set():
+            while not self._ending.is_set():
                 try:
                     with psycopg.connect(self._target, autocommit=True) as conn:
-                        while not self._stop.wait(0.003):
+                        while not self._ending.wait(0.003):
                             self._look(conn)
                 except psycopg.OperationalError:
                     self.breaks += 1
-                    self._stop.wait(0.05)
+                    self._ending.wait(0.05)
         except BaseException as error:
             self.failed = error
             raise
