@@ -40,6 +40,9 @@ _COMMIT = b"COMMIT\x00"
 # Messages of a session among which a cut falls anywhere: a batch takes 10 to 60 of them.
 _MESSAGES = 60
 
+# How often a place is reached before the fault; the first batch after a fault is the largest.
+_TIMES = (1, 1, 2, 3, 5, 8, 13)
+
 
 class Deviation(AssertionError):
     """The product did not do what it promises."""
@@ -164,7 +167,7 @@ class Crash:
     def _struck(self, fault: Fault, seed: int) -> Strike:
         chance = random.Random(f"{seed} {fault}")
         began = time.monotonic()
-        place, times, inside = fault.what, chance.randint(1, 5), False
+        place, times, inside = fault.what, chance.choice(_TIMES), False
         if fault == ANYWHERE:
             times, inside = 0, self._kill_anywhere(chance)
         elif fault.kind == "kill":
