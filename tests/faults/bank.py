@@ -2,8 +2,9 @@
 
 Its transactions are small and between them need every statement that the applier has: whole and
 partial rows, rows that move with values left out of the event, unique values that change hands, a
-keyless table with equal rows, a truncated table. Two writers never touch each other's rows beside
-the accounts, which they lock in order.
+keyless table with equal rows, a truncated table. Each leaves one more row, equal to others, in
+`trace`: whatever is applied twice shows there. Two writers never touch each other's rows beside the
+accounts, which they lock in order.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import psycopg
 ACCOUNTS, SEATS, DOCUMENTS = 40, 40, 40
 TOTAL = ACCOUNTS * 1000
 WRITERS = 2
-TABLES = ("account", "ledger", "tally", "document", "seat", "tick", "scratch")
+TABLES = ("account", "ledger", "tally", "document", "seat", "tick", "trace", "scratch")
 # More than 2 kB and kept as it is: such a value stands beside its row, and an update that leaves
 # it alone does not carry it.
 _LONG = "repeat(md5(random()::text), 80)"
@@ -31,14 +32,17 @@ CREATE SCHEMA bank;
 CREATE TABLE bank.account (id int PRIMARY KEY, balance bigint NOT NULL);
 CREATE TABLE bank.ledger (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     writer int NOT NULL, debit int NOT NULL, credit int NOT NULL, amount int NOT NULL);
-CREATE TABLE bank.tally (writer int PRIMARY KEY, ledger bigint NOT NULL, tick bigint NOT NULL);
+CREATE TABLE bank.tally (writer int PRIMARY KEY,
+    ledger int NOT NULL DEFAULT 0, tick int NOT NULL DEFAULT 0, trace int NOT NULL DEFAULT 0);
 CREATE TABLE bank.document (id bigint PRIMARY KEY, title int NOT NULL, body text NOT NULL);
 CREATE TABLE bank.seat (id int PRIMARY KEY, place int NOT NULL UNIQUE, body text NOT NULL);
 CREATE TABLE bank.tick (what int NOT NULL, word text);
+CREATE TABLE bank.trace (writer int NOT NULL);
 CREATE TABLE bank.scratch (id int PRIMARY KEY, n int NOT NULL);
 ALTER TABLE bank.document ALTER body SET STORAGE EXTERNAL;
 ALTER TABLE bank.seat ALTER body SET STORAGE EXTERNAL;
 ALTER TABLE bank.tick REPLICA IDENTITY FULL;
+ALTER TABLE bank.trace REPLICA IDENTITY FULL;
 """
 
 
@@ -48,7 +52,7 @@ def create(source: str) -> None:
         conn.execute(_SCHEMA)
         fill = (
             f"INSERT INTO bank.account SELECT n, 1000 FROM generate_series(1, {ACCOUNTS}) n",
-            f"INSERT INTO bank.tally SELECT n, 0, 0 FROM generate_series(0, {WRITERS - 1}) n",
+            f"INSERT INTO bank.tally SELECT n FROM generate_series(0, {WRITERS - 1}) n",
             f"INSERT INTO bank.document SELECT n, 0, {_LONG} FROM generate_series(1, {DOCUMENTS}) "
             "n",
             # Every other pair of seats has a body that travels with every event.
@@ -111,6 +115,8 @@ class Writer(threading.Thread):
         while not self._ending.is_set():
             with self.gate, self._conn.transaction():
                 self._random.choices(kinds, weights)[0]()
+                self._do("INSERT INTO bank.trace VALUES (%s)", self._number)
+                self._count("trace", 1)
             self.committed += 1
             due = max(due + 1 / self._rate, time.monotonic())
             self._ending.wait(max(due - time.monotonic(), 0.001))
@@ -139,7 +145,7 @@ class Writer(threading.Thread):
         self._count("ledger", 1)
 
     def _prune(self) -> None:
-        """The oldest entries go, so that the bank stays small."""
+        """The oldest entries and some traces go, so that the bank stays small."""
         gone = self._do(
             "DELETE FROM bank.ledger WHERE id IN (SELECT id FROM bank.ledger WHERE writer = %s "
             "ORDER BY id DESC OFFSET 300)",
@@ -150,6 +156,12 @@ class Writer(threading.Thread):
             self._number,
         )
         self._count("ledger", -gone)
+        traces = self._do(
+            "DELETE FROM bank.trace WHERE ctid = ANY (ARRAY("
+            "SELECT ctid FROM bank.trace WHERE writer = %s OFFSET 200))",
+            self._number,
+        )
+        self._count("trace", -traces)
 
     def _retitle(self) -> None:
         """The body is not in the event."""
@@ -270,10 +282,17 @@ SELECT (SELECT next_offset FROM cdc_migrator.stream_progress),
     (SELECT sum(balance) FROM bank.account),
     (SELECT count(*) FROM bank.ledger) - (SELECT sum(ledger) FROM bank.tally),
     (SELECT count(*) FROM bank.tick) - (SELECT sum(tick) FROM bank.tally),
+    (SELECT count(*) FROM bank.trace) - (SELECT sum(trace) FROM bank.tally),
     (SELECT count(*) FROM bank.document), (SELECT count(*) FROM bank.seat)
 """
-_HOLDS = (TOTAL, 0, 0, DOCUMENTS, SEATS)
-_NAMES = ("sum of balances", "ledger less tally", "tick less tally", "documents", "seats")
+_HOLDS = {
+    "sum of balances": TOTAL,
+    "ledger less tally": 0,
+    "tick less tally": 0,
+    "trace less tally": 0,
+    "documents": DOCUMENTS,
+    "seats": SEATS,
+}
 
 
 class Reader(threading.Thread):
@@ -327,6 +346,6 @@ class Reader(threading.Thread):
         self._reached = offset
         self.deviations += [
             f"{name} is {value} and not {wanted} at offset {offset}"
-            for name, value, wanted in zip(_NAMES, found, _HOLDS, strict=True)
+            for (name, wanted), value in zip(_HOLDS.items(), found, strict=True)
             if value != wanted
         ]

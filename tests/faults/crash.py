@@ -37,6 +37,8 @@ from tests.support.live import LiveMigration, one, wait_for
 _PATIENCE = 90.0
 # Of the simple query; what makes the temporary tables has the word as well.
 _COMMIT = b"COMMIT\x00"
+# A transaction with this in it cannot be applied twice unseen.
+_TRACE = b'INSERT INTO "bank"."trace"'
 # Messages of a session among which a cut falls anywhere: a batch takes 10 to 60 of them.
 _MESSAGES = 60
 
@@ -156,9 +158,10 @@ class Crash:
         self._ensure_runner()
         self.bank.pause()
         try:
-            if not self.migration.drain(_PATIENCE):
-                return [f"halted: {self.migration.halted()}"]
-            found = bank.differences(self.migration.source, self.migration.target)
+            if self.migration.drain(_PATIENCE):
+                found = bank.differences(self.migration.source, self.migration.target)
+            else:
+                found = [f"halted: {self.migration.halted()}"]
         finally:
             self.bank.resume()
         assert self.reader.failed is None, f"the reader failed: {self.reader.failed!r}"
@@ -241,9 +244,9 @@ class Crash:
         moment, _, heard = what.partition(", ")
         unheard, message, before = heard == "unheard", 0, self._proxy.cuts
         if moment == "before COMMIT":
-            self._proxy.cut_before(_COMMIT, unheard)
+            self._proxy.cut_before(_COMMIT, unheard, _TRACE)
         elif moment == "after COMMIT":
-            self._proxy.cut_after(_COMMIT, unheard)
+            self._proxy.cut_after(_COMMIT, unheard, _TRACE)
         else:
             message = chance.randrange(_MESSAGES)
             self._proxy.cut_at(message, unheard)

@@ -53,6 +53,7 @@ class CuttingProxy:
         self._after: bytes | None = None
         self._countdown = -1
         self._unheard = False
+        self._behind = b""
         self.cuts = 0
         self.inside = False
         self._guard = threading.Lock()
@@ -60,20 +61,21 @@ class CuttingProxy:
         self._accepting = threading.Thread(target=self._accept, daemon=True)
         self._accepting.start()
 
-    def cut_before(self, text: bytes, unheard: bool = False) -> None:
+    def cut_before(self, text: bytes, unheard: bool = False, behind: bytes = b"") -> None:
         """Cut when the client sends `text`; the server never gets it.
 
         `unheard`: as in a network that fails, the server does not hear of the cut.
+        `behind`: not before the client has sent this.
         """
-        self._unheard, self._before = unheard, text
+        self._unheard, self._behind, self._before = unheard, behind, text
 
-    def cut_after(self, text: bytes, unheard: bool = False) -> None:
+    def cut_after(self, text: bytes, unheard: bool = False, behind: bytes = b"") -> None:
         """Cut when the server has answered `text`; the client never hears of it."""
-        self._unheard, self._after = unheard, text
+        self._unheard, self._behind, self._after = unheard, behind, text
 
     def cut_at(self, message: int, unheard: bool = False) -> None:
         """Cut at the client's next message of this number, before it is passed on."""
-        self._unheard, self._countdown = unheard, message
+        self._unheard, self._behind, self._countdown = unheard, b"", message
 
     def refuse(self) -> None:
         """Take no more connections and drop those that there are."""
@@ -136,10 +138,11 @@ class CuttingProxy:
                 if first and self._only in data:
                     session.aimed_at = True
                 first = False
-                if session.aimed_at and self._due(data):
+                aimed = session.aimed_at and self._come(data)
+                if aimed and self._due(data):
                     self._cut(session, session.inside)
                     break
-                if session.aimed_at and self._after is not None and self._after in data:
+                if aimed and self._after is not None and self._after in data:
                     self._after, inside = None, session.inside
                     # The client is gone before the server can answer.
                     _shut(client)
@@ -167,6 +170,11 @@ class CuttingProxy:
         if not self._unheard:
             _shut(session.server)
         self.cuts += 1
+
+    def _come(self, data: bytes) -> bool:
+        if self._behind and self._behind in data:
+            self._behind = b""
+        return not self._behind
 
     def _due(self, data: bytes) -> bool:
         if self._before is not None and self._before in data:
