@@ -29,7 +29,7 @@ import psycopg
 from cdc_migrator.errors import Fenced
 from cdc_migrator.faultpoints import VARIABLE
 from cdc_migrator.stack import local
-from tests.faults import bank
+from tests.faults import balance, bank
 from tests.faults.places import OUTSIDE, PLACES
 from tests.support.cutting_proxy import CuttingProxy
 from tests.support.live import LiveMigration, one, wait_for
@@ -133,7 +133,7 @@ class Crash:
         try:
             bank.create(self.migration.source)
             self.migration.prepare()
-            self.reader = self._exits.enter_context(bank.Reader(self.migration.target))
+            self.reader = self._exits.enter_context(balance.Reader(self.migration.target))
             self.bank = self._exits.enter_context(bank.Bank(self.migration.source, seed=self._seed))
         except BaseException:
             self._exits.close()
@@ -159,7 +159,7 @@ class Crash:
         self.bank.pause()
         try:
             if self.migration.drain(_PATIENCE):
-                found = bank.differences(self.migration.source, self.migration.target)
+                found = balance.differences(self.migration.source, self.migration.target)
             else:
                 found = [f"halted: {self.migration.halted()}"]
         finally:
