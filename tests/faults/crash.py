@@ -34,7 +34,7 @@ from tests.faults.places import OUTSIDE, PLACES
 from tests.support.cutting_proxy import CuttingProxy
 from tests.support.live import LiveMigration, one, wait_for
 
-_PATIENCE = 90.0
+_PATIENCE = 180.0
 # Of the simple query; what makes the temporary tables has the word as well.
 _COMMIT = b"COMMIT\x00"
 # A transaction with this in it cannot be applied twice unseen.
