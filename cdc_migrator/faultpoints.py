@@ -1,6 +1,6 @@
 """Named places at which a test stops this process; inert unless the environment arms one.
 
-``CDC_MIGRATOR_FAULT=apply.copy.after:3:KILL`` sends this process SIGKILL when it reaches the
+``CDC_MIGRATOR_TEST_FAULT=apply.copy.after:3:KILL`` sends this process SIGKILL when it reaches the
 place the third time. Nothing but tests sets the variable; without it a place costs one call.
 """
 
@@ -10,7 +10,7 @@ import os
 import signal
 from collections.abc import Callable
 
-VARIABLE = "CDC_MIGRATOR_FAULT"
+VARIABLE = "CDC_MIGRATOR_TEST_FAULT"
 
 
 def _arm(text: str) -> Callable[[str], None]:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -94,8 +94,13 @@ class LiveMigration:
         )
         return done
 
-    def start(self, *arguments: str, log: str = "run.log") -> subprocess.Popen[bytes]:
-        """Start a verb in the background; its output goes to `log` in the directory."""
+    def start(
+        self, *arguments: str, log: str = "run.log", env: Mapping[str, str] | None = None
+    ) -> subprocess.Popen[bytes]:
+        """Start a verb in the background; its output goes to `log` in the directory.
+
+        `env` comes on top of this process's environment.
+        """
         with (self.directory / log).open("ab") as out:
             process = subprocess.Popen(
                 [*CLI, "--config", str(self.config), *arguments],
@@ -103,7 +108,7 @@ class LiveMigration:
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
-                env=os.environ | {"PYTHONUNBUFFERED": "1"},
+                env={**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})},
             )
         self.processes.append(process)
         return process
