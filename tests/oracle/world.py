@@ -1,0 +1,172 @@
+"""One source and three followers: the product, the naive applier, PostgreSQL's own replication.
+
+Each workload runs on the source and then has to be there, row for row, on all of them.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from cdc_migrator.errors import MigratorError
+from tests.oracle.contents import Contents, contents, differences
+from tests.oracle.naive import Disagrees, NaiveApplier
+from tests.oracle.product import Product, Topic, Ways
+from tests.oracle.schema import NAIVE, SOURCE, STORED
+from tests.oracle.source import Application, Ran
+from tests.oracle.workload import generate
+from tests.support.live import LiveMigration, wait_for
+from tests.support.stack import fresh_database
+
+PUBLICATION = "oracle"
+
+
+@dataclass
+class Outcome:
+    """One workload: what it was, how it was delivered, and which rows differ where."""
+
+    seed: int
+    ran: Ran
+    ways: Ways
+    faults: list[str] = field(default_factory=list)
+
+    @property
+    def equal(self) -> bool:
+        return not self.faults
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class World:
+    """All four databases with what keeps them equal; made by `world`."""
+
+    def __init__(
+        self,
+        application: Application,
+        topic: Topic,
+        product: Product,
+        naive: NaiveApplier,
+        databases: dict[str, psycopg.Connection],
+    ) -> None:
+        self._application = application
+        self._topic = topic
+        self._product = product
+        self._naive = naive
+        self.databases = databases
+        self.seconds = dict.fromkeys(("source", "naive", "topic", "product", "replica"), 0.0)
+
+    def round(self, seed: int) -> Outcome:
+        """Run a seed's workload on the source, carry it over in all ways, and compare."""
+        choices = Random(f"ways of {seed}")
+        with self._timed("source"):
+            ran = self._application.run(generate(seed))
+        outcome = Outcome(seed, ran, Ways())
+        try:
+            with self._timed("naive"):
+                self._naive.catch_up()
+        except (Disagrees, psycopg.Error) as fault:
+            outcome.faults.append(f"naive: {fault}")
+        with self._timed("topic"):
+            transactions = self._topic.until(ran.marker)
+        try:
+            with self._timed("product"):
+                outcome.ways = self._product.apply(choices, transactions)
+        except (MigratorError, AssertionError) as fault:
+            outcome.faults.append(f"product: {fault}")
+        with self._timed("replica"):
+            wait_for("the subscription has the workload", lambda: self._replicated(seed), 60, 0.002)
+        outcome.faults += self.compare()
+        return outcome
+
+    def compare(self) -> list[str]:
+        """Which rows of which follower are not the source's."""
+        held = {side: self.held(side) for side in self.databases}
+        return [
+            line
+            for side in held
+            if side != "source"
+            for line in differences(held["source"], held[side], side)
+        ]
+
+    def held(self, side: str) -> Contents:
+        return contents(self.databases[side], (*STORED, "done"))
+
+    def _replicated(self, seed: int) -> bool:
+        row = self.databases["replica"].execute("SELECT workload FROM shop.done").fetchone()
+        return row == (seed,)
+
+    @contextmanager
+    def _timed(self, what: str) -> Iterator[None]:
+        began = time.monotonic()
+        yield
+        self.seconds[what] += time.monotonic() - began
+
+
+@contextmanager
+def world(stack: Any, directory: Path, spill_rows: int | None = None) -> Iterator[World]:
+    """Everything made, and nothing of it left: databases, slots, connector, topics."""
+    name = f"oracle_{secrets.token_hex(3)}"
+    with ExitStack() as live:
+        source = live.enter_context(fresh_database(stack.source_dsn))
+        dsns = {"source": source} | {
+            side: live.enter_context(fresh_database(stack.target_dsn))
+            for side in ("product", "naive", "replica")
+        }
+        for side, ddl in (("source", SOURCE), ("naive", NAIVE), ("replica", SOURCE)):
+            with psycopg.connect(dsns[side], autocommit=True) as conn:
+                conn.execute(ddl)
+        databases = {}
+        for side, dsn in dsns.items():
+            databases[side] = psycopg.connect(dsn, autocommit=True)
+            live.callback(databases[side].close)
+        followed = databases["source"]
+        followed.execute(f"CREATE PUBLICATION {PUBLICATION} FOR TABLES IN SCHEMA shop")
+        migration = LiveMigration(
+            directory / name, name, source, dsns["product"], stack,
+            {"tables": {"include": ["shop.*"]}},
+        )  # fmt: skip
+        live.callback(migration.close)
+        migration.prepare()
+        slot = f"{name}_naive"
+        followed.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", (slot,))
+        live.enter_context(_subscription(databases["replica"], source, name))
+        application = Application(source)
+        live.callback(application.close)
+        product = Product(source, dsns["product"], spill_rows)
+        live.callback(product.close)
+        topic = Topic(stack.bootstrap_servers, migration.topic, product.stored().next_offset)
+        live.callback(topic.close)
+        naive = psycopg.connect(dsns["naive"], autocommit=True)
+        live.callback(naive.close)
+        follower = NaiveApplier(followed, naive, slot, PUBLICATION)
+        yield World(application, topic, product, follower, databases)
+
+
+@contextmanager
+def _subscription(replica: psycopg.Connection, source: str, name: str) -> Iterator[None]:
+    """PostgreSQL's own logical replication of the same tables; its slot goes with it."""
+    replica.execute(
+        sql.SQL(
+            "CREATE SUBSCRIPTION {} CONNECTION {} PUBLICATION {} WITH (copy_data = false, "
+            "slot_name = {}, disable_on_error = true)"
+        ).format(
+            sql.Identifier(name),
+            sql.Literal(source),
+            sql.Identifier(PUBLICATION),
+            sql.Literal(f"{name}_replica"),
+        )
+    )
+    try:
+        yield
+    finally:
+        replica.execute(sql.SQL("DROP SUBSCRIPTION {}").format(sql.Identifier(name)))
