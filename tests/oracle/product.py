@@ -108,9 +108,7 @@ class Topic:
 
 def _heartbeat(transaction: list[Message]) -> bool:
     rows = [m.value for m in transaction[1:-1] if m.value is not None]
-    return bool(rows) and all(
-        json.loads(row)["source"]["schema"] == "cdc_migrator" for row in rows
-    )
+    return bool(rows) and all(json.loads(row)["source"]["schema"] == "cdc_migrator" for row in rows)
 
 
 @dataclass(slots=True)
@@ -181,10 +179,8 @@ class Feed:
 class Product:
     """Applies feeds to a prepared migration's target; see `LiveMigration.prepare`."""
 
-    def __init__(self, source_dsn: str, target_dsn: str, spill_rows: int | None = None) -> None:
-        self._source_dsn = source_dsn
+    def __init__(self, source_dsn: str, target_dsn: str) -> None:
         self._target_dsn = target_dsn
-        self._spill_rows = spill_rows
         self._control = connect(target_dsn, application_name="oracle")
         there = migration.read(self._control)
         assert there is not None
@@ -212,8 +208,9 @@ class Product:
         assert claimed is not None
         return applier
 
-    def _assembler(self, stored: Progress) -> Assembler:
-        """The one place where `spill_rows` has an effect, once the assembler can spill."""
+    @staticmethod
+    def _assembler(stored: Progress, spill_rows: int | None) -> Assembler:
+        """The one place for `spill_rows`: the assembler is to take it once it can spill."""
         return Assembler(stored.topic, stored.next_offset, stored.commit_position)
 
     def apply(self, r: Random, transactions: list[list[Message]]) -> Ways:
@@ -237,7 +234,7 @@ class Product:
         limits = BatchLimits(rows=r.choice([1, 5, 20, 20_000]), age=3600)
         reader = _Reader(
             Envelope(stored.topic),
-            self._assembler(stored),
+            self._assembler(stored, r.choice([None, 10])),
             Batcher(limits, stored.next_offset, stored.commit_position),
             r,
         )
