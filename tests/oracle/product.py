@@ -219,7 +219,7 @@ class Product:
         ways = Ways()
         before = self.stored()
         self.feed.place(deliveries(r, transactions, ways))
-        restarts = r.choice([0, 0, 0, 1, 1, 2])
+        restarts = r.choice([0, 0, 0, 0, 0, 1, 1, 2])
         at: int | None = 0
         while at is not None:
             at = self._life(r, at, ways, ways.restarts < restarts)

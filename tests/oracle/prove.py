@@ -12,9 +12,11 @@ import json
 import os
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -36,21 +38,61 @@ def main() -> int:
     """Prove for as long as told; 0 if every follower was equal after every workload."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=17.0, help="begin no workload after these")
+    parser.add_argument("--worlds", type=int, default=2, help="how many at the same time")
     parser.add_argument("--seed", type=int, help="run this one again, and keep no account")
     options = parser.parse_args()
     deadline = time.monotonic() + options.minutes * 60
     with (
         tempfile.TemporaryDirectory(prefix="cdcm-prove-") as base,
         _stack(Path(base)) as stack,
-        world(stack, Path(base)) as made,
     ):
         if options.seed is not None:
-            return _show(made.round(options.seed))
-        fine = True
-        while fine and time.monotonic() < deadline:
-            fine = prove(made, deadline)
+            with world(stack, Path(base)) as made:
+                return _show(made.round(options.seed))
+        account = Account(deadline)
+        with ThreadPoolExecutor(options.worlds) as pool:
+            runs = [pool.submit(_run, stack, Path(base), account) for _ in range(options.worlds)]
+        for run in runs:
+            run.result()
     tell()
-    return 0 if fine else 1
+    return 0 if account.fine else 1
+
+
+def _run(stack: StackInfo, base: Path, account: Account) -> None:
+    try:
+        with world(stack, base) as made:
+            while account.goes_on():
+                prove(made, account)
+    except BaseException:
+        account.fine = False
+        raise
+
+
+class Account:
+    """Which seeds are next, and whether to go on; shared by the worlds of a run."""
+
+    def __init__(self, deadline: float) -> None:
+        self._deadline = deadline
+        self._lock = threading.Lock()
+        self._next = max((line["first_seed"] + CHUNK for line in stored()), default=1)
+        self.fine = True
+
+    def goes_on(self) -> bool:
+        return self.fine and time.monotonic() < self._deadline
+
+    def seeds(self) -> range:
+        """The seeds of a chunk, given once."""
+        with self._lock:
+            first, self._next = self._next, self._next + CHUNK
+        return range(first, first + CHUNK)
+
+    def enter(self, first: int, sums: Counter[str], seconds: float, last: Outcome) -> None:
+        """Store a chunk, whose last workload is the only one that may have failed."""
+        with self._lock:
+            store(first, sums, seconds, last)
+            if not last.equal:
+                self.fine = False
+                _show(last)
 
 
 @contextmanager
@@ -63,23 +105,21 @@ def _stack(base: Path) -> Iterator[StackInfo]:
         yield info
 
 
-def prove(made: World, deadline: float) -> bool:
-    """One chunk, stored; whether all of it was equal."""
-    first = max((line["first_seed"] + line["count"] for line in stored()), default=1)
+def prove(made: World, account: Account) -> None:
+    """One chunk; less of it when the time is up or a workload has failed."""
     began = time.monotonic()
     sums: Counter[str] = Counter()
     done: Outcome | None = None
-    for seed in range(first, first + CHUNK):
-        if time.monotonic() > deadline:
+    seeds = account.seeds()
+    for seed in seeds:
+        if not account.goes_on():
             break
         done = made.round(seed)
         sums.update({"count": 1, **_figures(done)})
         if not done.equal:
             break
-    if done is None:
-        return True
-    store(first, sums, time.monotonic() - began, done)
-    return done.equal or _show(done) == 0
+    if done is not None:
+        account.enter(seeds[0], sums, time.monotonic() - began, done)
 
 
 def _figures(done: Outcome) -> dict[str, int]:
@@ -96,7 +136,7 @@ def stored() -> list[dict[str, Any]]:
 
 
 def store(first: int, sums: Counter[str], seconds: float, last: Outcome) -> None:
-    """Append a chunk, whose last workload is the only one that may have failed."""
+    """Append a chunk to the results."""
     line: dict[str, Any] = {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "version": __version__,

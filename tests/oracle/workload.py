@@ -57,7 +57,7 @@ def _beginning(r: Random) -> list[str]:
     last = r.randint(0, 5)
     empty = (
         [f"TRUNCATE {', '.join(f'shop.{name}' for name in ROOTS)} RESTART IDENTITY"]
-        if r.random() < 0.5
+        if r.random() < 0.25
         else [f"DELETE FROM shop.{name}" for name in ROOTS]
     )
     body = "CASE WHEN n % 2 = 1 THEN repeat(md5(n::text), 70) ELSE 'short' END"
