@@ -111,15 +111,17 @@ def prove(made: World, account: Account) -> None:
     sums: Counter[str] = Counter()
     done: Outcome | None = None
     seeds = account.seeds()
-    for seed in seeds:
-        if not account.goes_on():
-            break
-        done = made.round(seed)
-        sums.update({"count": 1, **_figures(done)})
-        if not done.equal:
-            break
-    if done is not None:
-        account.enter(seeds[0], sums, time.monotonic() - began, done)
+    try:
+        for seed in seeds:
+            if not account.goes_on():
+                break
+            done = made.round(seed)
+            sums.update({"count": 1, **_figures(done)})
+            if not done.equal:
+                break
+    finally:
+        if done is not None:
+            account.enter(seeds[0], sums, time.monotonic() - began, done)
 
 
 def _figures(done: Outcome) -> dict[str, int]:
