@@ -8,6 +8,7 @@ from __future__ import annotations
 
 TABLES = """
 CREATE SCHEMA shop;
+CREATE TYPE shop.both AS (a int, b text);
 CREATE TABLE shop.item (id bigint PRIMARY KEY, code text UNIQUE, slot int UNIQUE, body text,
     note text);
 CREATE TABLE shop.pair (a int, b text, n int, body text, PRIMARY KEY (b, a));
@@ -37,7 +38,8 @@ CREATE TABLE shop.stock_a PARTITION OF shop.stock FOR VALUES IN ('a');
 CREATE TABLE shop.stock_b PARTITION OF shop.stock FOR VALUES IN ('b');
 CREATE TABLE shop.stock_rest PARTITION OF shop.stock DEFAULT;
 CREATE TABLE shop.mixed (id int PRIMARY KEY, num numeric, at timestamptz, day date, doc jsonb,
-    raw bytea, tags text[], flag boolean);
+    raw bytea, tags text[], flag boolean, spans int4multirange, ids uuid[], counts bigint[],
+    both_of shop.both);
 CREATE TABLE shop.done (workload bigint PRIMARY KEY);
 """
 
@@ -50,7 +52,7 @@ _LONG = {
     "stock_a": ("body",),
     "stock_b": ("body",),
     "stock_rest": ("body",),
-    "mixed": ("doc", "raw"),
+    "mixed": ("num", "doc", "raw", "tags", "spans", "ids", "counts", "both_of"),
 }
 
 SOURCE = TABLES + "".join(

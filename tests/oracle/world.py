@@ -25,7 +25,7 @@ from tests.oracle.naive import Disagrees, NaiveApplier
 from tests.oracle.product import Product, Topic, Ways
 from tests.oracle.schema import NAIVE, SOURCE, STORED
 from tests.oracle.source import Application, Ran
-from tests.oracle.workload import generate
+from tests.oracle.workload import Workload, generate
 from tests.support.live import LiveMigration, wait_for
 from tests.support.stack import fresh_database, run
 
@@ -71,10 +71,15 @@ class World:
         self.seconds = dict.fromkeys(("source", "topic", "product", "naive", "replica"), 0.0)
 
     def round(self, seed: int) -> Outcome:
-        """Run a seed's workload on the source, carry it over in all ways, and compare."""
+        """The workload of a seed; see `carry`."""
+        return self.carry(generate(seed))
+
+    def carry(self, workload: Workload) -> Outcome:
+        """Run a workload on the source, carry it over in all ways, and compare."""
+        seed = workload.seed
         choices = Random(f"ways of {seed}")
         with self._timed("source"):
-            ran = self._application.run(generate(seed))
+            ran = self._application.run(workload)
         outcome = Outcome(seed, ran, Ways())
         naive = self._beside.submit(self._naive.catch_up)
         with self._timed("topic"):

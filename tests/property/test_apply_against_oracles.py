@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from tests.oracle.contents import differences
-from tests.oracle.workload import generate
+from tests.oracle.workload import generate, unchanged
 from tests.oracle.world import FOLLOWERS, Outcome, World, world
 
-WORKLOADS = 30
+WORKLOADS = 20
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +44,17 @@ def test_the_workloads_met_what_they_are_for(outcomes: list[Outcome]) -> None:
     assert sum(o.ways.redelivered for o in outcomes) > 0
     assert sum(o.ways.torn for o in outcomes) > 0
     assert sum(o.ways.restarts for o in outcomes) > 0
+
+
+@pytest.mark.stack
+def test_long_values_stay_where_an_update_leaves_them_as_they_are(made: World) -> None:
+    """For each type that has long values; the log says nothing of one that did not change."""
+    outcome = made.carry(unchanged())
+    assert outcome.faults == []
+    stored = made.databases["source"].execute(
+        "SELECT octet_length(raw), length(doc::text), length(both_of::text) FROM shop.mixed"
+    )
+    assert all(size > 2_500 for size in stored.fetchall()[0])
 
 
 @pytest.mark.stack
