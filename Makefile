@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check unit integration lock prove-resume prove-crash clean
+.PHONY: help setup demo test check unit lock prove-resume prove-crash prove-apply clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -40,6 +40,9 @@ prove-resume: setup ## kill and resume for 18 minutes; adds to proofs/resume.jso
 
 prove-crash: setup ## strike the applier for 17 minutes; adds to proofs/crash.jsonl
 	@$(BIN)/python -m tests.faults.prove_crash
+
+prove-apply: setup ## random workloads against two oracles for 17 minutes; adds to proofs/apply.jsonl
+	@$(BIN)/python -m tests.oracle.prove
 
 lock: setup ## resolve requirements.lock anew
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --extra local --group dev -o requirements.lock pyproject.toml

@@ -238,6 +238,7 @@ class Applier:
                     at = None
                 reach("apply.count.before")
                 progress.count(self._conn, tally.counts)
+                reach("apply.count.after")
                 reach("apply.commit.before")
             reach("apply.commit.after")
         except RowsMissing as exc:

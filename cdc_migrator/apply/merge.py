@@ -87,7 +87,7 @@ class Merger:
     def clear(self, tables: Iterable[TableName]) -> None:
         """Empty what was staged for these tables; the end of the transaction does so as well."""
         for name in tables:
-            self._conn.execute(self._made[name].clear)
+            self._run("clear", self._made[name].clear)
 
     def truncate(self, tables: Sequence[TableName]) -> None:
         """Empty tables in one statement, as their foreign keys among each other demand.

@@ -216,7 +216,10 @@ class Writer(threading.Thread):
     def _scratch(self) -> None:
         if self._number == 0:
             self._do("TRUNCATE bank.scratch")
-            self._do("INSERT INTO bank.scratch SELECT n, n FROM generate_series(1, 5) n")
+            # Some of them are more than the applier keeps in memory, and come in pieces.
+            rows = self._random.choice([5, 5, 5, 5, 250])
+            self._do("INSERT INTO bank.scratch SELECT n, n FROM generate_series(1, %s) n", rows)
+            self._do("UPDATE bank.scratch SET n = -n WHERE id > 5")
         else:
             self._do("UPDATE bank.scratch SET n = n + 1 WHERE id > 2")
 

@@ -123,6 +123,8 @@ class Crash:
                 "tables": {"include": ["bank.*"]},
                 "target": {"dsn": self._proxy.dsn},
                 "service": {"http_port": None, "takeover_after": "1s"},
+                # The bank's largest transactions go to a file and are applied in pieces.
+                "apply": {"max_batch_rows": 100, "transaction_bytes": "16KiB"},
             },
         )
         self._exits.callback(self.migration.close)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 STATEMENTS = (
     "advance",
+    "clear",
     "truncate",
     "copy",
     "delete",
@@ -19,6 +20,7 @@ STATEMENTS = (
     "insert_finals",
     "delete_equal",
     "insert",
+    "count",
     "commit",
 )
 PLACES = (
