@@ -38,7 +38,7 @@ SESSION_SETTINGS = {
 }
 _SCAN = ("enable_hashjoin", "enable_mergejoin", "enable_seqscan")
 # Temporary tables that are emptied at each commit: each costs a little every time.
-_KEPT = 64
+_KEPT = 256
 
 
 class RowsMissing(Exception):
