@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import weakref
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -56,6 +57,8 @@ class ChangeFile:
             self._file = tempfile.TemporaryFile(  # noqa: SIM115
                 prefix="cdcm-spill-", dir=directory, buffering=0
             )
+        # With the last run of changes that lies in it.
+        weakref.finalize(self, self._file.close)
         self._pending = bytearray()
         self._written = 0
         self._places = array("Q")

@@ -18,6 +18,7 @@ from topics import TOPIC, RawRecord, Topic, decode, row_ids
 from cdc_migrator.errors import StreamHalted
 from cdc_migrator.model.changes import Transaction
 from cdc_migrator.stream.assembler import Assembler
+from cdc_migrator.stream.spill import SpillLimits
 
 
 @dataclass(frozen=True)
@@ -122,17 +123,20 @@ def redeliver(topic: Topic, source: Source, with_rows: bool) -> None:
     topic.end(source.xid, source.commit, len(events))
 
 
-def read(records: list[RawRecord], stops: list[tuple[int, int]]) -> tuple[list[Transaction], str]:
+def read(
+    records: list[RawRecord], stops: list[tuple[int, int]], kept_rows: int = 1000
+) -> tuple[list[Transaction], str]:
     """What is applied in the end, and the code of the halt ('' for none).
 
     Each stop is a number of records after which the process dies, and how many of the
-    transactions given since the last start were not applied yet.
+    transactions given since the last start were not applied yet. A transaction keeps
+    `kept_rows` of its rows in memory.
     """
     decoded = decode(records)
     applied: list[Transaction] = []
     start, last_commit = 0, 0
     for stop, unapplied in [*stops, (len(decoded), 0)]:
-        assembler = Assembler(TOPIC, start, last_commit)
+        assembler = Assembler(TOPIC, start, last_commit, spill=SpillLimits(rows=kept_rows))
         given_now: list[Transaction] = []
         code = ""
         try:
@@ -157,13 +161,13 @@ stops = st.lists(st.tuples(st.integers(0, 60), st.integers(0, 2)), max_size=3)
 
 
 @settings(max_examples=400, deadline=None)
-@given(sources(copies=False), cut_plans, stops)
+@given(sources(copies=False), cut_plans, stops, st.sampled_from([1, 3, 1000]))
 def test_exact_or_halted(
-    made: list[Source], plans: list[list[Cut]], stops: list[tuple[int, int]]
+    made: list[Source], plans: list[list[Cut]], stops: list[tuple[int, int]], kept_rows: int
 ) -> None:
     """Without COPY: each transaction once and whole; halted only where that cannot be shown."""
     topic, lossy = write(made, plans)
-    applied, code = read(topic.records, stops)
+    applied, code = read(topic.records, stops, kept_rows)
     expected = [(s.xid, s.ids) for s in made]
     seen = [(t.xid, row_ids(t)) for t in applied]
     assert seen == expected[: len(seen)]

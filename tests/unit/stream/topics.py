@@ -10,13 +10,15 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from cdc_migrator.errors import StreamHalted
 from cdc_migrator.model.changes import Transaction
 from cdc_migrator.stream.assembler import Assembler
 from cdc_migrator.stream.envelope import Envelope, Record
+from cdc_migrator.stream.spill import SpillLimits
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "stream"
 TOPIC = "cdcm.shop.1.stream"
@@ -161,9 +163,43 @@ def decode(records: Iterable[RawRecord]) -> list[Record]:
 def assemble(
     records: Iterable[RawRecord], next_offset: int = 0, last_commit_lsn: int = 0
 ) -> tuple[list[Transaction], Assembler]:
-    """All transactions of the records, and the assembler behind them. Raises StreamHalted."""
-    assembler = Assembler(TOPIC, next_offset, last_commit_lsn)
-    return list(assembler.assemble(decode(records))), assembler
+    """All transactions of the records, and the assembler behind them. Raises StreamHalted.
+
+    The same must come out where a transaction keeps one or three of its rows in memory.
+    """
+    decoded = decode(records)
+    plain, *spilling = [
+        _outcome(decoded, Assembler(TOPIC, next_offset, last_commit_lsn, spill=limits))
+        for limits in (SpillLimits(), SpillLimits(rows=1), SpillLimits(rows=3))
+    ]
+    assert all(_seen(one) == _seen(plain) for one in spilling)
+    transactions, assembler, halt = plain
+    if halt is not None:
+        raise halt
+    return transactions, assembler
+
+
+_Outcome = tuple[list[Transaction], Assembler, StreamHalted | None]
+
+
+def _outcome(records: list[Record], assembler: Assembler) -> _Outcome:
+    given: list[Transaction] = []
+    try:
+        for transaction in assembler.assemble(records):
+            given.append(transaction)
+    except StreamHalted as halt:
+        return given, assembler, halt
+    return given, assembler, None
+
+
+def _seen(outcome: _Outcome) -> object:
+    given, assembler, halt = outcome
+    return (
+        [replace(one, changes=list(one.changes), tables=None) for one in given],
+        replace(assembler.counters, spilled=0),
+        assembler.resume_offset,
+        None if halt is None else (halt.code, halt.cause, halt.position),
+    )
 
 
 def row_ids(transaction: Transaction) -> list[int]:
