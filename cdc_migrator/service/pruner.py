@@ -61,7 +61,7 @@ class Pruner:
             self._thread.join()
 
     def _run(self) -> None:
-        while not self._stop.wait(self._every):
+        while not self._stop.is_set():
             try:
                 with connect(
                     self._source_dsn(),
@@ -77,6 +77,7 @@ class Pruner:
                     return
             except (psycopg.Error, MigratorError) as error:
                 _log.warning("side-tables-not-pruned", reason=type(error).__name__)
+            self._stop.wait(self._every)
 
 
 def _switched_off(tables: Sequence[TableName]) -> Refused:
