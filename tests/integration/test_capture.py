@@ -478,7 +478,7 @@ def test_check_of_a_fitting_setup_finds_nothing(rig: Rig) -> None:
 
 
 def test_check_names_every_fault_of_the_tables_at_once(rig: Rig) -> None:
-    """Missing, keyless, unlogged and unsupported tables and a filled target, all in one report."""
+    """Missing, keyless, unlogged tables, types that events lack and a filled target, in one report."""
     with psycopg.connect(rig.source, autocommit=True) as conn:
         conn.execute(
             "CREATE TABLE shop.bare (a int); CREATE UNLOGGED TABLE shop.fleeting (a int);"
@@ -497,7 +497,7 @@ def test_check_names_every_fault_of_the_tables_at_once(rig: Rig) -> None:
         ("CDCM-TABLE-NO-IDENTITY", "shop.bare"),
         ("CDCM-TABLE-NO-IDENTITY", "shop.mute"),
         ("CDCM-TABLE-UNLOGGED", "shop.fleeting"),
-        ("CDCM-TYPE-UNSUPPORTED", "shop.shapes.p"),
+        ("CDCM-TYPE-BESIDE", "shop.shapes"),
         ("CDCM-TARGET-NOT-EMPTY", "shop.plain"),
     }
     told = {f.object: f.remedy for f in result.findings}

@@ -6,7 +6,7 @@ table of its own, so that what one type needs does not carry another one along.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import pytest
 from psycopg import sql
 
 from tests.support.corpus import EXTENSIONS, STYLES, TYPES, Kind, kinds
-from tests.support.live import LiveMigration
+from tests.support.live import LiveMigration, one
 
 # Rows that are there before the migration, and as many that come while it streams.
 ROWS = 15
@@ -139,6 +139,7 @@ def corpus(stack: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cor
             for schema in {style.schema for style in STYLES} | {"narrow"}:
                 conn.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)))
             with conn.transaction():
+                conn.execute("CREATE TABLE narrow.big (id int PRIMARY KEY, note text, body bytea)")
                 for table in wide + narrow:
                     conn.execute(table.create())
                     for row in range(ROWS):
@@ -163,10 +164,10 @@ def require_equal(corpus: Corpus) -> None:
     assert wrong == {}
 
 
-def run(corpus: Corpus, statements: list[sql.Composed]) -> None:
+def run(corpus: Corpus, statements: Sequence[sql.Composable]) -> None:
     with psycopg.connect(corpus.live.source, autocommit=True) as conn, conn.transaction():
         for statement in statements:
-            conn.execute(statement)
+            conn.execute(statement.as_string(conn).encode())
     assert corpus.live.drain(), corpus.live.halted()
 
 
@@ -208,6 +209,24 @@ def test_rows_change_wholly_move_and_come_again(corpus: Corpus) -> None:
     ]
     run(corpus, [*changes, *moves])
     require_equal(corpus)
+
+
+def test_ten_megabytes_arrive_and_stay(corpus: Corpus) -> None:
+    """One value of that size comes, and an update of another column leaves it as it is."""
+    run(
+        corpus,
+        [
+            sql.SQL(
+                "INSERT INTO narrow.big SELECT 1, 'a', string_agg(sha512(n::text::bytea), '') "
+                "FROM generate_series(1, 163840) AS n"
+            )
+        ],
+    )
+    run(corpus, [sql.SQL("UPDATE narrow.big SET note = 'b'")])
+    query = "SELECT note || length(body) || md5(body) FROM narrow.big"
+    seen = [one(dsn, query) for dsn in (corpus.live.source, corpus.live.target)]
+    assert seen[0] == seen[1]
+    assert seen[0].startswith("b10485760")
 
 
 def test_check_shows_what_travels_beside(corpus: Corpus, tmp_path: Path) -> None:
