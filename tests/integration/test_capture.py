@@ -478,7 +478,7 @@ def test_check_of_a_fitting_setup_finds_nothing(rig: Rig) -> None:
 
 
 def test_check_names_every_fault_of_the_tables_at_once(rig: Rig) -> None:
-    """Missing, keyless, unlogged tables, types that events lack and a filled target, in one report."""
+    """Missing, keyless and unlogged tables, types that events lack, a filled target: one report."""
     with psycopg.connect(rig.source, autocommit=True) as conn:
         conn.execute(
             "CREATE TABLE shop.bare (a int); CREATE UNLOGGED TABLE shop.fleeting (a int);"
