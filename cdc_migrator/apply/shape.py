@@ -60,7 +60,11 @@ class Reread:
 
     def holds(self, transaction: Transaction) -> bool:
         """Whether the loaded rows contain this transaction."""
-        return transaction.commit_lsn <= self.until and self.snapshot.sees(transaction.xid)
+        return self.covers(transaction.xid, transaction.commit_lsn)
+
+    def covers(self, xid: int, commit_lsn: int) -> bool:
+        """The same for the transaction with this id and commit position."""
+        return commit_lsn <= self.until and self.snapshot.sees(xid)
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,7 @@ def migrate_steps(configured: Settings, observer: Observer) -> Migrate:
             include=configured.tables.include,
             exclude=configured.tables.exclude,
             capture=capture_options(configured, places),
+            takeover_after=configured.service.takeover_after.total_seconds(),
             load=LoadOptions(
                 workers=configured.load.workers, chunk_bytes=configured.load.chunk_bytes
             ),

@@ -213,6 +213,18 @@ def finish(conn: psycopg.Connection, chunk: Chunk, rows: int, size: int) -> bool
     return last.rowcount == 1
 
 
+def again(conn: psycopg.Connection, tables: Sequence[TableName]) -> None:
+    """Have loaded tables read anew: the next load finds no snapshot for them, and takes one."""
+    with conn.transaction():
+        journal.write(conn, "tables-again", tables=[str(table) for table in tables])
+        for table in tables:
+            conn.execute(
+                "UPDATE cdc_migrator.table_progress SET load_state = 'waiting' "
+                "WHERE (source_schema, source_table) = (%s, %s)",
+                (table.schema, table.name),
+            )
+
+
 def begin_anew(
     conn: psycopg.Connection, table: TableName, snapshot: str, until: str, filenode: int, why: str
 ) -> None:

@@ -201,6 +201,17 @@ def seen(
         raise Fenced("the stream was taken over by another process")
 
 
+def alive(conn: psycopg.Connection, stale_after: float, stream: str = FORWARD) -> bool:
+    """Whether an owner of the stream was seen within the last `stale_after` seconds."""
+    row = conn.execute(
+        "SELECT s.seen_at > clock_timestamp() - make_interval(secs => %s) "
+        "FROM cdc_migrator.stream_progress p JOIN cdc_migrator.stream_owner_seen s "
+        "ON s.stream = p.stream AND s.epoch = p.epoch WHERE p.stream = %s",
+        (stale_after, stream),
+    ).fetchone()
+    return bool(row and row[0])
+
+
 def release(conn: psycopg.Connection, epoch: int, stream: str = FORWARD) -> None:
     """Give the stream up on an orderly stop, so that the next owner need not wait."""
     conn.execute(

@@ -30,7 +30,7 @@ from cdc_migrator.control import migration, progress, schema
 from cdc_migrator.control.migration import Migration, Phase
 from cdc_migrator.databases.postgres.catalog import read_tables
 from cdc_migrator.databases.postgres.connect import connect
-from cdc_migrator.errors import MigratorError
+from cdc_migrator.errors import MigratorError, Refused
 from cdc_migrator.model.naming import Names
 from cdc_migrator.model.positions import lsn_to_int
 from cdc_migrator.model.tables import Table, TableName
@@ -51,6 +51,7 @@ class MigrateOptions:
     include: Sequence[str]
     exclude: Sequence[str]
     capture: CaptureOptions
+    takeover_after: float = 15.0
     load: LoadOptions = field(default_factory=LoadOptions)
     schema: SchemaOptions = field(default_factory=SchemaOptions)
 
@@ -137,9 +138,15 @@ class Migrate:
             lambda text: self._observer.step(f"capture: {text}"),
         )
 
-    def load(self) -> None:
-        """Copy what was there when capture began, then gather statistics."""
+    def load(self, again: Sequence[str] = ()) -> None:
+        """Copy what was there when capture began; of the tables `again`, what is there now.
+
+        Raises, beside what `backfill.load` does, Refused: CDCM-LOAD-AGAIN-UNKNOWN or
+        CDCM-LOAD-AGAIN-RUNNING (somebody applies the stream).
+        """
         options = self._options
+        if again:
+            self._forget(again)
         loaded = load(
             options.source_dsn,
             options.target_dsn,
@@ -150,6 +157,26 @@ class Migrate:
         self._observer.step(
             f"load: {loaded.rows:,} rows, {loaded.bytes / 1e6:,.1f} MB in {loaded.seconds:.1f} s"
         )
+
+    def _forget(self, again: Sequence[str]) -> None:
+        with self._target() as conn:
+            known = {str(one.source): one.source for one in loads.read_tables(conn)}
+            unknown = sorted(set(again) - known.keys())
+            if unknown:
+                raise Refused(
+                    "CDCM-LOAD-AGAIN-UNKNOWN",
+                    f"the migration has no table {', '.join(unknown)}",
+                    "`cdc-migrator status` shows its tables, spelled as they must be named here.",
+                )
+            if progress.alive(conn, self._options.takeover_after):
+                raise Refused(
+                    "CDCM-LOAD-AGAIN-RUNNING",
+                    "a process applies the stream, which must not happen while tables are read "
+                    "again",
+                    "Stop `cdc-migrator run` (or `migrate`), read the tables again, then start it.",
+                )
+            loads.again(conn, [known[name] for name in again])
+            self._observer.step(f"load: {len(set(again))} tables are read again")
 
     def indexes(self) -> Restored:
         """Indexes, keys, triggers, foreign keys: what comes after the rows."""

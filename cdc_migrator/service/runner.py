@@ -22,6 +22,7 @@ from cdc_migrator.apply.batcher import Batcher, BatchLimits
 from cdc_migrator.apply.pieces import PieceLimits
 from cdc_migrator.apply.shape import Reread
 from cdc_migrator.control import journal, load, migration, progress, schema
+from cdc_migrator.control.load import LoadState
 from cdc_migrator.control.migration import Migration, Phase
 from cdc_migrator.control.progress import Progress
 from cdc_migrator.databases.postgres.catalog import read_tables
@@ -140,7 +141,7 @@ class Service:
             if claimed is None:
                 return
             try:
-                self._stream(applier, claimed)
+                self._stream(applier, claimed, rereads)
             except Fenced:
                 raise
             except MigratorError as error:
@@ -166,6 +167,13 @@ class Service:
     def _read_tables(self) -> tuple[list[Table], dict[TableName, Reread]]:
         with self._target() as conn:
             loads = load.read_tables(conn)
+        unread = [str(one.source) for one in loads if one.state is not LoadState.LOADED]
+        if unread:
+            raise Refused(
+                "CDCM-RUN-TOO-EARLY",
+                f"{', '.join(unread)} is to be read again, and is not yet",
+                f"Type `cdc-migrator backfill --again '{unread[0]}'`, which ends what was begun.",
+            )
         wanted = {one.source for one in loads}
         with connect(
             self._options.source_dsn(), application_name="cdc-migrator run", side="source"
@@ -207,7 +215,9 @@ class Service:
             self._stop.wait(_STANDBY_SECONDS)
         return None
 
-    def _stream(self, applier: Applier, claimed: Progress) -> None:
+    def _stream(
+        self, applier: Applier, claimed: Progress, rereads: Mapping[TableName, Reread]
+    ) -> None:
         options = self._options
         security = {k: v for k, v in options.kafka.items() if k != "bootstrap.servers"}
         with ExitStack() as stack:
@@ -229,6 +239,9 @@ class Service:
                     claimed.commit_position,
                     claimed.partition,
                     options.spill,
+                    lambda table, xid, commit: (
+                        table in rereads and rereads[table].covers(xid, commit)
+                    ),
                 ),
             )
             pipeline = Pipeline(

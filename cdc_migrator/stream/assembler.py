@@ -27,11 +27,12 @@ it may have lost is examined. No Kafka here and no clock: times are those of the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from cdc_migrator.errors import StreamHalted
 from cdc_migrator.model.changes import Transaction
+from cdc_migrator.model.tables import TableName
 from cdc_migrator.stream.envelope import Begin, End, Record, Row
 from cdc_migrator.stream.parts import (
     Joint,
@@ -81,6 +82,8 @@ class Assembler:
         next_offset: offset that reading starts at (the target's progress row).
         last_commit_lsn: commit position of the last transaction that the target holds.
         spill: what an open transaction may hold in memory.
+        settled: whether a table was read again since a transaction (its id, its commit
+            position), so that what was lost of that does not matter.
 
     After StreamHalted was raised the assembler is of no further use.
     """
@@ -92,9 +95,11 @@ class Assembler:
         last_commit_lsn: int,
         partition: int = 0,
         spill: SpillLimits = SpillLimits(),
+        settled: Callable[[TableName, int, int], bool] = lambda *_: False,
     ) -> None:
         self.counters = Counters()
         self._spill = spill
+        self._settled = settled
         self._place = f"{topic}[{partition}]"
         self._next_offset = next_offset
         self._last_sent_ms = 0
@@ -202,7 +207,7 @@ class Assembler:
             where = (
                 f"{self._at(end.offset)}, transaction {end.xid} from offset {first.first_offset}"
             )
-            raise StreamHalted(fault.code, fault.cause, where) from None
+            raise StreamHalted(fault.code, fault.cause, where, _remedy(fault)) from None
         self._count(joints, suspect)
         self._open, self._aside, self._last_commit = None, [], end.commit_lsn
         return Transaction(
@@ -226,8 +231,7 @@ class Assembler:
         if self._aside and self._aside[0].xid == end.xid:
             self._aside = []
 
-    @staticmethod
-    def _prove(aside: list[Part], last: Part, end: End) -> tuple[Part, list[Joint], bool]:
+    def _prove(self, aside: list[Part], last: Part, end: End) -> tuple[Part, list[Joint], bool]:
         """The whole transaction, how it was joined, whether it is suspect; or Unproven."""
         joints: list[Joint] = []
         whole: Part | None = None
@@ -242,9 +246,13 @@ class Assembler:
                 joints.append(joint)
         assert whole is not None
         drop_repeats(whole)
-        require_ordered(whole.changes, end.commit_lsn)
-        require_pairs(whole.changes)
-        doubtful = [require_joint(whole.changes, cut) for cut in whole.cuts]
+
+        def settled(table: TableName) -> bool:
+            return self._settled(table, end.xid, end.commit_lsn)
+
+        require_ordered(whole.changes, end.commit_lsn, settled)
+        require_pairs(whole.changes, settled)
+        doubtful = [require_joint(whole.changes, cut, settled) for cut in whole.cuts]
         return whole, joints, any(doubtful) or begins_elsewhere(whole)
 
     def _count(self, joints: list[Joint], suspect: bool) -> None:
@@ -277,3 +285,13 @@ class Assembler:
             f"transaction {xid} came",
             self._at(offset, waiting),
         )
+
+
+def _remedy(fault: Unproven) -> str | None:
+    if fault.table is None:
+        return None
+    return (
+        f"Nothing past this position was applied. `cdc-migrator backfill --again '{fault.table}'` "
+        "reads the table again from the source; then start `cdc-migrator run`, which goes on from "
+        "here."
+    )

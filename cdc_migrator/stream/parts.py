@@ -23,16 +23,21 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from cdc_migrator.model.changes import Change, Op
+from cdc_migrator.model.tables import TableName
 from cdc_migrator.stream.spill import Changes, joined
 
 
 class Unproven(Exception):
-    """This transaction cannot be shown to be whole; `code` and `cause` are for the user."""
+    """This transaction cannot be shown to be whole; `code` and `cause` are for the user.
 
-    def __init__(self, code: str, cause: str) -> None:
+    `table` is the only one that is in doubt, where that is known: reading it again helps.
+    """
+
+    def __init__(self, code: str, cause: str, table: TableName | None = None) -> None:
         super().__init__(cause)
         self.code = code
         self.cause = cause
+        self.table = table
 
 
 @dataclass(slots=True)

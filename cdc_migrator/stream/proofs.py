@@ -7,12 +7,21 @@ suspect: given, counted, shown.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise, takewhile
 
 from cdc_migrator.model.changes import Change, Op
+from cdc_migrator.model.tables import TableName
 from cdc_migrator.stream.parts import Part, Unproven, plain_insert
 from cdc_migrator.stream.spill import joined
+
+# Whether a table holds the transaction in question already, because it was read again since.
+Settled = Callable[[TableName], bool]
+
+
+def nothing_settled(_: TableName) -> bool:
+    """No table was read again."""
+    return False
 
 
 def begins_elsewhere(whole: Part) -> bool:
@@ -57,7 +66,9 @@ def _run_behind(changes: Sequence[Change], cut: int) -> Sequence[Change]:
     return changes[cut:stop]
 
 
-def require_ordered(changes: Sequence[Change], commit_lsn: int) -> None:
+def require_ordered(
+    changes: Sequence[Change], commit_lsn: int, settled: Settled = nothing_settled
+) -> None:
     """Positions inside a transaction never fall, and its commit lies behind all of them.
 
     Rows at one position are those of one COPY record; no row is among them twice.
@@ -76,21 +87,24 @@ def require_ordered(changes: Sequence[Change], commit_lsn: int) -> None:
             if not shared and previous is not None:
                 shared.add((previous.table, previous.key))
             row = (change.table, change.key)
-            if row in shared:
-                raise _twice()
+            if row in shared and not settled(change.table):
+                raise _twice(change.table)
             shared.add(row)
         previous = change
     if last > commit_lsn:
         raise _out_of_order()
 
 
-def require_pairs(changes: Sequence[Change]) -> None:
+def require_pairs(changes: Sequence[Change], settled: Settled = nothing_settled) -> None:
     """A delete that moves a key on is followed at once by the create at the same position.
 
+    `settled` tells tables that hold this transaction already, whatever of it was delivered.
     Raises Unproven (CDCM-STREAM-UNPROVEN-KEY): half of a key change is missing.
     """
     moving: Change | None = None
     for change in changes:
+        if settled(change.table):
+            continue
         if moving is None:
             if change.key_moves_on:
                 moving = change
@@ -104,14 +118,15 @@ def require_pairs(changes: Sequence[Change]) -> None:
         raise _half(moving)
 
 
-def require_joint(changes: Sequence[Change], cut: int) -> bool:
+def require_joint(changes: Sequence[Change], cut: int, settled: Settled = nothing_settled) -> bool:
     """Whether something may be missing in front of row number `cut`, after which it was cut.
 
     An update or delete is a log record of its own: what comes after it was sent as a whole.
     Behind an insert, rows of the same COPY record may have come or not: of a record of which
     only the first row was sent, the connector forgets the others (seen with 3.7.0). So a lone
     insert halts in a transaction that has COPY records, and is suspect elsewhere. The same
-    goes for the tables of one TRUNCATE.
+    goes for the tables of one TRUNCATE. Of a table that holds the transaction already
+    (`settled`) nothing is asked.
     Raises Unproven (CDCM-STREAM-UNPROVEN-COPY, CDCM-STREAM-OVERLAP).
     """
     if cut == 0:
@@ -119,20 +134,21 @@ def require_joint(changes: Sequence[Change], cut: int) -> bool:
     last = changes[cut - 1]
     if last.op is Op.TRUNCATE:
         return True
-    if not plain_insert(last):
+    if not plain_insert(last) or settled(last.table):
         return False
 
     before = _run_before(changes, cut)
     after = _run_behind(changes, cut)
     keyless = {(change.table, change.after) for change in before if not change.key}
     if any((change.table, change.after) in keyless for change in after):
-        raise _twice()
+        raise _twice(last.table)
     if len(before) == 1 and not after and _has_copy(changes):
         raise Unproven(
             "CDCM-STREAM-UNPROVEN-COPY",
             f"The connector lost its connection behind a row of {last.table} in a transaction "
             "with a COPY; where that row is the first of a log record, the connector does not "
             "deliver the others",
+            last.table,
         )
     return True
 
@@ -149,10 +165,11 @@ def _out_of_order() -> Unproven:
     )
 
 
-def _twice() -> Unproven:
+def _twice(table: TableName) -> Unproven:
     return Unproven(
         "CDCM-STREAM-OVERLAP",
-        "The connector went on inside a COPY with a row that it had sent before",
+        f"The connector went on inside a COPY with a row of {table} that it had sent before",
+        table,
     )
 
 
@@ -162,4 +179,5 @@ def _half(change: Change) -> Unproven:
         "CDCM-STREAM-UNPROVEN-KEY",
         f"An update changed the key of a row of {change.table}; the connector delivered the "
         f"{present} of the pair but not the {absent} that belongs to it",
+        change.table,
     )

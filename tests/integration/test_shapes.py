@@ -285,6 +285,27 @@ def test_a_transaction_larger_than_memory_is_applied_in_pieces(live: LiveMigrati
     )
 
 
+def test_tables_are_read_again_where_the_stream_cannot_prove_them(live: LiveMigration) -> None:
+    """What the target lost comes back, and what the new reading saw is not applied twice."""
+    name = "s.parent"
+    assert live.cli("backfill", "--again", name, check=3).stderr.count("CDCM-LOAD-AGAIN-RUNNING")
+    live.stop(live.processes[-1])
+    assert live.cli("backfill", "--again", "s.x", check=3).stderr.count("CDCM-LOAD-AGAIN-UNKNOWN")
+    with psycopg.connect(live.source, autocommit=True) as conn:
+        conn.execute("INSERT INTO s.parent (name) SELECT 'again' FROM generate_series(1, 500)")
+        conn.execute("UPDATE s.parent SET id = DEFAULT WHERE id % 3 = 0")
+        conn.execute("INSERT INTO s.child (parent) SELECT id FROM s.parent")
+        conn.execute("UPDATE s.seat SET span = '5 days' WHERE id % 2 = 0")
+        with psycopg.connect(live.target, autocommit=True) as target:
+            target.execute("SET session_replication_role = replica")
+            target.execute("DELETE FROM s.parent; UPDATE s.seat SET place = place - 100000")
+        live.cli("backfill", "--again", name, "--again", "s.seat")
+        conn.execute("DELETE FROM s.parent WHERE id % 5 = 0")
+        conn.execute("UPDATE s.seat SET span = '6 days', place = -place WHERE id % 5 = 0")
+    live.start("run")
+    settle(live)
+
+
 def test_truncates_are_ignored_where_the_user_said_so(live: LiveMigration) -> None:
     """The rows stay, and the verdict says why it is no; `halt` stops in front of it."""
     live.stop(live.processes[-1])
