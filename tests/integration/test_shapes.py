@@ -294,7 +294,7 @@ def test_tables_are_read_again_where_the_stream_cannot_prove_them(live: LiveMigr
     with psycopg.connect(live.source, autocommit=True) as conn:
         conn.execute("INSERT INTO s.parent (name) SELECT 'again' FROM generate_series(1, 500)")
         conn.execute("UPDATE s.parent SET id = DEFAULT WHERE id % 3 = 0")
-        conn.execute("INSERT INTO s.child (parent) SELECT id FROM s.parent")
+        conn.execute("INSERT INTO s.child SELECT id + 10000, id FROM s.parent")
         conn.execute("UPDATE s.seat SET span = '5 days' WHERE id % 2 = 0")
         with psycopg.connect(live.target, autocommit=True) as target:
             target.execute("SET session_replication_role = replica")
