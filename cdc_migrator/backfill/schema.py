@@ -15,13 +15,13 @@ import tempfile
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 
 import psycopg
 from psycopg import sql
 
 from cdc_migrator.backfill import toc
+from cdc_migrator.backfill.excluded import staying
 from cdc_migrator.backfill.toc import Entry, ObjectId
 from cdc_migrator.backfill.tools import Tools, find, session_name
 from cdc_migrator.control import journal, load, locks, progress
@@ -183,7 +183,7 @@ def _dump(
             source,
         )
         with speaking("source", "reading the dependencies of its tables"):
-            excluded, told = _excluded(source, tables)
+            excluded, told = staying(source, tables)
         entries = toc.parse(tools.contents(file))
         kept = toc.without(entries, excluded)
         told += [e.label for e in entries if e.kind == "EVENT TRIGGER"]
@@ -209,47 +209,6 @@ def _alone(target: psycopg.Connection, called: str) -> None:
         ).fetchone()
         if row is not None and row[0]:
             journal.write(target, "schema-tools-ended", sessions=row[0])
-
-
-def _excluded(
-    source: psycopg.Connection, tables: Sequence[TableName]
-) -> tuple[set[ObjectId], list[str]]:
-    """The source's objects that stay behind, and which of them are not part of such a table."""
-    query = files(__package__).joinpath("excluded.sql").read_text().encode()
-    parameters = {"schemas": [t.schema for t in tables], "names": [t.name for t in tables]}
-    excluded: set[ObjectId] = set()
-    told = []
-    for catalog, oid, own, needed, kind, identity in source.execute(query, parameters):
-        if needed:
-            raise Refused(
-                "CDCM-SCHEMA-DEPENDS",
-                f"{identity} is to be migrated, but depends on a table that is not",
-                "Include that table too (it is inherited from, or its row type is used), or "
-                "exclude both.",
-            )
-        excluded.add((catalog, oid))
-        if not own and kind in _TOLD and not identity.startswith(_INNER):
-            told.append(f"{kind} {identity}")
-    return excluded, sorted(told)
-
-
-# The rest (a row type, a view's rule, a key's triggers) goes without saying.
-_INNER = ('"RI_ConstraintTrigger_', '"_RETURN"', "cdc_migrator_side_")
-_TOLD = frozenset(
-    {
-        "view",
-        "materialized view",
-        "function",
-        "procedure",
-        "aggregate",
-        "table constraint",
-        "trigger",
-        "rule",
-        "policy",
-        "default value",
-        "sequence",
-    }
-)
 
 
 def _there(

@@ -1,0 +1,124 @@
+"""What of two schemas is compared, and in which order it can be made. Decides only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+
+from cdc_migrator.model.parts import Catalog, Key, Part
+
+_RANK = {
+    kind: rank
+    for rank, kind in enumerate(
+        (
+            "schema",
+            "extension",
+            "enumeration",
+            "domain",
+            "composite type",
+            "range type",
+            "attribute",
+            "function",
+            "procedure",
+            "aggregate",
+            "sequence",
+            "table",
+            "column",
+            "view",
+            "materialized view",
+            "view column",
+            "constraint",
+            "index",
+            "statistics",
+            "rule",
+            "trigger",
+            "policy",
+        )
+    )
+}
+_FOREIGN_KEY = len(_RANK)
+
+
+def within(catalog: Catalog, schemas: Collection[str]) -> Catalog:
+    """The parts that live in these schemas, and whatever those cannot be without.
+
+    Extensions are always in: they are made for the database as a whole.
+    """
+    chosen = {
+        key
+        for key, part in catalog.parts.items()
+        if part.schema in schemas
+        or part.kind == "extension"
+        or (part.kind == "schema" and part.facts["schema"] in schemas)
+    }
+    owned: dict[str, set[Key]] = {}
+    for part in catalog.parts.values():
+        if part.owner is not None:
+            owned.setdefault(part.owner, set()).add(part.key)
+    waiting = list(chosen)
+    while waiting:
+        key = waiting.pop()
+        more = set(catalog.depends[key])
+        if catalog.parts[key].owner is None:
+            more |= owned.get(catalog.parts[key].name, set())
+        waiting += more - chosen
+        chosen |= more
+    return Catalog(
+        {key: part for key, part in catalog.parts.items() if key in chosen},
+        {key: others & chosen for key, others in catalog.depends.items() if key in chosen},
+    )
+
+
+def places(catalog: Catalog) -> Mapping[Key, int]:
+    """Each part's place in an order in which all of them can be made.
+
+    Where parts need each other in a circle, their kinds decide.
+    """
+    placed: dict[Key, int] = {}
+    entered: set[Key] = set()
+
+    def ordered(keys: Iterable[Key]) -> list[Key]:
+        return sorted(keys, key=lambda key: (rank(catalog, key), key), reverse=True)
+
+    for first in reversed(ordered(catalog.parts)):
+        stack = [(first, False)]
+        while stack:
+            key, done = stack.pop()
+            if done:
+                placed[key] = len(placed)
+            elif key not in entered:
+                entered.add(key)
+                stack.append((key, True))
+                stack += [(k, False) for k in ordered(catalog.depends[key]) if k not in entered]
+    return placed
+
+
+def rank(catalog: Catalog, key: Key) -> int:
+    """The place of a part's kind among the kinds."""
+    if key[0] == "constraint" and catalog.parts[key].facts["type"] == "f":
+        return _FOREIGN_KEY
+    return _RANK[key[0]]
+
+
+def dependents(catalog: Catalog, roots: Collection[Key], falls: Callable[[Part], bool]) -> set[Key]:
+    """The parts for which `falls` holds and that cannot be without `roots`, or without each other.
+
+    What belongs to such a part is among them, of whatever kind.
+    """
+    found: set[Key] = set()
+    reached = set(roots)
+    names = {catalog.parts[key].name for key in roots if catalog.parts[key].owner is None}
+    while True:
+        more = {
+            key
+            for key, others in catalog.depends.items()
+            if key not in reached
+            and (
+                catalog.parts[key].owner in names
+                or (others & reached and falls(catalog.parts[key]))
+            )
+        }
+        if not more:
+            return found
+        found |= more
+        reached |= more
+        names |= {catalog.parts[key].name for key in more if catalog.parts[key].owner is None}
