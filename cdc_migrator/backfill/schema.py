@@ -21,6 +21,7 @@ import psycopg
 from psycopg import sql
 
 from cdc_migrator.backfill import toc
+from cdc_migrator.backfill.diff.run import renamed
 from cdc_migrator.backfill.excluded import staying
 from cdc_migrator.backfill.toc import Entry, ObjectId
 from cdc_migrator.backfill.tools import Tools, find, session_name
@@ -60,6 +61,15 @@ class Restored:
     made: tuple[str, ...]
     left_out: tuple[str, ...]
     postponed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What would be made before the rows and after them, and what stays behind."""
+
+    before: tuple[str, ...]
+    after: tuple[str, ...]
+    left_out: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +115,8 @@ def make_indexes(
 ) -> Restored:
     """Indexes, keys, triggers, then foreign keys: all that comes after the rows.
 
-    Foreign keys that look at a table which was read anew wait until the stream has passed
+    What is there under another name is kept, and not made a second time. Foreign keys that look
+    at a table which was read anew wait until the stream has passed
     `reread_until`: before that, the tables are not of one moment. Call it again then.
 
     Raises: as `make_tables`.
@@ -116,7 +127,9 @@ def make_indexes(
         target,
         there,
     ):
-        left = toc.remaining(dump.entries, there, post=True)
+        named_otherwise = renamed(source_dsn, target_dsn, names, tables)
+        entries = toc.without_renamed(dump.entries, named_otherwise)
+        left = toc.remaining(entries, there, post=True)
         keys = [entry for entry in left if entry.kind == _FOREIGN_KEY]
         rest = [entry for entry in left if entry.kind != _FOREIGN_KEY]
         parallel = ["--section=post-data", f"--jobs={max(1, options.jobs)}"]
@@ -128,6 +141,36 @@ def make_indexes(
         _restore(dump, target, keys, parallel, "schema-foreign-keys")
         made = [e for e in rest if e.object is not None] + keys
         return Restored(tuple(e.label for e in made), dump.left_out, postponed)
+
+
+def plan(
+    source_dsn: str,
+    target_dsn: str,
+    names: Names,
+    tables: Sequence[TableName],
+    options: SchemaOptions | None = None,
+) -> Planned:
+    """What `make_tables` and then `make_indexes` would make on the target as it is now.
+
+    Changes nothing. Raises: as `make_tables`, but for CDCM-SCHEMA-RUNNING.
+    """
+    options = options or SchemaOptions()
+    with _dump(source_dsn, target_dsn, names, tables, options, "pre-data", alone=False) as (
+        dump,
+        _,
+        there,
+    ):
+        before = toc.remaining(dump.entries, there, post=False)
+        left_out = dump.left_out
+    with _dump(source_dsn, target_dsn, names, tables, options, "post-data", alone=False) as (
+        dump,
+        _,
+        there,
+    ):
+        entries = toc.without_renamed(dump.entries, renamed(source_dsn, target_dsn, names, tables))
+        # Entries without an object are repeated whether or not they are there.
+        after = [e for e in toc.remaining(entries, there, post=True) if e.object is not None]
+    return Planned(tuple(e.label for e in before), tuple(e.label for e in after), left_out)
 
 
 def analyze(target_dsn: str, names: Names) -> None:
@@ -157,6 +200,8 @@ def _dump(
     tables: Sequence[TableName],
     options: SchemaOptions,
     section: str,
+    *,
+    alone: bool = True,
 ) -> Iterator[tuple[_Dump, psycopg.Connection, set[ObjectId]]]:
     """The part of the source's schema that goes over, and which of its objects are there."""
     called = f"cdcm-{names.migration}-schema"
@@ -165,7 +210,8 @@ def _dump(
         connect(target_dsn, application_name=called, side="target") as target,
         tempfile.TemporaryDirectory(prefix="cdcm-schema-") as directory,
     ):
-        _alone(target, called)
+        if alone:
+            _alone(target, called)
         tools = find(source.info.server_version, target.info.server_version, options.postgres_bin)
         file = Path(directory) / "schema.dump"
         tools.run(

@@ -92,3 +92,29 @@ def remaining(entries: Collection[Entry], there: Collection[ObjectId], post: boo
         if entry.number in missing
         or (entry.object is None and (post or any(n in missing for n in entry.depends)))
     ]
+
+
+def without_renamed(entries: Collection[Entry], renamed: Collection[ObjectId]) -> list[Entry]:
+    """The entries but for keys and indexes that the target has already under `renamed` names.
+
+    What only makes sense for them (a comment, the attachment of a partition's index) goes, too,
+    and so do the partitions' own indexes: they are attached to what is there.
+    """
+    known = {e.number: e for e in entries}
+    gone = {e.number for e in entries if e.object is not None and e.object in renamed}
+    while True:
+        attached = {
+            number
+            for e in entries
+            if e.kind == "INDEX ATTACH" and gone.intersection(e.depends)
+            for number in e.depends
+            if number in known and known[number].kind in ("INDEX", "CONSTRAINT")
+        }
+        if attached <= gone:
+            break
+        gone |= attached
+    return [
+        e
+        for e in entries
+        if e.number not in gone and not (e.object is None and gone.intersection(e.depends))
+    ]

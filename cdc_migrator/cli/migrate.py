@@ -22,6 +22,13 @@ def migrate(
         bool,
         typer.Option("--no-run", help="Stop before applying changes; `run` goes on from there."),
     ] = False,
+    existing_schema: Annotated[
+        bool,
+        typer.Option(
+            "--existing-schema",
+            help="Take the target's tables as they are, if every row can arrive in them.",
+        ),
+    ] = False,
 ) -> None:
     """Move the database: schema, capture, load, indexes, then apply changes until stopped.
 
@@ -33,6 +40,11 @@ def migrate(
     Ctrl-C or SIGTERM, and look at it with [bold]cdc-migrator status --watch[/bold]. The steps
     can also be typed one by one: schema apply pre-data, capture start, backfill, schema apply
     post-data, run.
+
+    Where other tools make the target's schema (Flyway, Liquibase, Alembic), make it first and
+    type [bold]--existing-schema[/bold]: it is compared, not made, and the migration goes on
+    unless rows could not arrive. Keys and indexes that are there are kept; missing ones are made
+    after the load.
 
     Exit codes as those of [bold]cdc-migrator run[/bold]; with --no-run 0 once the changes can be
     applied.
@@ -46,10 +58,10 @@ def migrate(
     configured = settings(ctx)
     if no_run or console(stderr=True).is_terminal:
         with watching(printer(ctx)) as observer:
-            _until_streaming(configured, observer)
+            _until_streaming(configured, observer, existing_schema)
     else:
         logs.configure(service=True, verbose=session(ctx).verbose)
-        _until_streaming(configured, Logged(time.monotonic))
+        _until_streaming(configured, Logged(time.monotonic), existing_schema)
     if no_run:
         printer(ctx).next("cdc-migrator run", "apply the changes; it runs on")
         return
@@ -59,11 +71,11 @@ def migrate(
     run_service(configured)
 
 
-def _until_streaming(configured: Settings, observer: Observer) -> None:
+def _until_streaming(configured: Settings, observer: Observer, existing_schema: bool) -> None:
     from cdc_migrator.cli.steps import Counted, migrate_steps
 
     counted = Counted(observer)
-    steps = migrate_steps(configured, counted)
+    steps = migrate_steps(configured, counted, existing_schema=existing_schema)
     steps.until_streaming()
     if not counted.steps:
         observer.step("nothing to do before the stream: schema, load and indexes are done")

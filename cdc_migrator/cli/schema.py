@@ -1,14 +1,21 @@
-"""`schema`: the target's tables before the load, and their indexes and keys after it."""
+"""`schema`: make the target's tables, keys and indexes; show what would be made; compare."""
 
 from __future__ import annotations
 
+import sys
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cdc_migrator.cli.context import settings
 from cdc_migrator.cli.output import printer
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from cdc_migrator.backfill.schema import Planned
+    from cdc_migrator.model.parts import Difference
 
 app = typer.Typer(
     add_completion=False,
@@ -18,6 +25,7 @@ app = typer.Typer(
 
     PostgreSQL's own dump makes it: tables, types, functions and views before the load; keys,
     indexes, triggers and foreign keys after it. [bold]cdc-migrator migrate[/bold] does both.
+    plan shows what is missing, diff compares both sides attribute by attribute.
 
     Example: [bold]cdc-migrator schema apply pre-data[/bold]
     """,
@@ -35,6 +43,13 @@ class Section(StrEnum):
 def apply(
     ctx: typer.Context,
     section: Annotated[Section, typer.Argument(help="What comes before, or after the rows.")],
+    existing_schema: Annotated[
+        bool,
+        typer.Option(
+            "--existing-schema",
+            help="pre-data: make nothing; refuse where rows could not arrive in what is there.",
+        ),
+    ] = False,
 ) -> None:
     """Make what the target lacks of one section; what is there is left alone.
 
@@ -47,7 +62,7 @@ def apply(
 
     out = printer(ctx)
     with watching(out) as observer:
-        steps = migrate_steps(settings(ctx), observer)
+        steps = migrate_steps(settings(ctx), observer, existing_schema=existing_schema)
         made = steps.schema() if section is Section.PRE_DATA else steps.indexes()
     if not out.for_people:
         out.data(
@@ -58,3 +73,109 @@ def apply(
                 "postponed": list(made.postponed),
             }
         )
+
+
+@app.command()
+def plan(ctx: typer.Context) -> None:
+    """Show what apply would make on the target as it is now, and change nothing.
+
+    Example: [bold]cdc-migrator schema plan[/bold]
+    """
+    from cdc_migrator.cli.steps import migrate_steps, watching
+
+    out = printer(ctx)
+    with watching(out) as observer:
+        planned = migrate_steps(settings(ctx), observer).plan()
+    document = {
+        "pre_data": list(planned.before),
+        "post_data": list(planned.after),
+        "left_out": list(planned.left_out),
+    }
+    out.data(document, lambda: _planned(planned))
+
+
+@app.command()
+def diff(
+    ctx: typer.Context,
+    sql: Annotated[
+        bool,
+        typer.Option("--sql", help="Print only the statements that mend, in order, for psql."),
+    ] = False,
+) -> None:
+    """Compare both schemas, and show each difference with the statement that mends it.
+
+    Compared are the migrated tables with all that belongs to them, and the types, functions,
+    views and sequences around them; owners and grants are not. [bold]error[/bold]: rows cannot
+    arrive or would differ. [bold]warn[/bold]: the target would behave differently.
+    [bold]info[/bold]: nobody would notice, or it comes by itself after the load. A statement
+    that drops something of the target for good is marked [bold]destructive[/bold], and is a
+    comment in the output of [bold]--sql[/bold].
+
+    Changes nothing. Exit code 0 when nothing but information is told, 1 when the schemas differ.
+
+    Example: [bold]cdc-migrator schema diff --sql > mend.sql[/bold]
+    """
+    from cdc_migrator.backfill.diff.compare import counts
+    from cdc_migrator.backfill.diff.run import script
+    from cdc_migrator.cli.steps import migrate_steps, watching
+
+    out = printer(ctx)
+    with watching(out) as observer:
+        found = migrate_steps(settings(ctx), observer).differences()
+    if sql:
+        sys.stdout.write("".join(f"{line}\n" for line in _psql(script(found))))
+    else:
+        from cdc_migrator.cli.schema_view import view
+
+        document = {"differs": counts(found), "differences": [_document(one) for one in found]}
+        out.data(document, lambda: view(found))
+    if counts(found):
+        raise typer.Exit(1)
+
+
+def _psql(statements: list[tuple[str, bool]]) -> list[str]:
+    if not statements:
+        return []
+    # What pinned the statements' words when they were read; bodies may name what comes later.
+    lines = [
+        "SET search_path = pg_catalog;",
+        "SET check_function_bodies = off;",
+        "SET standard_conforming_strings = on;",
+        "SET client_encoding = 'UTF8';",
+    ]
+    for statement, destructive in statements:
+        text = f"{statement.rstrip().rstrip(';')};"
+        if destructive:
+            text = "\n".join(f"-- destructive: {line}" for line in text.splitlines())
+        lines.append(text)
+    return lines
+
+
+def _document(one: Difference) -> dict[str, Any]:
+    return {
+        "kind": one.kind,
+        "object": one.object,
+        "table": one.table,
+        "attribute": one.attribute,
+        "source": one.source,
+        "target": one.target,
+        "severity": one.severity,
+        "destructive": one.destructive,
+        "note": one.note or None,
+        "statements": [statement.sql for statement in one.statements],
+    }
+
+
+def _planned(planned: Planned) -> RenderableType:
+    from rich.text import Text
+
+    text = Text()
+    for title, labels in (
+        ("before the rows", planned.before),
+        ("after the rows", planned.after),
+        ("left out", planned.left_out),
+    ):
+        text.append(f"{title}: {len(labels)}\n", style="bold")
+        text.append("".join(f"  {label}\n" for label in labels))
+    text.rstrip()
+    return text

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 _LINE_SECONDS = 5.0
 
 
-def migrate_steps(configured: Settings, observer: Observer) -> Migrate:
+def migrate_steps(
+    configured: Settings, observer: Observer, *, existing_schema: bool = False
+) -> Migrate:
     """The steps of the configured migration.
 
     Raises:
@@ -49,6 +51,7 @@ def migrate_steps(configured: Settings, observer: Observer) -> Migrate:
             schema=SchemaOptions(
                 jobs=configured.load.workers, postgres_bin=configured.postgres_bin
             ),
+            existing_schema=existing_schema,
         ),
         observer,
     )

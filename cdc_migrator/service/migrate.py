@@ -14,15 +14,18 @@ from typing import Protocol
 import psycopg
 import structlog
 
+from cdc_migrator.backfill.diff.run import differences, require_alike
 from cdc_migrator.backfill.load import LoadOptions, load
 from cdc_migrator.backfill.progress import LoadProgress
 from cdc_migrator.backfill.schema import (
+    Planned,
     Restored,
     SchemaOptions,
     analyze,
     make_indexes,
     make_tables,
 )
+from cdc_migrator.backfill.schema import plan as plan_schema
 from cdc_migrator.capture import preflight
 from cdc_migrator.capture.start import CaptureOptions, CaptureStarted, start_capture
 from cdc_migrator.control import load as loads
@@ -32,6 +35,7 @@ from cdc_migrator.databases.postgres.catalog import read_tables
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.errors import MigratorError, Refused
 from cdc_migrator.model.naming import Names
+from cdc_migrator.model.parts import Difference, Severity
 from cdc_migrator.model.positions import lsn_to_int
 from cdc_migrator.model.tables import Table, TableName
 
@@ -54,6 +58,7 @@ class MigrateOptions:
     takeover_after: float = 15.0
     load: LoadOptions = field(default_factory=LoadOptions)
     schema: SchemaOptions = field(default_factory=SchemaOptions)
+    existing_schema: bool = False
 
 
 class Observer(Protocol):
@@ -111,9 +116,18 @@ class Migrate:
             self._enter(Phase.STREAM)
 
     def schema(self) -> Restored:
-        """Tables, types, functions, views: what comes before the rows."""
+        """Tables, types, functions, views: what comes before the rows.
+
+        With `existing_schema` nothing is made: what is there must be able to take every row.
+        """
         self._create()
         options = self._options
+        if options.existing_schema:
+            found = self.differences()
+            require_alike(found)
+            warned = sum(one.severity is Severity.WARN for one in found)
+            self._observer.step(f"schema: taken as it is, {warned} differences to look at")
+            return Restored((), ())
         made = make_tables(
             options.source_dsn,
             options.target_dsn,
@@ -123,6 +137,29 @@ class Migrate:
         )
         self._tell_restored("schema", made)
         return made
+
+    def plan(self) -> Planned:
+        """What `schema` and `indexes` would make; changes nothing."""
+        options = self._options
+        return plan_schema(
+            options.source_dsn,
+            options.target_dsn,
+            Names(options.name),
+            [table.name for table in self._source_tables()],
+            options.schema,
+        )
+
+    def differences(self) -> list[Difference]:
+        """In what the target's schema is unlike the source's; changes nothing."""
+        options = self._options
+        there = self._there()
+        return differences(
+            options.source_dsn,
+            options.target_dsn,
+            Names(options.name),
+            [table.name for table in self._source_tables()],
+            loaded=there is not None and there.phase.reached(Phase.STREAM),
+        )
 
     def capture(self) -> CaptureStarted:
         """Publication, slot, snapshot holder and connector."""

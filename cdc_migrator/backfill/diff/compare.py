@@ -51,10 +51,10 @@ def counts(differences: list[Difference]) -> bool:
 
 
 def _pairs(source: Catalog, target: Catalog) -> list[_Pair]:
-    renamed = dict(_renamed(source, target))
-    taken = set(renamed.values())
+    others = dict(renamed(source, target))
+    taken = set(others.values())
     pairs = [
-        _Pair(part, target.parts.get(renamed.get(key, key))) for key, part in source.parts.items()
+        _Pair(part, target.parts.get(others.get(key, key))) for key, part in source.parts.items()
     ]
     pairs += [
         _Pair(None, part)
@@ -64,7 +64,7 @@ def _pairs(source: Catalog, target: Catalog) -> list[_Pair]:
     return [pair for pair in pairs if not _told_elsewhere(pair, source, target)]
 
 
-def _renamed(source: Catalog, target: Catalog) -> Iterator[tuple[Key, Key]]:
+def renamed(source: Catalog, target: Catalog) -> Iterator[tuple[Key, Key]]:
     """Constraints and indexes that are on both sides alike but for their names."""
     there: dict[tuple[str, str | None, str], list[Key]] = {}
     for key, part in target.parts.items():

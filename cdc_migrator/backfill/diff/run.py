@@ -7,8 +7,10 @@ from collections.abc import Collection, Sequence
 import psycopg
 
 from cdc_migrator.backfill.diff.compare import compare
+from cdc_migrator.backfill.diff.compare import renamed as compare_names
 from cdc_migrator.backfill.diff.scope import within
 from cdc_migrator.backfill.excluded import beside, staying
+from cdc_migrator.backfill.toc import ObjectId
 from cdc_migrator.databases.postgres.coded import speaking
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.databases.postgres.parts.read import read_catalog
@@ -46,6 +48,24 @@ def differences(
     Raises:
         Refused: CDCM-SCHEMA-DEPENDS.
     """
+    ours, theirs = _read(source_dsn, target_dsn, names, tables)
+    return compare(ours, theirs, loaded=loaded)
+
+
+def renamed(
+    source_dsn: str, target_dsn: str, names: Names, tables: Sequence[TableName]
+) -> set[ObjectId]:
+    """The source's constraints and indexes that the target has under other names.
+
+    Raises: as `differences`.
+    """
+    ours, theirs = _read(source_dsn, target_dsn, names, tables)
+    return {ours.parts[key].facts["object"] for key, _ in compare_names(ours, theirs)}
+
+
+def _read(
+    source_dsn: str, target_dsn: str, names: Names, tables: Sequence[TableName]
+) -> tuple[Catalog, Catalog]:
     called = f"cdcm-{names.migration}-diff"
     with (
         connect(source_dsn, application_name=called, side="source", read_only=True) as source,
@@ -60,7 +80,7 @@ def differences(
         with speaking("target", "reading its schema"):
             only = [t for t in _tables(target) - known if t.schema in schemas]
             theirs = read_catalog(target, beside(target, [*tables, *only]))
-        return compare(ours, _opposite(ours, theirs, schemas), loaded=loaded)
+        return ours, _opposite(ours, theirs, schemas)
 
 
 def require_alike(found: Collection[Difference]) -> None:

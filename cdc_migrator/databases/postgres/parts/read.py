@@ -35,6 +35,7 @@ def read_catalog(conn: psycopg.Connection, gone: Collection[ObjectId] = ()) -> C
         if (catalog, oid) in gone or (owner is not None and owner not in owners):
             continue
         attributes = {key: value for key, value in said.items() if value is not None}
+        facts["object"] = (catalog, oid)
         part = Part(kind, name, owner, schema, address, drop, tuple(create), attributes, facts)
         parts[part.key] = part
         keys[catalog, oid, sub] = part.key
