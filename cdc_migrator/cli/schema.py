@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from cdc_migrator.backfill.schema import Planned
     from cdc_migrator.model.parts import Difference
+    from cdc_migrator.service.compare import Sides
 
 app = typer.Typer(
     add_completion=False,
@@ -81,11 +82,10 @@ def plan(ctx: typer.Context) -> None:
 
     Example: [bold]cdc-migrator schema plan[/bold]
     """
-    from cdc_migrator.cli.steps import migrate_steps, watching
+    from cdc_migrator.service.compare import plan_schema
 
     out = printer(ctx)
-    with watching(out) as observer:
-        planned = migrate_steps(settings(ctx), observer).plan()
+    planned = plan_schema(_sides(ctx))
     document = {
         "pre_data": list(planned.before),
         "post_data": list(planned.after),
@@ -101,6 +101,10 @@ def diff(
         bool,
         typer.Option("--sql", help="Print only the statements that mend, in order, for psql."),
     ] = False,
+    destructive: Annotated[
+        bool,
+        typer.Option("--destructive", help="With --sql: print what drops things, too."),
+    ] = False,
 ) -> None:
     """Compare both schemas, and show each difference with the statement that mends it.
 
@@ -109,7 +113,7 @@ def diff(
     arrive or would differ. [bold]warn[/bold]: the target would behave differently.
     [bold]info[/bold]: nobody would notice, or it comes by itself after the load. A statement
     that drops something of the target for good is marked [bold]destructive[/bold], and is a
-    comment in the output of [bold]--sql[/bold].
+    comment in the output of [bold]--sql[/bold] unless [bold]--destructive[/bold] is given, too.
 
     Changes nothing. Exit code 0 when nothing but information is told, 1 when the schemas differ.
 
@@ -117,13 +121,12 @@ def diff(
     """
     from cdc_migrator.backfill.diff.compare import counts
     from cdc_migrator.backfill.diff.run import script
-    from cdc_migrator.cli.steps import migrate_steps, watching
+    from cdc_migrator.service.compare import diff_schemas
 
     out = printer(ctx)
-    with watching(out) as observer:
-        found = migrate_steps(settings(ctx), observer).differences()
+    found = diff_schemas(_sides(ctx))
     if sql:
-        sys.stdout.write("".join(f"{line}\n" for line in _psql(script(found))))
+        sys.stdout.write("".join(f"{line}\n" for line in _psql(script(found), destructive)))
     else:
         from cdc_migrator.cli.schema_view import view
 
@@ -133,7 +136,22 @@ def diff(
         raise typer.Exit(1)
 
 
-def _psql(statements: list[tuple[str, bool]]) -> list[str]:
+def _sides(ctx: typer.Context) -> Sides:
+    from cdc_migrator.backfill.schema import SchemaOptions
+    from cdc_migrator.service.compare import Sides
+
+    configured = settings(ctx)
+    return Sides(
+        configured.name,
+        configured.source.dsn_with_password(),
+        configured.target.dsn_with_password(),
+        configured.tables.include,
+        configured.tables.exclude,
+        SchemaOptions(postgres_bin=configured.postgres_bin),
+    )
+
+
+def _psql(statements: list[tuple[str, bool]], all_of_them: bool) -> list[str]:
     if not statements:
         return []
     # What pinned the statements' words when they were read; bodies may name what comes later.
@@ -143,9 +161,9 @@ def _psql(statements: list[tuple[str, bool]]) -> list[str]:
         "SET standard_conforming_strings = on;",
         "SET client_encoding = 'UTF8';",
     ]
-    for statement, destructive in statements:
+    for statement, drops in statements:
         text = f"{statement.rstrip().rstrip(';')};"
-        if destructive:
+        if drops and not all_of_them:
             text = "\n".join(f"-- destructive: {line}" for line in text.splitlines())
         lines.append(text)
     return lines

@@ -14,18 +14,16 @@ from typing import Protocol
 import psycopg
 import structlog
 
-from cdc_migrator.backfill.diff.run import differences, require_alike
+from cdc_migrator.backfill.diff.run import require_alike
 from cdc_migrator.backfill.load import LoadOptions, load
 from cdc_migrator.backfill.progress import LoadProgress
 from cdc_migrator.backfill.schema import (
-    Planned,
     Restored,
     SchemaOptions,
     analyze,
     make_indexes,
     make_tables,
 )
-from cdc_migrator.backfill.schema import plan as plan_schema
 from cdc_migrator.capture import preflight
 from cdc_migrator.capture.start import CaptureOptions, CaptureStarted, start_capture
 from cdc_migrator.control import load as loads
@@ -35,9 +33,10 @@ from cdc_migrator.databases.postgres.catalog import read_tables
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.errors import MigratorError, Refused
 from cdc_migrator.model.naming import Names
-from cdc_migrator.model.parts import Difference, Severity
+from cdc_migrator.model.parts import Severity
 from cdc_migrator.model.positions import lsn_to_int
 from cdc_migrator.model.tables import Table, TableName
+from cdc_migrator.service.compare import Sides, diff_schemas
 
 _KEY_SECONDS = 2.0
 _log = structlog.get_logger("cdc_migrator.migrate")
@@ -123,7 +122,15 @@ class Migrate:
         self._create()
         options = self._options
         if options.existing_schema:
-            found = self.differences()
+            found = diff_schemas(
+                Sides(
+                    options.name,
+                    options.source_dsn,
+                    options.target_dsn,
+                    options.include,
+                    options.exclude,
+                )
+            )
             require_alike(found)
             warned = sum(one.severity is Severity.WARN for one in found)
             self._observer.step(f"schema: taken as it is, {warned} differences to look at")
@@ -137,29 +144,6 @@ class Migrate:
         )
         self._tell_restored("schema", made)
         return made
-
-    def plan(self) -> Planned:
-        """What `schema` and `indexes` would make; changes nothing."""
-        options = self._options
-        return plan_schema(
-            options.source_dsn,
-            options.target_dsn,
-            Names(options.name),
-            [table.name for table in self._source_tables()],
-            options.schema,
-        )
-
-    def differences(self) -> list[Difference]:
-        """In what the target's schema is unlike the source's; changes nothing."""
-        options = self._options
-        there = self._there()
-        return differences(
-            options.source_dsn,
-            options.target_dsn,
-            Names(options.name),
-            [table.name for table in self._source_tables()],
-            loaded=there is not None and there.phase.reached(Phase.STREAM),
-        )
 
     def capture(self) -> CaptureStarted:
         """Publication, slot, snapshot holder and connector."""

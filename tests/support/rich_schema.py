@@ -12,6 +12,7 @@ COMMENT ON CONSTRAINT pos_check ON DOMAIN lib.pos IS 'above nothing';
 CREATE DOMAIN rich.code AS varchar(8) COLLATE "C" NOT NULL;
 CREATE TYPE rich.address AS (street text, zip varchar(10) COLLATE "C");
 COMMENT ON COLUMN rich.address.zip IS 'code';
+CREATE TYPE rich.loose AS (a int, b text);
 CREATE TYPE rich.span AS RANGE (subtype = float8, subtype_diff = float8mi);
 CREATE FUNCTION rich.year(text) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT length($1)';
 CREATE DOMAIN rich.year AS int CHECK (value >= 1901 AND value <= 2155);
@@ -36,7 +37,8 @@ CREATE TABLE rich.orders (id serial PRIMARY KEY, q lib.pos, note text,
     CONSTRAINT small CHECK (q < 1000), CONSTRAINT "odd Name" CHECK (note <> '') NOT VALID);
 ALTER TABLE rich.orders ADD parent int REFERENCES rich.orders;
 CREATE INDEX orders_q ON rich.orders ((q + 1)) INCLUDE (cid) WHERE q > 3;
-CREATE UNIQUE INDEX orders_note ON rich.orders (lower(note), cid DESC NULLS LAST) NULLS NOT DISTINCT;
+CREATE UNIQUE INDEX orders_note ON rich.orders (lower(note), cid DESC NULLS LAST)
+    NULLS NOT DISTINCT;
 COMMENT ON INDEX rich.orders_q IS 'partial';
 CREATE TABLE rich.booked (room int, during tstzrange, gap rich.span,
     CONSTRAINT no_overlap EXCLUDE USING gist (room WITH =, during WITH &&));
