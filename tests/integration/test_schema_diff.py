@@ -116,7 +116,7 @@ PLANTED = [
     ),
     (
         'DROP TABLE rich.ev2; CREATE TABLE rich.ev2 PARTITION OF rich.ev (x DEFAULT 8, '
-        "CHECK (x > 0)) FOR VALUES FROM ('2025-01-01') TO ('2026-01-01') PARTITION BY LIST (id);"
+        "CHECK (x > 0)) FOR VALUES FROM ('2025-01-01') TO ('2026-01-01') PARTITION BY RANGE (id);"
         'CREATE TABLE "Odd ""S"."Ev 2 \'x\'" PARTITION OF rich.ev2 DEFAULT',
         "table",
         "partition key",
@@ -125,7 +125,7 @@ PLANTED = [
     (
         "ALTER TABLE rich.ev DETACH PARTITION rich.ev1; DROP TABLE rich.ev1; CREATE TABLE "
         "rich.ev1 PARTITION OF rich.ev FOR VALUES FROM ('2024-01-01') TO ('2025-01-01') "
-        "PARTITION BY LIST (x)",
+        "PARTITION BY LIST (id)",
         "table",
         "form",
         "warn",

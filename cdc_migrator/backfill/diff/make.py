@@ -92,7 +92,7 @@ class Maker:
             fallen = dependents(self.target, roots, _falling(kinds | REBUILT))
         fallen |= set(roots if itself else ())
         statements = []
-        names = {key[1] for key in fallen}
+        names = {key[1] for key in (*fallen, *roots)}
         for key in fallen:
             there = self.target.parts[key]
             if there.owner not in names:
@@ -108,7 +108,7 @@ class Maker:
             part = self.source.parts.get(key)
             if part is not None and part.owner not in names:
                 statements += self.add(part) if part.kind == "column" else self.make(part)
-        return _unique(sorted(statements, key=lambda statement: statement.place))
+        return unique(sorted(statements, key=lambda statement: statement.place))
 
     def add(self, column: Part) -> list[Statement]:
         """A column that its table lacks."""
@@ -165,7 +165,7 @@ def by_owner(catalog: Catalog) -> dict[str, list[Part]]:
     return owned
 
 
-def _unique(statements: Iterable[Statement]) -> list[Statement]:
+def unique(statements: Iterable[Statement]) -> list[Statement]:
     return list({statement.sql: statement for statement in reversed(list(statements))}.values())[
         ::-1
     ]

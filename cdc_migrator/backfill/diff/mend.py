@@ -177,10 +177,7 @@ class Mender:
             and not column.facts["inherited"]
         ]
         roots = [there.key, *(column.key for _, column in columns)]
-        kinds = REBUILT_FOR_TYPE
-        if part.kind == "domain":
-            kinds -= {"constraint"}
-        around = self._maker.rebuild(roots, kinds, itself=False)
+        around = self._maker.rebuild(roots, REBUILT_FOR_TYPE, itself=False)
         old = f"{_qualifier(part.name)}{_OLD}"
         statements = [f"ALTER TYPE {part.name} RENAME TO {_OLD}"]
         if found := _MULTIRANGE.search(there.attributes.get("definition", "")):

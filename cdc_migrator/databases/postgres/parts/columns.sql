@@ -4,7 +4,7 @@ WITH attribute AS (
            format('%I.%I.%I', n.nspname, c.relname, a.attname) AS name,
            format_type(a.atttypid, a.atttypmod) AS type,
            CASE WHEN a.attcollation <> t.typcollation AND a.attcollation <> 0
-                THEN format('%I.%I', cn.nspname, l.collname) END AS collation,
+                THEN format('%I.%I', cn.nspname, l.collname) END AS coll,
            pg_get_expr(d.adbin, d.adrelid) AS expression,
            s.options, col_description(c.oid, a.attnum) AS comment
     FROM pg_attribute a
@@ -35,7 +35,7 @@ SELECT 'column', 'pg_class'::regclass::oid::int8, attrelid::int8, attnum::int4, 
        format('ALTER TABLE IF EXISTS %s DROP COLUMN IF EXISTS %I', owner, attname),
        '{}'::text[],
        jsonb_build_object(
-           'type', type, 'collation', collation,
+           'type', type, 'collation', coll,
            'not null', CASE WHEN attnotnull THEN 'yes' ELSE 'no' END,
            'default', CASE WHEN generated IS NULL THEN expression END,
            'identity', identity, 'identity options', options,
@@ -45,7 +45,7 @@ SELECT 'column', 'pg_class'::regclass::oid::int8, attrelid::int8, attnum::int4, 
            'column', quote_ident(attname), 'place', attnum, 'inherited', attinhcount > 0,
            'local', attislocal,
            'definition', concat(
-               quote_ident(attname), ' ', type, ' COLLATE ' || collation,
+               quote_ident(attname), ' ', type, ' COLLATE ' || coll,
                CASE WHEN generated IS NOT NULL
                     THEN format(' GENERATED ALWAYS AS (%s) %s', expression, upper(generated))
                     WHEN identity IS NOT NULL
@@ -58,8 +58,8 @@ SELECT 'attribute', 'pg_class'::regclass::oid::int8, attrelid::int8, attnum::int
        nspname::text, 'COLUMN ' || name,
        format('ALTER TYPE %s DROP ATTRIBUTE IF EXISTS %I CASCADE', owner, attname),
        ARRAY[format('ALTER TYPE %s ADD ATTRIBUTE %I %s%s', owner, attname, type,
-                    ' COLLATE ' || collation)],
-       jsonb_build_object('type', type, 'collation', collation, 'comment', comment),
+                    ' COLLATE ' || coll)],
+       jsonb_build_object('type', type, 'collation', coll, 'comment', comment),
        jsonb_build_object('column', quote_ident(attname), 'place', attnum)
 FROM told WHERE relkind = 'c'
 UNION ALL
