@@ -134,7 +134,11 @@ PLANTED = [
     (f"ALTER TABLE {C} DROP bits", "column", "presence", "error"),
     (f"ALTER TABLE {C} ADD more int", "column", "presence", "warn"),
     (f"ALTER TABLE {C} ADD more int NOT NULL", "column", "presence", "error"),
-    (f"ALTER TABLE {ORDERS} ALTER note TYPE varchar(5)", "column", "type", "error"),
+    ('ALTER TABLE "Odd ""S"."Tab le" ALTER "we ird" TYPE varchar(5)', "column", "type", "error"),
+    (f"DROP FUNCTION rich.g(text); DROP VIEW rich.v CASCADE; ALTER TABLE {ORDERS} ALTER note TYPE "
+     f"varchar(5); CREATE VIEW rich.v AS SELECT id, q, note FROM {ORDERS}; CREATE FUNCTION "
+     f"rich.g(a text DEFAULT 'x') RETURNS SETOF {ORDERS} LANGUAGE sql "
+     f"BEGIN ATOMIC SELECT * FROM {ORDERS} WHERE note = a; END", "column", "type", "error"),
     (f"ALTER TABLE {C} ALTER amount TYPE numeric(14, 2)", "column", "type", "warn"),
     (f"ALTER TABLE {C} ALTER mood DROP DEFAULT, ALTER mood TYPE text", "column", "type", "warn"),
     (f"ALTER TABLE {C} ALTER amount TYPE int", "column", "type", "error"),
@@ -152,8 +156,13 @@ PLANTED = [
     (f"ALTER TABLE {C} ALTER id SET INCREMENT 5 SET CYCLE", "column", "identity options", "warn"),
     (f"ALTER TABLE {C} ALTER up SET EXPRESSION AS (lower(name))", "column", "generated", "error"),
     (f"ALTER TABLE {C} ALTER up DROP EXPRESSION", "column", "generated", "error"),
-    (f"ALTER TABLE {ORDERS} DROP parent; ALTER TABLE {ORDERS} ADD parent int GENERATED ALWAYS AS (id) STORED; "
-     f"ALTER TABLE {ORDERS} ADD FOREIGN KEY (parent) REFERENCES {ORDERS}", "column", "generated", "error"),
+    (
+        f"ALTER TABLE {C} DROP bits; "
+        f"ALTER TABLE {C} ADD bits bit(4) GENERATED ALWAYS AS (B'1010') STORED",
+        "column",
+        "generated",
+        "error",
+    ),
     (f"COMMENT ON COLUMN {C}.email IS NULL", "column", "comment", "info"),
     ("COMMENT ON COLUMN rich.v.note IS NULL", "view column", "comment", "info"),
     # keys and constraints

@@ -196,7 +196,7 @@ def test_plan_is_what_apply_makes() -> None:
 
 def command(pair: Pair, directory: Path, *args: str) -> subprocess.CompletedProcess[str]:
     (directory / "migration.yaml").write_text(
-        f"version: 1\nname: existing\nsource:\n  dsn: {json.dumps(pair.source)}\n"
+        f"name: existing\nsource:\n  dsn: {json.dumps(pair.source)}\n"
         f"target:\n  dsn: {json.dumps(pair.target)}\n"
         "tables:\n  include: [shop.*]\n  exclude: [shop.stays]\n"
     )

@@ -42,7 +42,11 @@ class Maker:
 
     def define(self, part: Part, *statements: str) -> list[Statement]:
         """Statements that define something at the source's part."""
-        return [Statement((Stage.DEFINE, self._made[part.key]), sql) for sql in statements]
+        return [Statement((Stage.DEFINE, 2 * self._made[part.key]), sql) for sql in statements]
+
+    def say(self, part: Part) -> Statement:
+        """The statement that sets the part's comment, after all that may make it anew."""
+        return Statement((Stage.DEFINE, 2 * self._made[part.key] + 1), comment(part))
 
     def after(self, part: Part, *statements: str) -> list[Statement]:
         """Statements that run when everything else is there."""
@@ -56,13 +60,13 @@ class Maker:
         if part.kind == "table":
             statements += self.define(part, *row_security(part))
         if "comment" in part.attributes:
-            statements += self.define(part, comment(part))
+            statements.append(self.say(part))
         if part.owner is None:
             for one in self.owned.get(part.name, ()):
                 if one.kind not in ("column", "attribute", "view column"):
                     statements += self.make(one)
                 elif "comment" in one.attributes:
-                    statements += self.define(one, comment(one))
+                    statements.append(self.say(one))
         return sorted(statements, key=lambda statement: statement.place)
 
     def drop(self, part: Part, *, destructive: bool) -> Statement:
@@ -108,7 +112,22 @@ class Maker:
             part = self.source.parts.get(key)
             if part is not None and part.owner not in names:
                 statements += self.add(part) if part.kind == "column" else self.make(part)
+        statements += self._defaults(fallen)
         return unique(sorted(statements, key=lambda statement: statement.place))
+
+    def _defaults(self, fallen: Collection[Key]) -> list[Statement]:
+        """Take the defaults that call a falling function away, and set the source's afterwards."""
+        functions = {key for key in fallen if key[0] == "function"}
+        statements = []
+        for key, others in self.target.depends.items():
+            there, part = self.target.parts[key], self.source.parts.get(key)
+            if functions & others and there.kind == "column" and key not in fallen:
+                place = (Stage.DROP_FIRST, -self._there[key])
+                statements.append(Statement(place, alter_column(there, "default", None)))
+                if part is not None and "default" in part.attributes:
+                    default = part.attributes["default"]
+                    statements += self.define(part, alter_column(part, "default", default))
+        return statements
 
     def add(self, column: Part) -> list[Statement]:
         """A column that its table lacks."""
@@ -116,7 +135,7 @@ class Maker:
             column, f"ALTER TABLE {column.owner} ADD COLUMN {column.facts['definition']}"
         )
         if "comment" in column.attributes:
-            statements += self.define(column, comment(column))
+            statements.append(self.say(column))
         return statements
 
     def _create(self, part: Part) -> Iterable[str]:

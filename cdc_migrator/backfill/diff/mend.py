@@ -10,16 +10,15 @@ from cdc_migrator.backfill.diff.make import (
     REBUILT_FOR_TYPE,
     Maker,
     alter_column,
-    comment,
     literal,
     owned_by,
+    unique,
 )
 from cdc_migrator.backfill.diff.severity import same_family
 from cdc_migrator.model.parts import Catalog, Part, Statement
 
 _OLD = "cdc_migrator_old"
 _OPTION = re.compile(r"START WITH|INCREMENT BY|MINVALUE|MAXVALUE|CACHE|NO CYCLE|CYCLE")
-_MULTIRANGE = re.compile(r"MULTIRANGE_TYPE_NAME = (.*)$")
 
 Statements = tuple[Statement, ...]
 
@@ -59,7 +58,7 @@ class Mender:
     def change(self, part: Part, there: Part, attribute: str) -> Statements:
         """Both have it, with another value of `attribute`."""
         if attribute == "comment":
-            return tuple(self._maker.define(part, comment(part)))
+            return (self._maker.say(part),)
         said = part.attributes.get(attribute)
         match part.kind:
             case "column":
@@ -177,15 +176,25 @@ class Mender:
             and not column.facts["inherited"]
         ]
         roots = [there.key, *(column.key for _, column in columns)]
-        around = self._maker.rebuild(roots, REBUILT_FOR_TYPE, itself=False)
-        old = f"{_qualifier(part.name)}{_OLD}"
-        statements = [f"ALTER TYPE {part.name} RENAME TO {_OLD}"]
-        if found := _MULTIRANGE.search(there.attributes.get("definition", "")):
-            statements.append(f"ALTER TYPE {found[1]} RENAME TO {_OLD}_multirange")
         made = [one.sql for one in self._maker.make(part)]
-        moved = [one.sql for ours, column in columns for one in self._alter_type(ours, column)]
-        statements += [*made, *moved, f"DROP TYPE {old}"]
-        return sorted([*around, *self._maker.define(part, *statements)], key=lambda one: one.place)
+        moved = [one.sql for pair in columns for one in self._alter_type(*pair)]
+        if part.kind == "range type":
+            # Its constructors would stand in the way of the new one's: no two at a time.
+            kinds = REBUILT
+            first = [
+                f"ALTER TABLE {column.owner} ALTER COLUMN {column.facts['column']} TYPE text "
+                f"USING {column.facts['column']}::text"
+                for _, column in columns
+            ]
+            statements = [*first, f"DROP TYPE {part.name}", *made, *moved]
+        else:
+            kinds = REBUILT_FOR_TYPE
+            first = [f"ALTER TYPE {part.name} RENAME TO {_OLD}"]
+            old = f"{_qualifier(part.name)}{_OLD}"
+            statements = [*first, *made, *moved, f"DROP TYPE {old}"]
+        around = self._maker.rebuild(roots, kinds, itself=False)
+        whole = [*self._maker.define(part, *statements), *around]
+        return unique(sorted(whole, key=lambda one: one.place))
 
     def _table(self, part: Part, there: Part, attribute: str) -> Iterable[Statement]:
         said = part.attributes.get(attribute)

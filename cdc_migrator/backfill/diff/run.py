@@ -79,7 +79,12 @@ def _read(
         ours = within(ours, schemas)
         with speaking("target", "reading its schema"):
             only = [t for t in _tables(target) - known if t.schema in schemas]
-            theirs = read_catalog(target, beside(target, [*tables, *only]))
+            moved = [
+                TableName(part.schema or "", part.facts["relation"])
+                for part in ours.parts.values()
+                if part.kind == "table"
+            ]
+            theirs = read_catalog(target, beside(target, [*moved, *only]))
         return ours, _opposite(ours, theirs, schemas)
 
 

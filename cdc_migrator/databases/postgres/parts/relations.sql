@@ -30,7 +30,7 @@ SELECT 'table', 'pg_class'::regclass::oid::int8, r.oid::int8, 0, r.name, NULL::t
            'row security', CASE WHEN r.relrowsecurity THEN 'enabled' END,
            'row security for owner', CASE WHEN r.relforcerowsecurity THEN 'forced' END,
            'options', r.options, 'comment', r.comment),
-       jsonb_build_object('partition', r.relispartition)
+       jsonb_build_object('partition', r.relispartition, 'relation', r.relname)
 FROM relation r LEFT JOIN parents p USING (oid) WHERE r.relkind IN ('r', 'p')
 UNION ALL
 SELECT k.kind, 'pg_class'::regclass::oid::int8, r.oid::int8, 0, r.name, NULL, r.nspname,
