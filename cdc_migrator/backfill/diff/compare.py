@@ -197,8 +197,10 @@ def _early(one: Difference, pair: _Pair) -> Difference:
     part = pair.any
     after = part.facts.get("after rows") and one.attribute == "presence" and one.target is None
     on = one.kind == "table" and one.attribute.startswith("row security") and one.target is None
-    if after or on or one.attribute == "populated":
+    if after or on:
         return replace(one, severity=Severity.INFO, note=_LATER)
+    if one.attribute == "populated":
+        return replace(one, severity=Severity.INFO, note="to be refreshed after the load")
     return one
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 from enum import IntEnum
 
-from cdc_migrator.backfill.diff.scope import dependents, places
+from cdc_migrator.backfill.diff.scope import dependents, needed_by, places
 from cdc_migrator.model.parts import Catalog, Key, Part, Statement
 
 
@@ -37,6 +37,7 @@ class Maker:
         self.target = target
         self._made = places(source)
         self._there = places(target)
+        self._needed = needed_by(target)
         self.owned = by_owner(source)
         self.owned_there = by_owner(target)
 
@@ -90,10 +91,10 @@ class Maker:
             itself: drop and make the roots, too.
             destructive: the roots are dropped for good, or with rows in them.
         """
-        fallen = dependents(self.target, roots, _falling(kinds))
+        fallen = dependents(self.target, self._needed, roots, _falling(kinds))
         if any(key[0] == "column" for key in fallen):
             # Where a generated column falls, keys and indexes fall with it.
-            fallen = dependents(self.target, roots, _falling(kinds | REBUILT))
+            fallen = dependents(self.target, self._needed, roots, _falling(kinds | REBUILT))
         fallen |= set(roots if itself else ())
         statements = []
         names = {key[1] for key in (*fallen, *roots)}
@@ -119,9 +120,9 @@ class Maker:
         """Take the defaults that call a falling function away, and set the source's afterwards."""
         functions = {key for key in fallen if key[0] == "function"}
         statements = []
-        for key, others in self.target.depends.items():
+        for key in {key for function in functions for key in self._needed[function]}:
             there, part = self.target.parts[key], self.source.parts.get(key)
-            if functions & others and there.kind == "column" and key not in fallen:
+            if there.kind == "column" and key not in fallen:
                 place = (Stage.DROP_FIRST, -self._there[key])
                 statements.append(Statement(place, alter_column(there, "default", None)))
                 if part is not None and "default" in part.attributes:

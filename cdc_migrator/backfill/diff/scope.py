@@ -99,26 +99,36 @@ def rank(catalog: Catalog, key: Key) -> int:
     return _RANK[key[0]]
 
 
-def dependents(catalog: Catalog, roots: Collection[Key], falls: Callable[[Part], bool]) -> set[Key]:
+def needed_by(catalog: Catalog) -> Mapping[Key, set[Key]]:
+    """For each part those that cannot be without it."""
+    turned: dict[Key, set[Key]] = {key: set() for key in catalog.parts}
+    for key, others in catalog.depends.items():
+        for other in others:
+            turned[other].add(key)
+    return turned
+
+
+def dependents(
+    catalog: Catalog,
+    needed: Mapping[Key, set[Key]],
+    roots: Collection[Key],
+    falls: Callable[[Part], bool],
+) -> set[Key]:
     """The parts for which `falls` holds and that cannot be without `roots`, or without each other.
 
     What belongs to such a part is among them, of whatever kind.
+
+    Args:
+        needed: as `needed_by` has it.
     """
     found: set[Key] = set()
-    reached = set(roots)
-    names = {catalog.parts[key].name for key in roots if catalog.parts[key].owner is None}
-    while True:
-        more = {
-            key
-            for key, others in catalog.depends.items()
-            if key not in reached
-            and (
-                catalog.parts[key].owner in names
-                or (others & reached and falls(catalog.parts[key]))
-            )
-        }
-        if not more:
-            return found
-        found |= more
-        reached |= more
-        names |= {catalog.parts[key].name for key in more if catalog.parts[key].owner is None}
+    waiting = list(roots)
+    while waiting:
+        key = waiting.pop()
+        part = catalog.parts[key]
+        for other in needed[key] - found:
+            belongs = part.owner is None and catalog.parts[other].owner == part.name
+            if other not in roots and (belongs or falls(catalog.parts[other])):
+                found.add(other)
+                waiting.append(other)
+    return found

@@ -64,3 +64,16 @@ def test_remaining_after_the_data_repeats_what_does_no_harm() -> None:
     left = toc.remaining(entries, {(1259, 100), (1259, 200), (2606, 300)}, post=True)
 
     assert numbers(left) == [2769, 2566, 2773, 2760]
+
+
+def test_what_is_there_under_another_name_is_left_out_with_what_hangs_on_it() -> None:
+    """Neither a renamed key, nor its comment, nor the partitions' indexes attached to it."""
+    entries = toc.parse(
+        "1; 2606 10 CONSTRAINT s parent parent_pkey owner\n"
+        "2; 2606 11 CONSTRAINT s part part_pkey owner\n"
+        "3; 0 0 INDEX ATTACH s part_pkey owner\n;\tdepends on: 1 2\n"
+        "4; 0 0 COMMENT s CONSTRAINT parent_pkey ON parent owner\n;\tdepends on: 1\n"
+        "5; 1259 12 INDEX s other owner\n"
+    )
+    kept = toc.without_renamed(entries, {(2606, 10)})
+    assert [entry.number for entry in kept] == [5]
