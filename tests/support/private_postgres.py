@@ -18,7 +18,7 @@ from pathlib import Path
 
 import psycopg
 from psycopg import sql
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 _numbers = itertools.count(1)
 
@@ -44,11 +44,19 @@ def _server() -> str:
 
 
 @contextmanager
-def private_database() -> Iterator[str]:
-    """The connection string of an empty database, which is dropped at the end."""
+def private_database(like: str | None = None) -> Iterator[str]:
+    """The connection string of a database, which is dropped at the end.
+
+    It is empty, or a copy of the one behind the connection string `like`, which nobody may use.
+    """
     name = f"test_{os.getpid()}_{next(_numbers)}"
     with psycopg.connect(_server(), autocommit=True) as conn:
-        conn.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        template = str(conninfo_to_dict(like)["dbname"]) if like else "template1"
+        conn.execute(
+            sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
+                sql.Identifier(name), sql.Identifier(template)
+            )
+        )
         try:
             yield make_conninfo(_server(), dbname=name)
         finally:
