@@ -198,6 +198,13 @@ PLANTED = [
         "warn",
     ),
     (f"COMMENT ON CONSTRAINT customers_pkey ON {C} IS 'x'", "constraint", "comment", "info"),
+    (
+        "ALTER TABLE rich.child DROP CONSTRAINT child_pkey, ADD CONSTRAINT one UNIQUE (id), "
+        "ADD CONSTRAINT other PRIMARY KEY (b)",
+        "constraint",
+        "presence",
+        "error",
+    ),
     # indexes
     ("DROP INDEX rich.orders_q", "index", "presence", "warn"),
     ("DROP INDEX rich.ev_x", "index", "presence", "warn"),

@@ -105,8 +105,9 @@ def _differences(pair: _Pair, mender: Mender) -> Iterator[Difference]:
     if one is None:
         assert other is not None
         if other.kind != "view column":
-            enforced = _enforced(mender.owned.get(other.owner or "", ()))
-            severe = severity.extra(other, enforced)
+            owned = mender.owned.get(other.owner or "", ())
+            keyed = any(part.facts.get("type") == "p" for part in owned)
+            severe = severity.extra(other, _enforced(owned), keyed)
             yield _difference(other, "presence", None, "there", severe, mender.remove(other))
         return
     if other is None:

@@ -22,12 +22,15 @@ def missing(source: Part) -> Severity:
     return _MISSING.get(source.kind, WARN)
 
 
-def extra(target: Part, enforced: Collection[str]) -> Severity:
+def extra(target: Part, enforced: Collection[str], keyed: bool) -> Severity:
     """The target has a part that the source lacks.
 
     Args:
         enforced: what the source's unique keys and indexes of that table cover.
+        keyed: the source's table has a primary key: its own could not be made beside another.
     """
+    if keyed and target.kind == "constraint" and target.facts["type"] == "p":
+        return ERROR
     if target.kind == "column":
         refuses = target.attributes["not null"] == "yes" and not (
             {"default", "identity", "generated"} & target.attributes.keys()
