@@ -44,10 +44,14 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
-    """The parts of one database, and for each the parts that it cannot be without."""
+    """The parts of one database, and for each the parts that it cannot be without.
+
+    `major` is the server's major version, in whose words the parts speak.
+    """
 
     parts: Mapping[Key, Part]
     depends: Mapping[Key, frozenset[Key]]
+    major: int
 
 
 class Severity(StrEnum):

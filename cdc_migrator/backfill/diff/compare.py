@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from cdc_migrator.backfill.diff import severity
 from cdc_migrator.backfill.diff.mend import Mender
+from cdc_migrator.backfill.diff.words import Words
 from cdc_migrator.model.parts import Catalog, Difference, Key, Part, Severity, Statement
 
 _LATER = "comes after the load"
@@ -36,11 +37,11 @@ def compare(source: Catalog, target: Catalog, *, loaded: bool) -> list[Differenc
         loaded: the load has ended, so that keys, indexes and triggers must be there; before
             that, their absence is to be expected.
     """
-    mender = Mender(source, target)
+    mender, words = Mender(source, target), Words(source, target)
     pairs = _pairs(source, target)
     found = []
     for pair in pairs:
-        for one in _differences(pair, mender):
+        for one in _differences(pair, mender, words):
             found.append(one if loaded else _early(one, pair))
     return sorted(found, key=lambda d: (d.table or "", d.table is not None, d.kind, d.object))
 
@@ -100,7 +101,7 @@ def _has(catalog: Catalog, owner: str) -> bool:
 _OWNERS = ("table", "view", "materialized view", "domain", "composite type")
 
 
-def _differences(pair: _Pair, mender: Mender) -> Iterator[Difference]:
+def _differences(pair: _Pair, mender: Mender, words: Words) -> Iterator[Difference]:
     one, other = pair.source, pair.target
     if one is None:
         assert other is not None
@@ -122,7 +123,7 @@ def _differences(pair: _Pair, mender: Mender) -> Iterator[Difference]:
         )
     for attribute in sorted(one.attributes.keys() | other.attributes.keys()):
         said, found = one.attributes.get(attribute), other.attributes.get(attribute)
-        if said == found or _implied(one, other, attribute):
+        if words.same(one, attribute, said, found) or _implied(one, other, attribute):
             continue
         if attribute not in _PARTITIONS_OWN and _inherited(one, other):
             continue

@@ -132,6 +132,7 @@ def _opposite(ours: Catalog, theirs: Catalog, schemas: Collection[str]) -> Catal
     return Catalog(
         {key: theirs.parts[key] for key in theirs.parts if key in keys},
         {key: theirs.depends[key] & keys for key in theirs.parts if key in keys},
+        theirs.major,
     )
 
 

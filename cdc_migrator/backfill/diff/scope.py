@@ -65,6 +65,7 @@ def within(catalog: Catalog, schemas: Collection[str]) -> Catalog:
     return Catalog(
         {key: part for key, part in catalog.parts.items() if key in chosen},
         {key: others & chosen for key, others in catalog.depends.items() if key in chosen},
+        catalog.major,
     )
 
 

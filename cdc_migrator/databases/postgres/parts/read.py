@@ -39,7 +39,7 @@ def read_catalog(conn: psycopg.Connection, gone: Collection[ObjectId] = ()) -> C
         part = Part(kind, name, owner, schema, address, drop, tuple(create), attributes, facts)
         parts[part.key] = part
         keys[catalog, oid, sub] = part.key
-    return Catalog(parts, _depends(parts, keys, edges))
+    return Catalog(parts, _depends(parts, keys, edges), conn.info.server_version // 10000)
 
 
 def _query(family: str) -> bytes:
