@@ -28,10 +28,12 @@ def migrate_steps(configured: Settings, observer: Observer) -> Migrate:
     """
     from cdc_migrator.backfill.load import LoadOptions
     from cdc_migrator.backfill.schema import SchemaOptions
+    from cdc_migrator.backfill.throttle import ThrottleOptions
     from cdc_migrator.cli.endpoints import endpoints
     from cdc_migrator.service.migrate import Migrate, MigrateOptions
 
     places = endpoints(configured)
+    lag = configured.load.max_replica_lag
     return Migrate(
         MigrateOptions(
             name=configured.name,
@@ -44,7 +46,14 @@ def migrate_steps(configured: Settings, observer: Observer) -> Migrate:
             capture=capture_options(configured, places),
             takeover_after=configured.service.takeover_after.total_seconds(),
             load=LoadOptions(
-                workers=configured.load.workers, chunk_bytes=configured.load.chunk_bytes
+                workers=configured.load.workers,
+                chunk_bytes=configured.load.chunk_bytes,
+                throttle=ThrottleOptions(
+                    configured.load.max_rows_per_second,
+                    configured.load.max_bytes_per_second,
+                    lag.total_seconds() if lag is not None else None,
+                    configured.load.max_active_sessions,
+                ),
             ),
             schema=SchemaOptions(
                 jobs=configured.load.workers, postgres_bin=configured.postgres_bin
@@ -126,6 +135,7 @@ class Logged:
                 fraction=round(progress.fraction, 3),
                 rows_per_second=round(progress.rows_per_second),
                 seconds_left=progress.seconds_left and round(progress.seconds_left),
+                waits=progress.waits,
             )
 
 
@@ -185,5 +195,5 @@ def load_line(progress: LoadProgress) -> str:
     return (
         f"{progress.fraction:.0%}  {progress.rows:,}{of} rows, {progress.bytes / 1e6:,.1f} MB, "
         f"{progress.rows_per_second:,.0f} rows/s, {progress.bytes_per_second / 1e6:.1f} MB/s"
-        f"{left}{now}"
+        f"{left}{now}" + (f"; waits: {progress.waits}" if progress.waits else "")
     )
