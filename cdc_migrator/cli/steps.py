@@ -43,6 +43,7 @@ def migrate_steps(configured: Settings, observer: Observer) -> Migrate:
             bootstrap_servers=places.kafka["bootstrap.servers"],
             include=configured.tables.include,
             exclude=configured.tables.exclude,
+            accept=configured.accept,
             capture=capture_options(configured, places),
             takeover_after=configured.service.takeover_after.total_seconds(),
             load=LoadOptions(

@@ -321,6 +321,11 @@ class Settings(BaseSettings):
     target: Database = Field(description="The database that it moves to.")
     kafka: Kafka | None = Field(default=None, description=str(Kafka.__doc__))
     connect: Connect | None = Field(default=None, description=str(Connect.__doc__))
+    accept: dict[str, str] = Field(
+        default={},
+        description="What `check` finds that stays behind and may: code to reason, such as "
+        "`CDCM-LEFT-JOBS: made by hand on the day`.",
+    )
     tables: Tables = Field(default=Tables(), description=str(Tables.__doc__))
     capture: Capture = Field(default=Capture(), description=str(Capture.__doc__))
     load: Load = Field(default=Load(), description=str(Load.__doc__))

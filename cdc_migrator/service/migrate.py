@@ -7,7 +7,7 @@ was killed is begun again, which every one of them bears.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -50,6 +50,7 @@ class MigrateOptions:
     bootstrap_servers: str
     include: Sequence[str]
     exclude: Sequence[str]
+    accept: Mapping[str, str]
     capture: CaptureOptions
     takeover_after: float = 15.0
     load: LoadOptions = field(default_factory=LoadOptions)
@@ -87,6 +88,7 @@ class Migrate:
             Names(options.name),
             options.include,
             options.exclude,
+            options.accept,
         )
 
     def until_streaming(self) -> None:
