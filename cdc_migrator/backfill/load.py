@@ -58,12 +58,16 @@ class LoadOptions:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """All tables are loaded: rows and COPY bytes of them all, and which were read anew here."""
+    """All tables are loaded: rows and COPY bytes of them all, and which were read anew here.
+
+    `tables` has each of them, the largest first; `seconds` are those of this call.
+    """
 
     rows: int
     bytes: int
     seconds: float
     anew: tuple[TableName, ...]
+    tables: tuple[TableLoad, ...] = ()
 
 
 def load(
@@ -328,4 +332,5 @@ def _finish(control: psycopg.Connection, began: float, anew: dict[TableName, int
         bytes=sum(table.bytes_loaded for table in tables),
         seconds=time.monotonic() - began,
         anew=tuple(sorted(anew)),
+        tables=tuple(sorted(tables, key=lambda table: -table.bytes_loaded)),
     )
