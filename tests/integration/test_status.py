@@ -320,7 +320,7 @@ def test_watching_prints_a_line_each_time_until_it_is_stopped(site: Site) -> Non
         stdout=subprocess.PIPE,
         text=True,
         # A shell starts what runs in the background with SIGINT ignored, which is inherited.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
     try:
         assert process.stdout is not None
