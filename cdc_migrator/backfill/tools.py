@@ -17,10 +17,6 @@ from psycopg.conninfo import make_conninfo
 from cdc_migrator.errors import Failed, Refused
 
 
-# Of each session: building an index sorts in memory, checking a foreign key joins in memory.
-_BUILDING = "-c maintenance_work_mem=256MB -c work_mem=64MB"
-
-
 @dataclass(frozen=True, slots=True)
 class Tools:
     """The client programs in one directory, and their major version."""
@@ -43,8 +39,6 @@ class Tools:
         environment = {**os.environ, "PGAPPNAME": session_name(_app(server))}
         if info.password:
             environment["PGPASSWORD"] = info.password
-        if program == "pg_restore":
-            environment["PGOPTIONS"] = f"{os.environ.get('PGOPTIONS', '')} {_BUILDING}"
         return self._finish(
             subprocess.run(
                 [self.directory / program, "--dbname", make_conninfo("", **parts), *arguments],
