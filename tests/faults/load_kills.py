@@ -151,12 +151,11 @@ class LoadKills:
         struck = process.poll() is None
         if struck:
             self._hit(what, where)
-        # It may go on by itself, or have to be begun again; either is its right.
-        if what in ("holder", "restart") or process.poll() is not None:
-            process.wait(240)
-        else:
-            process.kill()
-            process.wait(60)
+            # It goes on by itself; what it does then is cut short for the next fault.
+            after = self._done()
+            eventually(lambda: self._done() > after or process.poll() is not None, 120)
+        process.kill()
+        process.wait(60)
         return struck
 
     def _hit(self, what: str, where: str) -> None:
