@@ -153,7 +153,7 @@ class LoadKills:
             self._hit(what, where)
             # It goes on by itself; what it does then is cut short for the next fault.
             after = self._done()
-            eventually(lambda: self._done() > after or process.poll() is not None, 120)
+            eventually(lambda: self._done() != after or process.poll() is not None, 120)
         process.kill()
         process.wait(60)
         return struck
