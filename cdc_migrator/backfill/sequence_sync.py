@@ -202,12 +202,9 @@ def _furthest(target: psycopg.Connection, fed: Fed, one: SequenceState) -> int |
 def _alter(target: psycopg.Connection, decision: Decision) -> Finding | None:
     """Set the parameters; the finding if the server refuses."""
     assert decision.target is not None
-    move, plan = decision.move_to, decision.source.parameters
-    restart = None
-    if decision.restart and move:
-        restart = move.last + (plan.increment if move.called else 0)
+    restart = decision.move_to.last if decision.restart and decision.move_to else None
     try:
-        catalog.alter(target, decision.target.name, plan, restart)
+        catalog.alter(target, decision.target.name, decision.source.parameters, restart)
     except psycopg.Error as exc:
         if connection_lost(exc):
             with speaking("target", "altering its sequences"):
