@@ -198,9 +198,7 @@ def test_one_that_is_far_enough_is_left_alone() -> None:
 
 def test_near_the_limit_half_of_what_is_left_is_taken() -> None:
     """So that both sides can still give values; a warning says so."""
-    decision = decide(
-        sequence(SMALL, Position(32_700, True)), sequence(SMALL, FRESH), {ID: 32_700}
-    )
+    decision = decide(sequence(SMALL, Position(32_700, True)), sequence(SMALL, FRESH), {ID: 32_700})
     assert codes(decision) == ["CDCM-SEQUENCE-MARGIN"]
     assert next_value(SMALL, after(decision)) == 32_734
     assert not decision.failed
@@ -209,9 +207,7 @@ def test_near_the_limit_half_of_what_is_left_is_taken() -> None:
 def test_a_narrow_column_limits_the_margin_of_a_wide_sequence() -> None:
     """The next insert must not be out of the column's range."""
     narrow = replace(ID, base_type="pg_catalog.int2")
-    decision = decide(
-        sequence(BIG, Position(32_700, True)), sequence(BIG, FRESH), {narrow: 32_700}
-    )
+    decision = decide(sequence(BIG, Position(32_700, True)), sequence(BIG, FRESH), {narrow: 32_700})
     assert codes(decision) == ["CDCM-SEQUENCE-MARGIN"]
     assert next_value(BIG, after(decision)) == 32_734
 
