@@ -49,7 +49,7 @@ CREATE TABLE shop.one (id bigint DEFAULT nextval('shop.shared'), note text);
 CREATE TABLE shop.two (id bigint DEFAULT nextval('shop.shared'), note text);
 CREATE SEQUENCE "Odd Schema"."it's 100% ""odd"".é";
 CREATE DOMAIN "Odd Schema"."a number" AS bigint;
-CREATE TABLE "Odd Schema"."Käse ""Theke""" (
+CREATE TABLE "Odd Schema"."Käse ""Theke"" 1" (
     "the %s id" "Odd Schema"."a number"
         DEFAULT nextval('"Odd Schema"."it''s 100% ""odd"".é"'), note text
 );
@@ -81,7 +81,7 @@ TABLES = {
     "shop.elsewhere": ("id",),
     "shop.one": ("id",),
     "shop.two": ("id",),
-    'Odd Schema.Käse "Theke"': ("the %s id",),
+    'Odd Schema.Käse "Theke" 1': ("the %s id",),
     "shop.parts": ("id",),
     "shop.computed": ("id",),
 }
