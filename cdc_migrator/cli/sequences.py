@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cdc_migrator.cli.context import settings
+from cdc_migrator.backfill.sequences import DEFAULT_MARGIN
+from cdc_migrator.cli.context import session, settings
 from cdc_migrator.cli.output import printer
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ Margin = Annotated[
 
 
 @app.command()
-def plan(ctx: typer.Context, margin: Margin = 1000) -> None:
+def plan(ctx: typer.Context, margin: Margin = DEFAULT_MARGIN) -> None:
     """Show the sequences of both sides, and what sync would do.
 
     All that the schema step brings over: owned, used by a default, identity, free-standing. For
@@ -71,7 +72,7 @@ def plan(ctx: typer.Context, margin: Margin = 1000) -> None:
 
 
 @app.command()
-def sync(ctx: typer.Context, margin: Margin = 1000) -> None:
+def sync(ctx: typer.Context, margin: Margin = DEFAULT_MARGIN) -> None:
     """Set the target's sequences past every value that was given, and prove it.
 
     Each one goes past the source's next value and past what its columns hold on the target, in
@@ -110,6 +111,8 @@ def _options(ctx: typer.Context, margin: int) -> SequencesOptions:
     from cdc_migrator.service.sequences import SequencesOptions
 
     configured = settings(ctx)
+    if session(ctx).verbose:
+        _say_what_takes_time()
     return SequencesOptions(
         name=configured.name,
         source_dsn=configured.source.dsn_with_password(),
@@ -118,6 +121,15 @@ def _options(ctx: typer.Context, margin: int) -> SequencesOptions:
         exclude=configured.tables.exclude,
         margin=margin,
     )
+
+
+def _say_what_takes_time() -> None:
+    """Each column that is read, with its seconds, on stderr."""
+    import logging
+
+    log = logging.getLogger("cdc_migrator.sequences")
+    log.addHandler(logging.StreamHandler())
+    log.setLevel(logging.DEBUG)
 
 
 def _row(decision: Decision) -> dict[str, Any]:

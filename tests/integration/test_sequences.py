@@ -154,13 +154,16 @@ def numbers(conn: psycopg.Connection) -> dict[str, list[Any]]:
 
 @contextmanager
 def world(script: str = SHOP) -> Iterator[World]:
-    with private_database() as source_dsn, private_database() as target_dsn:
-        with connect(source_dsn, application_name="test") as source:
-            source.execute(script.encode())
-            with connect(target_dsn, application_name="test") as target:
-                control.ensure(target, "target")
-                migration.create(target, "seq")
-                yield World(source_dsn, target_dsn, source, target)
+    with (
+        private_database() as source_dsn,
+        private_database() as target_dsn,
+        connect(source_dsn, application_name="test") as source,
+        connect(target_dsn, application_name="test") as target,
+    ):
+        source.execute(script.encode())
+        control.ensure(target, "target")
+        migration.create(target, "seq")
+        yield World(source_dsn, target_dsn, source, target)
 
 
 @pytest.fixture
@@ -464,6 +467,8 @@ def test_the_verb_needs_two_databases_and_no_stack(shop: World, tmp_path: Path) 
     shown = typed(tmp_path, "sequences", "plan")
     assert "would be set to 1200" in shown.stdout
     assert "next: cdc-migrator sequences sync" in shown.stderr
+    assert "column shop.one.id read in" not in shown.stderr
+    assert "column shop.one.id read in" in typed(tmp_path, "-v", "sequences", "plan").stderr
     first = typed(tmp_path, "sequences", "sync", "--margin", "10")
     assert first.returncode == 0, first.stdout + first.stderr
     assert "15 sequences, 15 changed, 15 proven" in first.stdout
