@@ -21,12 +21,14 @@ from cdc_migrator.backfill.sequences import (
     Finding,
     Severity,
     decide,
+    decide_alone,
     proven,
 )
 from cdc_migrator.control import journal
 from cdc_migrator.databases.postgres import sequences as catalog
 from cdc_migrator.databases.postgres.coded import describe, speaking
 from cdc_migrator.databases.postgres.sqlstate import connection_lost
+from cdc_migrator.errors import Refused
 from cdc_migrator.model.sequences import Fed, SequenceName, SequenceState
 from cdc_migrator.model.tables import TableName
 
@@ -59,42 +61,41 @@ def plan(
 ) -> list[Decision]:
     """What `sync` would do with each sequence of the source that goes to the target.
 
-    These are all that the schema step brings over, and those that a default of one of `tables`
-    takes values from. The source is read first: rows that come to the target later can only be
-    further.
+    These are all that the schema step brings over, those that a default of one of `tables`
+    takes values from, and those that feed one of `tables` on the target only. The source is
+    read first: rows that come to the target later can only be further.
 
     Raises:
         MigratorError: as `coded.coded`.
     """
     with speaking("source", "reading its sequences"):
-        ours, left_out = _in_scope(source, tables)
+        ours, left_out, migrated = _in_scope(source, tables)
     with speaking("target", "reading its sequences"):
         theirs = catalog.read_sequences(target)
         pairs = _pairs(ours, theirs)
-        feeds = {one.oid: _feeds(one, other) for one, other in pairs}
-        there = catalog.existing_columns(target, [fed for all in feeds.values() for fed in all])
+        paired = {other.oid for _, other in pairs if other}
+        alone = [
+            one
+            for one in theirs
+            if one.oid not in paired and any(fed.table in migrated for fed in one.feeds)
+        ]
+        feeds = [_feeds(one, other) for one, other in pairs] + [list(one.feeds) for one in alone]
+        there = catalog.existing_columns(target, [fed for all in feeds for fed in all])
     decisions = []
-    for one, other in pairs:
-        columns: dict[Fed, int | None] = {}
-        unread = []
-        for fed in feeds[one.oid] if other else ():
-            if (fed.table, fed.column) not in there:
-                continue
-            try:
-                columns[fed] = _furthest(target, fed, one) if fed.comparable else None
-            except psycopg.errors.InsufficientPrivilege:
-                unread.append(_column_unreadable(fed))
-        decision = decide(one, other, columns, margin, left_out=one.oid in left_out)
+    for (one, other), fed in zip([*pairs, *((one, one) for one in alone)], feeds, strict=True):
+        present = [f for f in fed if other and (f.table, f.column) in there]
+        columns, unread = _outermost(target, present, one)
+        if one is other:
+            decision = decide_alone(one, columns)
+        else:
+            decision = decide(one, other, columns, margin, left_out=one.oid in left_out)
         if unread:
             # What it might collide with is not known: leave it.
             decision = replace(decision, move_to=None, alter=False, findings=tuple(unread))
         elif decision.changes and other and not other.settable:
-            decision = replace(
-                decision,
-                move_to=None,
-                alter=False,
-                findings=(*decision.findings, _not_set(one.name, "the role may not set it")),
-            )
+            refused = _not_set(one.name, "the role may not set it")
+            findings = (*decision.findings, refused)
+            decision = replace(decision, move_to=None, alter=False, findings=findings)
         decisions.append(decision)
     return decisions
 
@@ -139,7 +140,7 @@ def sync(
     for decision in decisions:
         oid = decision.target.oid if decision.target else 0
         now = theirs.get(oid)
-        source_now = ours.get(decision.source.oid)
+        source_now = now if decision.alone else ours.get(decision.source.oid)
         holds = source_now is not None and proven(decision, source_now, now)
         findings = decision.findings
         if oid in failed:
@@ -153,8 +154,9 @@ def sync(
 
 def _in_scope(
     source: psycopg.Connection, tables: Sequence[TableName]
-) -> tuple[list[SequenceState], set[int]]:
-    """The source's sequences that go over, and which of them the schema step leaves out."""
+) -> tuple[list[SequenceState], set[int], set[TableName]]:
+    """The source's sequences that go over, which of them the schema step leaves out, and the
+    migrated tables with those that they are partitions of."""
     query = files(__package__).joinpath("excluded.sql").read_text().encode()
     parameters = {"schemas": [t.schema for t in tables], "names": [t.name for t in tables]}
     gone = {row[1] for row in source.execute(query, parameters)}
@@ -164,7 +166,7 @@ def _in_scope(
         for one in catalog.read_sequences(source)
         if one.oid not in gone or any(fed.table in migrated for fed in one.feeds)
     ]
-    return scope, {one.oid for one in scope if one.oid in gone}
+    return scope, {one.oid for one in scope if one.oid in gone}, migrated
 
 
 def _pairs(
@@ -192,11 +194,25 @@ def _feeds(one: SequenceState, other: SequenceState | None) -> list[Fed]:
     return list(columns.values())
 
 
-def _furthest(target: psycopg.Connection, fed: Fed, one: SequenceState) -> int | None:
-    begun = time.monotonic()
-    value = catalog.furthest(target, fed, one.parameters)
-    _log.debug("column %s read in %.3f s", fed, time.monotonic() - begun)
-    return value
+def _outermost(
+    target: psycopg.Connection, columns: Iterable[Fed], one: SequenceState
+) -> tuple[dict[Fed, int | None], list[Finding]]:
+    """The columns with their outermost values, and which of them the role may not read."""
+    values: dict[Fed, int | None] = {}
+    unread = []
+    for fed in columns:
+        begun = time.monotonic()
+        try:
+            with speaking("target", f"reading its column {fed}"):
+                values[fed] = (
+                    catalog.furthest(target, fed, one.parameters) if fed.comparable else None
+                )
+        except Refused as exc:
+            if exc.code != "CDCM-DB-PRIVILEGE":
+                raise
+            unread.append(_column_unreadable(fed))
+        _log.debug("column %s read in %.3f s", fed, time.monotonic() - begun)
+    return values, unread
 
 
 def _alter(target: psycopg.Connection, decision: Decision) -> Finding | None:

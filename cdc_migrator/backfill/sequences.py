@@ -11,7 +11,7 @@ No connection and no clock in here.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 
 from cdc_migrator.model.sequences import Fed, Parameters, Position, SequenceName, SequenceState
@@ -57,6 +57,7 @@ class Decision:
             can be set only together with it.
         alter: the parameters are to be set.
         bound_by_column: `furthest` is part of what must be proven.
+        alone: the source has no such sequence; `source` is the target's own.
     """
 
     source: SequenceState
@@ -67,6 +68,7 @@ class Decision:
     restart: bool = False
     alter: bool = False
     bound_by_column: bool = False
+    alone: bool = False
     findings: tuple[Finding, ...] = ()
 
     @property
@@ -149,6 +151,13 @@ def decide(
         bound_by_column=bound,
         findings=tuple(findings),
     )
+
+
+def decide_alone(target: SequenceState, columns: Mapping[Fed, int | None]) -> Decision:
+    """The same for a sequence that only the target has: its columns get rows from the source."""
+    decision = decide(target, target, columns, 0)
+    findings = (*decision.findings, _alone(target))
+    return replace(decision, alone=True, findings=findings)
 
 
 def proven(decision: Decision, source: SequenceState, target: SequenceState | None) -> bool:
@@ -300,6 +309,16 @@ def _unreadable(source: SequenceState, side: str) -> Finding:
         f"the role may not read the {side}'s sequence {source.name}",
         f"On the {side}: GRANT SELECT on that sequence and USAGE on its schema to the role of "
         "the connection string.",
+    )
+
+
+def _alone(target: SequenceState) -> Finding:
+    return Finding(
+        "CDCM-SEQUENCE-TARGET-ONLY",
+        Severity.WARN,
+        f"the target's sequence {target.name} feeds a migrated column, and the source has none "
+        "for it; it is set past what the column holds",
+        "See that it is meant to be there; set it again when the stream has caught up.",
     )
 
 

@@ -139,7 +139,7 @@ def _row(decision: Decision) -> dict[str, Any]:
     return {
         "sequence": str(decision.name),
         "columns": [str(fed) for fed in decision.source.feeds],
-        "source": _side(decision.source),
+        "source": None if decision.alone else _side(decision.source),
         "target": _side(decision.target),
         "column_value": decision.furthest,
         "differs": list(decision.differs),

@@ -322,6 +322,21 @@ def test_a_hand_made_identity_is_found_by_its_column(shop: World) -> None:
     assert shop.target.execute("SELECT nextval('shop.called_differently')").fetchone() == (1201,)
 
 
+def test_an_identity_that_only_the_target_has_is_set_past_its_column(shop: World) -> None:
+    """The application will take numbers from it after the switch."""
+    shop.source.execute("CREATE TABLE shop.plain (id int PRIMARY KEY)")
+    shop.target.execute("CREATE TABLE shop.plain (id int PRIMARY KEY GENERATED ALWAYS AS IDENTITY)")
+    shop.target.execute(
+        "INSERT INTO shop.plain OVERRIDING SYSTEM VALUE SELECT generate_series(1, 50)"
+    )
+    done = shop.sync()["shop.plain_id_seq"]
+    assert codes(done) == ["CDCM-SEQUENCE-TARGET-ONLY"]
+    assert done.proven
+    assert not shop.sync()["shop.plain_id_seq"].moved
+    row = shop.target.execute("INSERT INTO shop.plain DEFAULT VALUES RETURNING id").fetchone()
+    assert row == (51,)
+
+
 @contextmanager
 def role(conn: psycopg.Connection, name: str) -> Iterator[str]:
     """A role that may log in and nothing else."""

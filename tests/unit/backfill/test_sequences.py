@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from cdc_migrator.backfill.sequences import Decision, decide, next_value, proven
+from cdc_migrator.backfill.sequences import Decision, decide, decide_alone, next_value, proven
 from cdc_migrator.model.sequences import Fed, Parameters, Position, SequenceName, SequenceState
 from cdc_migrator.model.tables import TableName
 
@@ -238,6 +238,18 @@ def test_unreadable_and_missing_are_two_things() -> None:
     assert "schema apply" in missing.findings[0].remedy
     left = decide(sequence(BIG, FRESH), None, {}, left_out=True)
     assert "not migrated" in left.findings[0].remedy
+
+
+def test_one_that_only_the_target_has_goes_past_its_columns() -> None:
+    """No further, and not twice."""
+    target = sequence(BIG, FRESH)
+    decision = decide_alone(target, {ID: 50})
+    assert codes(decision) == ["CDCM-SEQUENCE-TARGET-ONLY"]
+    now = replace(target, position=after(decision))
+    assert now.position == Position(50, True)
+    assert proven(decision, now, now)
+    assert not proven(decision, target, target)
+    assert not decide_alone(now, {ID: 50}).changes
 
 
 def test_a_source_that_was_faster_than_the_margin_is_seen() -> None:
