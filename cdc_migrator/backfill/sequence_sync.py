@@ -80,7 +80,7 @@ def plan(
             if one.oid not in paired and any(fed.table in migrated for fed in one.feeds)
         ]
         feeds = [_feeds(one, other) for one, other in pairs] + [list(one.feeds) for one in alone]
-        there = catalog.existing_columns(target, [fed for all in feeds for fed in all])
+        there = catalog.existing_columns(target, [fed for some in feeds for fed in some])
     decisions = []
     for (one, other), fed in zip([*pairs, *((one, one) for one in alone)], feeds, strict=True):
         present = [f for f in fed if other and (f.table, f.column) in there]

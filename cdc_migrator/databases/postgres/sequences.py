@@ -153,14 +153,17 @@ def furthest(conn: psycopg.Connection, fed: Fed, parameters: Parameters) -> int 
     up = parameters.increment > 0
     query = sql.SQL(
         "SELECT {rounded}({outermost}({column})::numeric)::int8 FROM {table} "
-        "WHERE {column} >= %s AND {column} <= %s"
+        "WHERE {column} >= {least}::int8 AND {column} <= {most}::int8"
     ).format(
         rounded=sql.SQL("floor" if up else "ceil"),
         outermost=sql.SQL("max" if up else "min"),
         column=sql.Identifier(fed.column),
         table=names.table(fed.table),
+        # No parameters: a percent sign in a column's name would be taken for one.
+        least=sql.Literal(str(parameters.minimum)),
+        most=sql.Literal(str(parameters.maximum)),
     )
-    row = conn.execute(query, (parameters.minimum, parameters.maximum)).fetchone()
+    row = conn.execute(query).fetchone()
     return row[0] if row else None
 
 
