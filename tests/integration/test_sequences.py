@@ -26,8 +26,9 @@ from cdc_migrator.control import journal, migration
 from cdc_migrator.control import schema as control
 from cdc_migrator.databases.postgres.catalog import read_tables
 from cdc_migrator.databases.postgres.connect import connect
-from cdc_migrator.databases.postgres.sequences import read_sequences
+from cdc_migrator.databases.postgres.sequences import move, read_sequences
 from cdc_migrator.model.naming import Names
+from cdc_migrator.model.sequences import Position
 from cdc_migrator.model.tables import TableName
 from tests.support.private_postgres import private_database
 
@@ -428,6 +429,54 @@ def test_a_source_that_goes_on_does_not_overtake(shop: World) -> None:
     assert len(given) > 20
     assert not cached & set(theirs["shop.by_default.id"])
     assert not shared & set(theirs["shop.one.id"] + theirs["shop.two.id"])
+
+
+def test_the_ends_of_bigint_and_values_that_are_no_numbers() -> None:
+    """Limits as far out as they go; NaN, infinity and what lies outside of the range."""
+    with world(
+        "SET search_path = public;"
+        "CREATE SEQUENCE deep INCREMENT -5 MINVALUE -9223372036854775808 MAXVALUE 0 START 0;"
+        "CREATE SEQUENCE high MINVALUE 9223372036854774000 CYCLE;"
+        "CREATE SEQUENCE odd MAXVALUE 1000000;"
+        "CREATE TABLE t (a bigint DEFAULT nextval('deep'), b numeric DEFAULT nextval('odd'))"
+    ) as made:
+        make_tables(made.source_dsn, made.target_dsn, Names("seq"), made.tables())
+        made.target.execute("SET search_path = public")
+        made.source.execute("SELECT setval('deep', -9223372036854770000)")
+        made.source.execute("SELECT setval('high', 9223372036854775806)")
+        made.target.execute("ALTER SEQUENCE deep MINVALUE -10 CACHE 3")
+        made.target.execute(
+            "INSERT INTO t VALUES (-9223372036854770005, 'NaN'), (5, '-Infinity'), "
+            "(6, 'Infinity'), (7, 1000001), (7, 70.5), (8, -3)"
+        )
+        found = made.plan()
+        assert found["public.deep"].furthest == -9223372036854770005
+        assert found["public.odd"].furthest == 70
+        done = made.sync(margin=100)
+        assert all(one.proven for one in done.values())
+        for name, value in (
+            ("deep", -9223372036854770010 - 500),
+            ("odd", 171),
+            ("high", 9223372036854774099),
+        ):
+            row = made.target.execute("SELECT nextval(%s)", (name,)).fetchone()
+            assert row == (value,), name
+
+
+def test_one_that_ran_ahead_between_look_and_set_is_not_moved_back() -> None:
+    """The statement that sets looks once more itself; one that cycles has no back."""
+    with private_database() as dsn, connect(dsn, application_name="test") as conn:
+        conn.execute("SET search_path = public")
+        conn.execute("CREATE SEQUENCE up; CREATE SEQUENCE down INCREMENT -1; CREATE SEQUENCE ring")
+        conn.execute("SELECT setval('up', 50), setval('down', -50), setval('ring', 50)")
+        oids = {one.name.name: one.oid for one in read_sequences(conn)}
+        wanted = [("up", 49, 1), ("down", -49, -1), ("ring", 49, 0)]
+        at = [(oids[name], Position(last, True), way) for name, last, way in wanted]
+        assert move(conn, at) == [oids["ring"]]
+        further = [("up", 60, 1), ("down", -60, -1)]
+        at = [(oids[name], Position(last, True), way) for name, last, way in further]
+        assert move(conn, at) == [oids["up"], oids["down"]]
+        assert move(conn, [(oids["up"], Position(60, False), 1)]) == []
 
 
 class Counted:
