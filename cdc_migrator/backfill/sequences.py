@@ -337,7 +337,8 @@ def _exhausted(source: SequenceState) -> Finding:
     return Finding(
         "CDCM-SEQUENCE-EXHAUSTED",
         Severity.WARN,
-        f"the source's sequence {source.name} has given its last value, and so has the target's",
+        f"the source's sequence {source.name} has given its last value; the target's is set "
+        "likewise",
         "nextval() fails on both: raise its limit on the source (ALTER SEQUENCE), then repeat.",
     )
 

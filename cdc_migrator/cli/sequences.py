@@ -85,7 +85,7 @@ def sync(ctx: typer.Context, margin: Margin = DEFAULT_MARGIN) -> None:
     is margin x cache x increment ahead. A source that makes more calls than that before the
     switch overtakes it: sync again, last of all when the application has stopped writing and
     the stream has caught up. Near a sequence's limit half of what is left is taken. A sequence
-    that cycles follows the source's value alone.
+    that cycles follows the source's value alone, by a quarter of its range at most.
 
     Exit code 0 when all are proven (warnings may be told), 1 when one differs or cannot be set.
 
