@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check unit lock prove-resume prove-crash prove-apply clean
+.PHONY: help setup demo test check unit lock prove-resume prove-crash prove-apply prove-load bench-load clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -43,6 +43,12 @@ prove-crash: setup ## strike the applier for 17 minutes; adds to proofs/crash.js
 
 prove-apply: setup ## random workloads against two oracles for 17 minutes; adds to proofs/apply.jsonl
 	@$(BIN)/python -m tests.oracle.prove
+
+prove-load: setup ## kill loads for 17 minutes; adds to proofs/load.jsonl
+	@$(BIN)/python -m tests.faults.prove_load
+
+bench-load: setup ## schema, rows and indexes against pg_dump, pg_restore and pgcopydb
+	@$(BIN)/python -m benchmarks.load
 
 lock: setup ## resolve requirements.lock anew
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --extra local --group dev -o requirements.lock pyproject.toml

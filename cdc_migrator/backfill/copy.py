@@ -19,6 +19,7 @@ from cdc_migrator.control import load
 from cdc_migrator.control.load import Chunk
 from cdc_migrator.databases.postgres import names as quoted
 from cdc_migrator.errors import Failed
+from cdc_migrator.faultpoints import reach
 
 # Each write to the target's socket takes this much: one row a write is several times slower.
 _BLOCK = 256 * 1024
@@ -57,6 +58,7 @@ def copy_chunk(
     with target.transaction():
         if not load.claim(target, chunk):
             return None
+        reach("load.chunk.claimed")
         form = sql.SQL("(FORMAT {})").format(sql.SQL("binary" if way.binary else "text"))
         fields = quoted.columns(way.columns)
         try:
@@ -78,6 +80,7 @@ def copy_chunk(
                         rows, block = item
                         copy.write(block)
                         size += len(block)
+                        reach("load.chunk.passing")
                         passed(rows, len(block))
             rows = cursor.rowcount
         try:
@@ -92,7 +95,10 @@ def copy_chunk(
                 "Look for triggers or rules on the target's table (ENABLE ALWAYS or REPLICA ones "
                 "fire during the load), remove them and run the same command again.",
             )
+        reach("load.chunk.copied")
         load.finish(target, chunk, rows, size)
+        reach("load.chunk.finished")
+    reach("load.chunk.committed")
     return rows, size
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import psycopg
 from psycopg import sql
@@ -23,6 +23,7 @@ from cdc_migrator.backfill import chunks
 from cdc_migrator.backfill.columns import Passage, passage
 from cdc_migrator.backfill.progress import LoadProgress, Meter
 from cdc_migrator.backfill.snapshot import HeldSnapshot, Snapshot, alive
+from cdc_migrator.backfill.throttle import Throttle, ThrottleOptions
 from cdc_migrator.backfill.workers import Job, Workers
 from cdc_migrator.control import load as rows
 from cdc_migrator.control import locks, migration
@@ -45,22 +46,28 @@ class LoadOptions:
         chunk_bytes: of the source's table (with TOAST) in one chunk and one transaction.
         attempts: how often one table may be begun anew within one call of `load`.
         patience: seconds for which a server may be away before the load gives up.
+        throttle: what the load may cost.
     """
 
     workers: int = 3
     chunk_bytes: int = chunks.CHUNK_BYTES
     attempts: int = 5
     patience: float = 300.0
+    throttle: ThrottleOptions = field(default_factory=ThrottleOptions)
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """All tables are loaded: rows and COPY bytes of them all, and which were read anew here."""
+    """All tables are loaded: rows and COPY bytes of them all, and which were read anew here.
+
+    `tables` has each of them, the largest first; `seconds` are those of this call.
+    """
 
     rows: int
     bytes: int
     seconds: float
     anew: tuple[TableName, ...]
+    tables: tuple[TableLoad, ...] = ()
 
 
 def load(
@@ -99,8 +106,11 @@ def load(
                     return _finish(control, began, anew)
                 if not jobs:
                     continue
-                workers = Workers(source_dsn, target_dsn, called, options.patience, this.meter)
-                workers.run(jobs, options.workers, on_progress)
+                with Throttle(options.throttle, source_dsn, called) as throttle:
+                    workers = Workers(
+                        source_dsn, target_dsn, called, options.patience, this.meter, throttle
+                    )
+                    workers.run(jobs, options.workers, on_progress)
 
 
 @contextmanager
@@ -322,4 +332,5 @@ def _finish(control: psycopg.Connection, began: float, anew: dict[TableName, int
         bytes=sum(table.bytes_loaded for table in tables),
         seconds=time.monotonic() - began,
         anew=tuple(sorted(anew)),
+        tables=tuple(sorted(tables, key=lambda table: -table.bytes_loaded)),
     )

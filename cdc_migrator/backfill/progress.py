@@ -23,6 +23,7 @@ class LoadProgress:
         rows_per_second, bytes_per_second: over the last ten seconds; 0 before anything moved.
         seconds_left: None while there is no rate to tell it by.
         tables: what is being copied now.
+        waits: why the load is held back at this moment, or None.
     """
 
     tables_done: int
@@ -35,6 +36,7 @@ class LoadProgress:
     bytes_per_second: float
     seconds_left: float | None
     tables: tuple[TableName, ...]
+    waits: str | None = None
 
 
 class Meter:

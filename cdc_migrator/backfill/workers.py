@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import psycopg
 
@@ -20,6 +20,7 @@ from cdc_migrator.backfill.columns import Passage
 from cdc_migrator.backfill.copy import SourceError, Stopped, copy_chunk
 from cdc_migrator.backfill.progress import LoadProgress, Meter
 from cdc_migrator.backfill.snapshot import Snapshot, SnapshotLost
+from cdc_migrator.backfill.throttle import Throttle
 from cdc_migrator.control.load import Chunk
 from cdc_migrator.databases.postgres.coded import coded
 from cdc_migrator.databases.postgres.connect import connect
@@ -45,13 +46,20 @@ class Workers:
     """Copies a list of jobs with several threads."""
 
     def __init__(
-        self, source_dsn: str, target_dsn: str, called: str, patience: float, meter: Meter
+        self,
+        source_dsn: str,
+        target_dsn: str,
+        called: str,
+        patience: float,
+        meter: Meter,
+        throttle: Throttle,
     ) -> None:
         self._source_dsn = source_dsn
         self._target_dsn = target_dsn
         self._called = called
         self._patience = patience
         self._meter = meter
+        self._throttle = throttle
         self._lock = threading.Lock()  # for what follows, and for the meter
         self._jobs: deque[Job] = deque()
         self._open: dict[TableName, int] = {}
@@ -91,7 +99,7 @@ class Workers:
                 return
             with self._lock:
                 progress = self._meter.read(time.monotonic())
-            on_progress(progress)
+            on_progress(replace(progress, waits=self._throttle.reason))
 
     def _work(self) -> None:
         with ExitStack() as sessions:
@@ -133,11 +141,15 @@ class Workers:
     def _copy(self, source: psycopg.Connection, target: psycopg.Connection, job: Job) -> None:
         table, number = job.chunk.table, job.chunk.number
 
-        def passed(rows: int, size: int) -> None:
+        def stop() -> None:
             if self._ending.is_set():
                 raise Stopped
+
+        def passed(rows: int, size: int) -> None:
+            stop()
             with self._lock:
                 self._meter.passed(table, number, rows, size)
+            self._throttle.passed(rows, size, stop)
 
         with self._lock:
             self._meter.begin(table, number, job.chunk.weight)

@@ -273,20 +273,6 @@ def types(tables: Sequence[Table], migration: str) -> list[Finding]:
     return found
 
 
-def unlogged(names: Iterable[TableName]) -> list[Finding]:
-    """Tables whose rows the log does not describe."""
-    return [
-        Finding(
-            "CDCM-TABLE-UNLOGGED",
-            Severity.WARN,
-            str(name),
-            f"{name} is unlogged: it is made on the target, but stays empty",
-            f"ALTER TABLE {name} SET LOGGED on the source, if its rows shall be moved.",
-        )
-        for name in names
-    ]
-
-
 def filled(names: Iterable[TableName]) -> list[Finding]:
     """Target tables that hold rows before the load."""
     return [

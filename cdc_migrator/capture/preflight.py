@@ -6,7 +6,7 @@ does not keep the rest from being looked at.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import psycopg
@@ -18,12 +18,14 @@ from cdc_migrator.capture import slot as slots
 from cdc_migrator.capture.connect_rest import ConnectClient
 from cdc_migrator.capture.connector import PLUGIN
 from cdc_migrator.capture.findings import Finding, Severity
+from cdc_migrator.capture.leftover import accepted, leftover
 from cdc_migrator.capture.topics import Topics
 from cdc_migrator.control import migration, schema
 from cdc_migrator.databases.postgres import catalog
 from cdc_migrator.databases.postgres import names as quoted
 from cdc_migrator.databases.postgres.coded import speaking
 from cdc_migrator.databases.postgres.connect import connect
+from cdc_migrator.databases.postgres.inventory import left_behind
 from cdc_migrator.errors import Failed, MigratorError, Refused
 from cdc_migrator.model.naming import Names
 from cdc_migrator.model.tables import Table, TableName
@@ -71,11 +73,13 @@ def check(
     names: Names,
     include: Sequence[str] | None,
     exclude: Sequence[str] = (),
+    accept: Mapping[str, str] | None = None,
 ) -> Preflight:
     """Look at everything; raises nothing that a finding can say.
 
     Args:
         include, exclude: as in `catalog.read_tables`.
+        accept: reasons for which the user accepts that something stays behind, by code.
     """
     found: list[Finding] = []
     tables: list[Table] = []
@@ -111,7 +115,7 @@ def check(
         Topics(bootstrap_servers, timeout=10.0).names()
     except MigratorError as exc:
         found.append(findings.from_error(exc, "kafka"))
-    return Preflight(tuple(found), tuple(tables))
+    return Preflight(tuple(accepted(found, accept or {})), tuple(tables))
 
 
 def _source(
@@ -134,11 +138,7 @@ def _source(
         found += findings.missing(None, (), tables)
     found += findings.identities(catalog.identity_problems(source, tables))
     found += findings.types(tables, names.migration)
-    rows = source.execute(
-        "SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
-        "WHERE c.relkind = 'r' AND c.relpersistence = 'u' ORDER BY 1, 2"
-    )
-    found += findings.unlogged(TableName(*row) for row in rows)
+    found += leftover(left_behind(source, include, exclude))
     return tables
 
 

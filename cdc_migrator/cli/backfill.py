@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cdc_migrator.cli.context import settings
 from cdc_migrator.cli.output import printer
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from cdc_migrator.backfill.load import Loaded
 
 
 def backfill(
@@ -39,5 +44,40 @@ def backfill(
     """
     from cdc_migrator.cli.steps import migrate_steps, watching
 
-    with watching(printer(ctx)) as observer:
-        migrate_steps(settings(ctx), observer).load(again or ())
+    out = printer(ctx)
+    with watching(out) as observer:
+        loaded = migrate_steps(settings(ctx), observer).load(again or ())
+    out.data(
+        {
+            "rows": loaded.rows,
+            "bytes": loaded.bytes,
+            "seconds": round(loaded.seconds, 1),
+            "tables": [
+                {
+                    "source": str(table.source),
+                    "rows": table.rows_loaded,
+                    "bytes": table.bytes_loaded,
+                    "seconds": table.seconds and round(table.seconds, 1),
+                    "attempt": table.attempt,
+                }
+                for table in loaded.tables
+            ],
+        },
+        lambda: _view(loaded),
+    )
+
+
+def _view(loaded: Loaded) -> RenderableType:
+    from rich.table import Table
+
+    view = Table(box=None, pad_edge=False)
+    view.add_column("table", overflow="fold")
+    for heading in ("rows", "MB", "seconds", "rows/s"):
+        view.add_column(heading, justify="right")
+    for one in loaded.tables:
+        rate = f"{one.rows_loaded / one.seconds:,.0f}" if one.seconds else ""
+        seconds = f"{one.seconds:.1f}" if one.seconds is not None else ""
+        view.add_row(
+            str(one.source), f"{one.rows_loaded:,}", f"{one.bytes_loaded / 1e6:,.1f}", seconds, rate
+        )
+    return view

@@ -102,6 +102,8 @@ def configure(
     root.setLevel(level)
     for name in _NOISY:
         logging.getLogger(name).setLevel(max(level, logging.WARNING))
+    # It warns of each lost session's transaction that cannot be rolled back any more.
+    logging.getLogger("psycopg").setLevel(logging.WARNING if verbose else logging.ERROR)
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,

@@ -52,6 +52,7 @@ VERBS = (
     Verb("schema", "schema:app", MIGRATE, "Bring the target's schema in line with the source's."),
     Verb("capture", "capture:app", MIGRATE, "Start, show or stop the capture of changes."),
     Verb("backfill", "backfill:backfill", MIGRATE, "Copy what is already there."),
+    Verb("sequences", "sequences:app", MIGRATE, "Set the target's sequences past the source's."),
     Verb("run", "run:run", MIGRATE, "Apply the stream of changes to the target; runs on."),
     Verb("status", "status:status", OBSERVE, "Show phase, progress, lag and what is wrong."),
     Verb("abort", "abort:abort", ABANDON, "Give up: remove slot, connector, topics and schemas."),

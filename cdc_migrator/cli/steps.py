@@ -30,10 +30,12 @@ def migrate_steps(
     """
     from cdc_migrator.backfill.load import LoadOptions
     from cdc_migrator.backfill.schema import SchemaOptions
+    from cdc_migrator.backfill.throttle import ThrottleOptions
     from cdc_migrator.cli.endpoints import endpoints
     from cdc_migrator.service.migrate import Migrate, MigrateOptions
 
     places = endpoints(configured)
+    lag = configured.load.max_replica_lag
     return Migrate(
         MigrateOptions(
             name=configured.name,
@@ -43,10 +45,18 @@ def migrate_steps(
             bootstrap_servers=places.kafka["bootstrap.servers"],
             include=configured.tables.include,
             exclude=configured.tables.exclude,
+            accept=configured.accept,
             capture=capture_options(configured, places),
             takeover_after=configured.service.takeover_after.total_seconds(),
             load=LoadOptions(
-                workers=configured.load.workers, chunk_bytes=configured.load.chunk_bytes
+                workers=configured.load.workers,
+                chunk_bytes=configured.load.chunk_bytes,
+                throttle=ThrottleOptions(
+                    configured.load.max_rows_per_second,
+                    configured.load.max_bytes_per_second,
+                    lag.total_seconds() if lag is not None else None,
+                    configured.load.max_active_sessions,
+                ),
             ),
             schema=SchemaOptions(
                 jobs=configured.load.workers, postgres_bin=configured.postgres_bin
@@ -129,6 +139,7 @@ class Logged:
                 fraction=round(progress.fraction, 3),
                 rows_per_second=round(progress.rows_per_second),
                 seconds_left=progress.seconds_left and round(progress.seconds_left),
+                waits=progress.waits,
             )
 
 
@@ -188,5 +199,5 @@ def load_line(progress: LoadProgress) -> str:
     return (
         f"{progress.fraction:.0%}  {progress.rows:,}{of} rows, {progress.bytes / 1e6:,.1f} MB, "
         f"{progress.rows_per_second:,.0f} rows/s, {progress.bytes_per_second / 1e6:.1f} MB/s"
-        f"{left}{now}"
+        f"{left}{now}" + (f"; waits: {progress.waits}" if progress.waits else "")
     )

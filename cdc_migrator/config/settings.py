@@ -199,6 +199,21 @@ class Load(Section):
         ge=1 << 20,
         description="Size of the parts that a large table is copied in.",
     )
+    max_rows_per_second: int | None = Field(
+        default=None, ge=1, description="Held to this many rows a second. Default: as many as go."
+    )
+    max_bytes_per_second: Size | None = Field(
+        default=None, ge=1024, description="The same by bytes, as COPY sends them."
+    )
+    max_replica_lag: Duration | None = Field(
+        default=None,
+        description="The load pauses while a physical standby of the source is further behind.",
+    )
+    max_active_sessions: int | None = Field(
+        default=None,
+        ge=0,
+        description="The load pauses while more sessions of others are at work on the source.",
+    )
 
 
 class Apply(Section):
@@ -306,6 +321,11 @@ class Settings(BaseSettings):
     target: Database = Field(description="The database that it moves to.")
     kafka: Kafka | None = Field(default=None, description=str(Kafka.__doc__))
     connect: Connect | None = Field(default=None, description=str(Connect.__doc__))
+    accept: dict[str, str] = Field(
+        default={},
+        description="What `check` finds that stays behind and may: code to reason, such as "
+        "`CDCM-LEFT-JOBS: made by hand on the day`.",
+    )
     tables: Tables = Field(default=Tables(), description=str(Tables.__doc__))
     capture: Capture = Field(default=Capture(), description=str(Capture.__doc__))
     load: Load = Field(default=Load(), description=str(Load.__doc__))

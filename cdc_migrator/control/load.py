@@ -38,6 +38,7 @@ class TableLoad:
             first one, which sees exactly what committed up to the slot's consistent point.
         reread_until: a log position past every commit that `reread_snapshot` sees.
         planned: its chunks are written down.
+        seconds: from its first chunk's beginning to its last one's end; None before that.
     """
 
     source: TableName
@@ -52,6 +53,7 @@ class TableLoad:
     reread_snapshot: str | None
     reread_until: str | None
     planned: bool
+    seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +116,8 @@ def read_tables(conn: psycopg.Connection) -> list[TableLoad]:
             "estimated_rows, estimated_bytes, rows_loaded, bytes_loaded, source_filenode, "
             "attempt, reread_snapshot::text, reread_until::text, "
             "EXISTS (SELECT FROM cdc_migrator.backfill_chunk c WHERE "
-            "(c.source_schema, c.source_table) = (t.source_schema, t.source_table)) AS planned "
+            "(c.source_schema, c.source_table) = (t.source_schema, t.source_table)) AS planned, "
+            "extract(epoch FROM load_ended_at - load_started_at)::float8 AS seconds "
             "FROM cdc_migrator.table_progress t "
             "ORDER BY estimated_bytes DESC, source_schema, source_table"
         ).fetchall()

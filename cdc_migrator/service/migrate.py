@@ -7,7 +7,8 @@ was killed is begun again, which every one of them bears.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -15,7 +16,7 @@ import psycopg
 import structlog
 
 from cdc_migrator.backfill.diff.run import require_alike
-from cdc_migrator.backfill.load import LoadOptions, load
+from cdc_migrator.backfill.load import Loaded, LoadOptions, load
 from cdc_migrator.backfill.progress import LoadProgress
 from cdc_migrator.backfill.schema import (
     Restored,
@@ -53,6 +54,7 @@ class MigrateOptions:
     bootstrap_servers: str
     include: Sequence[str]
     exclude: Sequence[str]
+    accept: Mapping[str, str]
     capture: CaptureOptions
     takeover_after: float = 15.0
     load: LoadOptions = field(default_factory=LoadOptions)
@@ -91,6 +93,7 @@ class Migrate:
             Names(options.name),
             options.include,
             options.exclude,
+            options.accept,
         )
 
     def until_streaming(self) -> None:
@@ -100,19 +103,21 @@ class Migrate:
             self._observer.step("checking both databases, Connect and Kafka")
             self.check().require()
             there = self._create()
-        if not there.phase.reached(Phase.CAPTURE):
-            self._enter(Phase.SCHEMA)
-            self.schema()
-        if not there.phase.reached(Phase.LOAD):
-            self._enter(Phase.CAPTURE)
-            self.capture()
-        if not there.phase.reached(Phase.INDEXES):
-            self._enter(Phase.LOAD)
-            self.load()
-        if not there.phase.reached(Phase.STREAM):
-            self._enter(Phase.INDEXES)
-            self.indexes()
+        took = []
+        for phase, after, step in (
+            (Phase.SCHEMA, Phase.CAPTURE, self.schema),
+            (Phase.CAPTURE, Phase.LOAD, self.capture),
+            (Phase.LOAD, Phase.INDEXES, self.load),
+            (Phase.INDEXES, Phase.STREAM, self.indexes),
+        ):
+            if not there.phase.reached(after):
+                began = time.monotonic()
+                self._enter(phase)
+                step()
+                took.append(f"{phase} {time.monotonic() - began:.1f} s")
+        if took:
             self._enter(Phase.STREAM)
+            self._observer.step(f"ready to apply changes: {', '.join(took)}")
 
     def schema(self) -> Restored:
         """Tables, types, functions, views: what comes before the rows.
@@ -159,7 +164,7 @@ class Migrate:
             lambda text: self._observer.step(f"capture: {text}"),
         )
 
-    def load(self, again: Sequence[str] = ()) -> None:
+    def load(self, again: Sequence[str] = ()) -> Loaded:
         """Copy what was there when capture began; of the tables `again`, what is there now.
 
         Raises, beside what `backfill.load` does, Refused: CDCM-LOAD-AGAIN-UNKNOWN or
@@ -178,6 +183,7 @@ class Migrate:
         self._observer.step(
             f"load: {loaded.rows:,} rows, {loaded.bytes / 1e6:,.1f} MB in {loaded.seconds:.1f} s"
         )
+        return loaded
 
     def _forget(self, again: Sequence[str]) -> None:
         with self._target() as conn:

@@ -20,6 +20,7 @@ from cdc_migrator.backfill import schema, toc
 from cdc_migrator.backfill.load import LoadOptions
 from cdc_migrator.backfill.progress import LoadProgress
 from cdc_migrator.backfill.schema import SchemaOptions, analyze, make_indexes, make_tables
+from cdc_migrator.backfill.throttle import ThrottleOptions
 from cdc_migrator.backfill.tools import find
 from cdc_migrator.control import load, locks, migration, progress
 from cdc_migrator.control import schema as control
@@ -556,4 +557,36 @@ def test_foreign_keys_wait_for_the_stream_where_tables_were_read_anew(
             rig.target, "SELECT reltuples::int FROM pg_class WHERE oid = 'rich.orders'::regclass"
         )
         == 50
+    )
+
+
+def test_load_keeps_to_a_rate(rig: Rig) -> None:
+    """It takes at least as long as the rows need at that rate, but for the blocks in hand."""
+    rig.start()
+    throttle = ThrottleOptions(rows_per_second=15_000)
+    loaded = rig.load(LoadOptions(workers=2, chunk_bytes=64 * 1024, throttle=throttle))
+    assert loaded.rows / loaded.seconds <= 15_000
+    assert rig.content(rig.target) == rig.content(rig.source)
+
+
+def test_load_waits_while_the_source_has_enough_to_do(rig: Rig) -> None:
+    """It says so while it waits, and goes on when the others are done."""
+    rig.start()
+    seen: list[LoadProgress] = []
+    with psycopg.connect(rig.source, autocommit=True) as other, ThreadPoolExecutor(1) as pool:
+        busy = pool.submit(other.execute, "SELECT pg_sleep(300)")
+
+        def watch(progress: LoadProgress) -> None:
+            seen.append(progress)
+            if progress.waits and not busy.done():
+                other.cancel_safe()
+
+        options = LoadOptions(workers=2, throttle=ThrottleOptions(active_sessions=0))
+        loaded = rig.load(options, on_progress=watch)
+        assert isinstance(busy.exception(), psycopg.errors.QueryCanceled)
+    assert any("at work on the source" in (progress.waits or "") for progress in seen)
+    assert loaded.rows == rig.one(
+        rig.target,
+        "SELECT (SELECT count(*) FROM shop.item) + (SELECT count(*) FROM shop.log) "
+        "+ (SELECT count(*) FROM shop.plain)",
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import signal
 import subprocess
 import sys
 import time
@@ -318,11 +319,13 @@ def test_watching_prints_a_line_each_time_until_it_is_stopped(site: Site) -> Non
         cwd=site.directory,
         stdout=subprocess.PIPE,
         text=True,
+        # A shell starts what runs in the background with SIGINT ignored, which is inherited.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
     try:
         assert process.stdout is not None
         lines = [json.loads(process.stdout.readline()) for _ in range(3)]
-        process.send_signal(2)
+        process.send_signal(signal.SIGINT)
         assert process.wait(20) == 130
     finally:
         process.kill()

