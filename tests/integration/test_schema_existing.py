@@ -88,6 +88,7 @@ class Pair:
                 include=["shop.*"],
                 exclude=["shop.stays"],
                 capture=CaptureOptions(Path("/nowhere"), Path("/nowhere")),
+                accept={},
                 existing_schema=True,
             ),
             Told(),
