@@ -25,6 +25,7 @@ from cdc_migrator.backfill.schema import (
     make_indexes,
     make_tables,
 )
+from cdc_migrator.backfill.views import populate
 from cdc_migrator.capture import preflight
 from cdc_migrator.capture.start import CaptureOptions, CaptureStarted, start_capture
 from cdc_migrator.control import load as loads
@@ -210,6 +211,11 @@ class Migrate:
         made = self._make_indexes()
         self._tell_restored("indexes", made)
         analyze(self._options.target_dsn, self._names())
+        views = populate(self._options.target_dsn, self._names())
+        if views.filled:
+            self._observer.step(f"indexes: {len(views.filled)} materialized views filled")
+        for view, state in views.failed:
+            self._observer.step(f"indexes: {view} stays empty: SQLSTATE {state}")
         return made
 
     def finish_foreign_keys(self, stopping: threading.Event) -> None:
