@@ -6,11 +6,13 @@ row's events lack, under the row's key, or with whole rows, old and new.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from cdc_migrator.apply.shape import Row
 from cdc_migrator.databases.postgres.side import Side
 from cdc_migrator.model.changes import Op
 from cdc_migrator.model.tables import TableName
-from cdc_migrator.stream.rows import UNCHANGED, Columns, RowDecoder
+from cdc_migrator.stream.rows import UNCHANGED, Columns, RowDecoder, Text
 
 
 class SideValues:
@@ -40,11 +42,9 @@ class SideValues:
     def decode(self, image: bytes, lsn: int) -> tuple[Row, Row]:
         """(key, row): the row is UNCHANGED where the side table says nothing."""
         _, *values, kept = self._rows.decode(image, lsn)
-        row: list[object] = [UNCHANGED] * self._width
-        if kept != "true":
-            for place, value in zip(self._places, values[self._keys :], strict=True):
-                row[place] = value
-        return tuple(values[: self._keys]), tuple(row)  # type: ignore[arg-type]
+        told = () if kept == "true" else self._places
+        row = _spread(values[self._keys :] if told else (), told, self._width)
+        return tuple(values[: self._keys]), row
 
 
 class SideRows:
@@ -79,7 +79,12 @@ class EventRows:
 
     def decode(self, image: bytes, lsn: int) -> Row:
         """The row; UNCHANGED where the event has no column."""
-        row: list[object] = [UNCHANGED] * self._width
-        for place, value in zip(self._places, self._rows.decode(image, lsn), strict=True):
-            row[place] = value
-        return tuple(row)  # type: ignore[arg-type]
+        return _spread(self._rows.decode(image, lsn), self._places, self._width)
+
+
+def _spread(values: Sequence[Text], places: Sequence[int], width: int) -> Row:
+    """A row of that width with the values at their places, UNCHANGED elsewhere."""
+    row: list[Text] = [UNCHANGED] * width
+    for place, value in zip(places, values, strict=True):
+        row[place] = value
+    return tuple(row)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import psycopg
@@ -88,9 +88,7 @@ class Throttle:
 
     def _require_sight(self) -> None:
         # Without the right the server shows NULL, which must not pass for "no lag".
-        with connect(
-            self._source_dsn, application_name=f"{self._called}-throttle", side="source"
-        ) as conn:
+        with self._source() as conn:
             row = conn.execute("SELECT pg_has_role('pg_read_all_stats', 'USAGE')").fetchone()
         if row != (True,):
             raise Refused(
@@ -117,32 +115,39 @@ class Throttle:
             if self._free.wait(_LONGEST_WAIT):
                 self._ending.wait(min(_LONGEST_WAIT, max(0.0, until - time.monotonic())))
 
-    def _look(self) -> None:
-        while not self._ending.is_set():
-            # A source that does not answer is not held back for: the workers will say so.
-            reason = None
-            with suppress(psycopg.Error, MigratorError):
-                reason = self._reason()
-            self.reason = reason
-            if reason is None:
-                self._free.set()
-            else:
-                self._free.clear()
-            self._ending.wait(_LOOK_SECONDS)
-        self._free.set()
+    def _source(self) -> psycopg.Connection:
+        return connect(self._source_dsn, application_name=f"{self._called}-throttle", side="source")
 
-    def _reason(self) -> str | None:
-        with connect(
-            self._source_dsn, application_name=f"{self._called}-throttle", side="source"
-        ) as conn:
-            lag, active = conn.execute(
-                "SELECT (SELECT coalesce(max(extract(epoch FROM replay_lag)), 0)::float8 "
-                "FROM pg_stat_replication r LEFT JOIN pg_replication_slots s "
-                "ON s.active_pid = r.pid WHERE s.slot_type IS DISTINCT FROM 'logical'), "
-                "(SELECT count(*) FROM pg_stat_activity WHERE state = 'active' "
-                "AND backend_type = 'client backend' AND NOT starts_with(application_name, %s))",
-                (self._called.rpartition("-")[0],),
-            ).fetchone() or (0.0, 0)
+    def _look(self) -> None:
+        with ExitStack() as session:
+            conn: psycopg.Connection | None = None
+            while not self._ending.is_set():
+                # A source that does not answer is not held back for: the workers will say so.
+                reason = None
+                try:
+                    if conn is None:
+                        conn = session.enter_context(self._source())
+                    reason = self._reason(conn)
+                except (psycopg.Error, MigratorError):
+                    session.close()
+                    conn = None
+                self.reason = reason
+                if reason is None:
+                    self._free.set()
+                else:
+                    self._free.clear()
+                self._ending.wait(_LOOK_SECONDS)
+            self._free.set()
+
+    def _reason(self, conn: psycopg.Connection) -> str | None:
+        lag, active = conn.execute(
+            "SELECT (SELECT coalesce(max(extract(epoch FROM replay_lag)), 0)::float8 "
+            "FROM pg_stat_replication r LEFT JOIN pg_replication_slots s "
+            "ON s.active_pid = r.pid WHERE s.slot_type IS DISTINCT FROM 'logical'), "
+            "(SELECT count(*) FROM pg_stat_activity WHERE state = 'active' "
+            "AND backend_type = 'client backend' AND NOT starts_with(application_name, %s))",
+            (self._called.rpartition("-")[0],),
+        ).fetchone() or (0.0, 0)
         limit, sessions = self._options.replica_lag, self._options.active_sessions
         if limit is not None and lag > limit:
             return f"a standby of the source is {lag:.1f} s behind, more than {limit:g} s"

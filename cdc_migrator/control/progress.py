@@ -119,20 +119,15 @@ def claim(
     Raises:
         Refused: CDCM-STREAM-MISSING: there is no such stream yet.
     """
-    found = conn.execute(
-        "SELECT p.epoch, s.seen_at > clock_timestamp() - make_interval(secs => %s) "
-        "FROM cdc_migrator.stream_progress p LEFT JOIN cdc_migrator.stream_owner_seen s "
-        "ON s.stream = p.stream AND s.epoch = p.epoch WHERE p.stream = %s",
-        (stale_after, stream),
-    ).fetchone()
+    found = _owner(conn, stale_after, stream)
     if found is None:
         raise Refused(
             "CDCM-STREAM-MISSING",
             f"there is no stream {stream!r} on this target yet",
             "Start it with `cdc-migrator migrate` (or `cdc-migrator capture start`).",
         )
-    epoch, alive = found
-    if alive:
+    epoch, seen_lately = found
+    if seen_lately:
         return None
     # The former owner may be stopped with a transaction open that holds the row's lock.
     _end_backend(conn, epoch, stream)
@@ -203,13 +198,19 @@ def seen(
 
 def alive(conn: psycopg.Connection, stale_after: float, stream: str = FORWARD) -> bool:
     """Whether an owner of the stream was seen within the last `stale_after` seconds."""
+    found = _owner(conn, stale_after, stream)
+    return found is not None and found[1]
+
+
+def _owner(conn: psycopg.Connection, stale_after: float, stream: str) -> tuple[int, bool] | None:
+    """(epoch, whether its owner was seen within `stale_after` seconds); None without a stream."""
     row = conn.execute(
-        "SELECT s.seen_at > clock_timestamp() - make_interval(secs => %s) "
-        "FROM cdc_migrator.stream_progress p JOIN cdc_migrator.stream_owner_seen s "
+        "SELECT p.epoch, s.seen_at > clock_timestamp() - make_interval(secs => %s) "
+        "FROM cdc_migrator.stream_progress p LEFT JOIN cdc_migrator.stream_owner_seen s "
         "ON s.stream = p.stream AND s.epoch = p.epoch WHERE p.stream = %s",
         (stale_after, stream),
     ).fetchone()
-    return bool(row and row[0])
+    return None if row is None else (row[0], bool(row[1]))
 
 
 def release(conn: psycopg.Connection, epoch: int, stream: str = FORWARD) -> None:

@@ -103,6 +103,8 @@ def require_pairs(changes: Sequence[Change], settled: Settled = nothing_settled)
     """
     moving: Change | None = None
     for change in changes:
+        if moving is None and not (change.key_moves_on or change.key_moved_here):
+            continue
         if settled(change.table):
             continue
         if moving is None:

@@ -12,6 +12,7 @@ import tempfile
 import weakref
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
@@ -140,21 +141,18 @@ def _change(tables: list[TableName], body: bytes) -> Change:
     return Change(tables[number], _OPS[op], key, before, after, lsn, moves_on, moved_here)
 
 
-class _coded:
+@contextmanager
+def _coded() -> Iterator[None]:
     """A fault of the file as an error with a remedy."""
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, exc: object, trace: object) -> None:
-        if isinstance(exc, OSError):
-            raise Failed(
-                "CDCM-SPILL-FILE",
-                f"a transaction larger than the memory limit cannot be kept on disk: "
-                f"{exc.strerror}",
-                "Make room where temporary files go (TMPDIR), or set `apply.spill_dir`; then "
-                "start again.",
-            ) from None
+    try:
+        yield
+    except OSError as exc:
+        raise Failed(
+            "CDCM-SPILL-FILE",
+            f"a transaction larger than the memory limit cannot be kept on disk: {exc.strerror}",
+            "Make room where temporary files go (TMPDIR), or set `apply.spill_dir`; then start "
+            "again.",
+        ) from None
 
 
 # A run of changes [start, stop) of a file or a list.

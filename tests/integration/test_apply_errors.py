@@ -22,16 +22,13 @@ import pytest
 from psycopg import sql
 
 from cdc_migrator.apply.applier import Applied, Applier
-from cdc_migrator.apply.batcher import Batch
-from cdc_migrator.control import progress, schema
-from cdc_migrator.databases.postgres.catalog import read_tables
+from cdc_migrator.control import progress
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.errors import Failed
 from cdc_migrator.model.changes import Transaction
 from cdc_migrator.model.tables import Table, TableName
 from tests.support.live import wait_for
-from tests.support.private_postgres import private_database
-from tests.support.recorded import PLACEHOLDER, Recorder
+from tests.support.recorded import PLACEHOLDER, Recorder, batch, recorded_pair
 
 CHILD, LOG, PARENT = (TableName("shop", name) for name in ("child", "log", "parent"))
 
@@ -97,26 +94,8 @@ class Rig:
 
 @pytest.fixture
 def rig() -> Iterator[Rig]:
-    with (
-        private_database() as source_dsn,
-        private_database() as target_dsn,
-        connect(source_dsn, application_name="source") as source,
-        connect(target_dsn, application_name="target") as target,
-    ):
-        source.execute(SCHEMA)
-        target.execute(SCHEMA)
-        schema.ensure(target, "target")
-        progress.create(target, "topic", 1)
-        target.execute("UPDATE cdc_migrator.stream_progress SET next_offset = 100")
-        tables = read_tables(source, include=["shop.*"])
-        source.autocommit = False
-        recorder = Recorder(source, {PARENT: ("id",), CHILD: ("id",)})
-        yield Rig(source, target, target_dsn, tables, recorder)
-
-
-def batch(*transactions: Transaction) -> Batch:
-    last = transactions[-1]
-    return Batch(transactions, last.next_offset, last.commit_lsn)
+    with recorded_pair(SCHEMA, SCHEMA, {PARENT: ("id",), CHILD: ("id",)}) as pair:
+        yield Rig(pair.source, pair.target, pair.target_dsn, pair.tables, pair.recorder)
 
 
 @contextmanager

@@ -11,10 +11,8 @@ import psycopg
 import pytest
 
 from cdc_migrator.apply.applier import Applied, Applier
-from cdc_migrator.apply.batcher import Batch
 from cdc_migrator.apply.shape import Reread
-from cdc_migrator.control import progress, schema
-from cdc_migrator.databases.postgres.catalog import read_tables
+from cdc_migrator.control import progress
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.errors import Failed, Fenced, Refused, StreamHalted
 from cdc_migrator.model.changes import Change, Op, Transaction
@@ -22,8 +20,7 @@ from cdc_migrator.model.positions import Snapshot
 from cdc_migrator.model.tables import Table, TableName
 from tests.support.cutting_proxy import CuttingProxy
 from tests.support.live import wait_for
-from tests.support.private_postgres import private_database
-from tests.support.recorded import PLACEHOLDER, Recorder
+from tests.support.recorded import PLACEHOLDER, Recorder, batch, recorded_pair
 
 ITEM, LOG, PARENT, CHILD, WORD = (
     TableName("shop", name) for name in ("item", "log", "parent", "child", "word")
@@ -70,25 +67,8 @@ class Both:
 
 @pytest.fixture
 def both() -> Iterator[Both]:
-    with (
-        private_database() as source_dsn,
-        private_database() as target_dsn,
-        connect(source_dsn, application_name="source") as source,
-        connect(target_dsn, application_name="target") as target,
-    ):
-        source.execute(SCHEMA)
-        target.execute(SCHEMA)
-        schema.ensure(target, "target")
-        progress.create(target, "topic", 1)
-        target.execute("UPDATE cdc_migrator.stream_progress SET next_offset = 100")
-        tables = read_tables(source, include=["shop.*"])
-        source.autocommit = False
-        yield Both(source, target, target_dsn, tables, Recorder(source, KEYS))
-
-
-def batch(*transactions: Transaction) -> Batch:
-    last = transactions[-1]
-    return Batch(transactions, last.next_offset, last.commit_lsn)
+    with recorded_pair(SCHEMA, SCHEMA, KEYS) as pair:
+        yield Both(pair.source, pair.target, pair.target_dsn, pair.tables, pair.recorder)
 
 
 def logged(both: Both, *values: int) -> list[Transaction]:

@@ -16,14 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cdc_migrator.apply.applier import Applier
-from cdc_migrator.apply.batcher import Batch
-from cdc_migrator.control import progress, schema
-from cdc_migrator.databases.postgres.catalog import read_tables
-from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.model.changes import Transaction
 from cdc_migrator.model.tables import TableName
-from tests.support.private_postgres import private_database
-from tests.support.recorded import PLACEHOLDER, Recorder
+from tests.support.recorded import PLACEHOLDER, Recorder, batch, recorded_pair
 
 ITEM, PAIR, LOG, SERIAL, ONLY = (
     TableName("shop", name) for name in ("item", "pair", "log", "serial", "only")
@@ -85,32 +80,16 @@ class World:
         self.source.commit()
 
     def apply(self, transactions: list[Transaction]) -> None:
-        last = transactions[-1]
-        self.applier.apply(Batch(tuple(transactions), last.next_offset, last.commit_lsn))
+        self.applier.apply(batch(*transactions))
 
 
 @pytest.fixture(scope="module")
 def world() -> Iterator[World]:
-    with (
-        private_database() as source_dsn,
-        private_database() as target_dsn,
-        connect(source_dsn, application_name="source") as source,
-        connect(target_dsn, application_name="target") as target,
-    ):
-        source.execute(SOURCE)
-        target.execute(TARGET)
-        schema.ensure(target, "target")
-        progress.create(target, "topic", 1)
-        source.autocommit = False
-        recorder = Recorder(source, KEYS)
-        tables = read_tables(source, include=["shop.*"])
-        source.commit()
-        target.execute(
-            "UPDATE cdc_migrator.stream_progress SET next_offset = %s", (recorder.offset,)
-        )
-        with Applier(target_dsn, tables, PLACEHOLDER) as applier:
+    with recorded_pair(SOURCE, TARGET, KEYS) as pair:
+        pair.source.commit()
+        with Applier(pair.target_dsn, pair.tables, PLACEHOLDER) as applier:
             assert applier.start("test") is not None
-            yield World(source, target, recorder, applier)
+            yield World(pair.source, pair.target, pair.recorder, applier)
 
 
 ids = st.integers(1, 5)

@@ -7,14 +7,21 @@ it touched them; that is what the log holds. Nothing of the product decodes or f
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
 from psycopg.rows import dict_row
 
+from cdc_migrator.apply.batcher import Batch
+from cdc_migrator.control import progress, schema
+from cdc_migrator.databases.postgres.catalog import read_tables
+from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.model.changes import Change, Op, Transaction
-from cdc_migrator.model.tables import TableName
+from cdc_migrator.model.tables import Table, TableName
+from tests.support.private_postgres import private_database
 
 PLACEHOLDER = "__cdcm_unchanged_0123456789abcdef"
 # Longer texts count as stored out of line: an update that leaves one alone does not log it.
@@ -151,3 +158,44 @@ def _unchanged(old: dict[str, Any] | None, new: dict[str, Any]) -> dict[str, Any
         else value
         for name, value in new.items()
     }
+
+
+def batch(*transactions: Transaction) -> Batch:
+    """These transactions as one batch."""
+    last = transactions[-1]
+    return Batch(transactions, last.next_offset, last.commit_lsn)
+
+
+@dataclass
+class RecordedPair:
+    """A source that is recorded, and a target whose stream begins where the recording does."""
+
+    source: psycopg.Connection
+    target: psycopg.Connection
+    target_dsn: str
+    tables: list[Table]
+    recorder: Recorder
+
+
+@contextmanager
+def recorded_pair(
+    source_schema: str, target_schema: str, keys: dict[TableName, tuple[str, ...]]
+) -> Iterator[RecordedPair]:
+    """Two databases with these tables, all of them in the schema shop."""
+    with (
+        private_database() as source_dsn,
+        private_database() as target_dsn,
+        connect(source_dsn, application_name="source") as source,
+        connect(target_dsn, application_name="target") as target,
+    ):
+        source.execute(source_schema.encode())
+        target.execute(target_schema.encode())
+        schema.ensure(target, "target")
+        progress.create(target, "topic", 1)
+        tables = read_tables(source, include=["shop.*"])
+        source.autocommit = False
+        recorder = Recorder(source, keys)
+        target.execute(
+            "UPDATE cdc_migrator.stream_progress SET next_offset = %s", (recorder.offset,)
+        )
+        yield RecordedPair(source, target, target_dsn, tables, recorder)

@@ -108,6 +108,11 @@ def read_tables(
 
 def _chosen(table: Table, include: Sequence[str] | None, exclude: Sequence[str]) -> bool:
     names = [str(table.name)] + ([str(table.root)] if table.root else [])
+    return chosen(names, include, exclude)
+
+
+def chosen(names: Sequence[str], include: Sequence[str] | None, exclude: Sequence[str]) -> bool:
+    """Whether a table is chosen that goes by these names; patterns as in `read_tables`."""
 
     def matches(patterns: Iterable[str]) -> bool:
         return any(fnmatchcase(name, pattern) for pattern in patterns for name in names)

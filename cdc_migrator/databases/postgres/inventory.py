@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from fnmatch import fnmatchcase
 
 import psycopg
+
+from cdc_migrator.databases.postgres.catalog import chosen
 
 
 class Kind(StrEnum):
@@ -75,12 +76,7 @@ def left_behind(
     for kind, query in _NAMES.items():
         names = [str(row[0]) for row in conn.execute(query.encode())]
         if kind in (Kind.UNLOGGED, Kind.FOREIGN_TABLE):
-            names = [
-                name
-                for name in names
-                if (include is None or any(fnmatchcase(name, one) for one in include))
-                and not any(fnmatchcase(name, one) for one in exclude)
-            ]
+            names = [name for name in names if chosen([name], include, exclude)]
         if names:
             found.append(LeftBehind(kind, len(names), tuple(names[:_MANY])))
     if conn.execute("SELECT to_regclass('cron.job')").fetchone() != (None,):
