@@ -7,23 +7,20 @@ ends neither equal nor in an allowed halt ends the run with 1; its seed is then 
 from __future__ import annotations
 
 import argparse
-import json
 import secrets
 import sys
 import tempfile
 import time
 from collections import Counter
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-from cdc_migrator import __version__
 from cdc_migrator.stack.local import StackInfo
 from tests.faults.resume import FAULTS, Resume, Round
 from tests.support.live import LiveMigration
+from tests.support.results import Results
 from tests.support.stack import fresh_database, running_stack
 
-RESULTS = Path("proofs/resume.jsonl")
+RESULTS = Results(Path("proofs/resume.jsonl"))
 # Mass key changes, in every other round, make it likely that a dying connector loses an event.
 _FEW_KEYS, _MANY_KEYS = 500, 3
 
@@ -34,7 +31,6 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=17.0, help="begin no round after these")
     minutes = parser.parse_args().minutes
     deadline = time.monotonic() + minutes * 60
-    RESULTS.parent.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="cdcm-prove-") as base:
         Path(base).chmod(0o755)
         with running_stack(Path(base)) as stack:
@@ -56,9 +52,9 @@ def prove(stack: StackInfo, base: Path, deadline: float) -> bool:
         try:
             resume.begin()
             while time.monotonic() < deadline:
-                counts = Counter(line["fault"] for line in stored())
+                counts = Counter(line["fault"] for line in RESULTS.stored())
                 fault = min(FAULTS, key=lambda fault: counts[fault])
-                seed = len(stored())
+                seed = len(RESULTS.stored())
                 done = resume.round(fault, seed, _MANY_KEYS if seed % 2 else _FEW_KEYS)
                 store(done)
                 if done.outcome != "equal":
@@ -68,23 +64,14 @@ def prove(stack: StackInfo, base: Path, deadline: float) -> bool:
     return True
 
 
-def stored() -> list[dict[str, Any]]:
-    """All rounds of all runs so far."""
-    if not RESULTS.exists():
-        return []
-    return [json.loads(line) for line in RESULTS.read_text().splitlines()]
-
-
 def store(done: Round) -> None:
-    line = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "version": __version__}
-    with RESULTS.open("a") as out:
-        out.write(json.dumps(line | done.as_dict()) + "\n")
+    RESULTS.append(done.as_dict())
     print(f"{done.fault:10} seed {done.seed:4}  {done.outcome}", flush=True)
 
 
 def tell() -> None:
     """How often each fault ran, over all runs, and how it ended."""
-    lines = stored()
+    lines = RESULTS.stored()
     print(f"\n{RESULTS}: {len(lines)} rounds so far")
     for fault in FAULTS:
         of_fault = [line for line in lines if line["fault"] == fault]

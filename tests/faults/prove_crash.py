@@ -8,7 +8,6 @@ ends the run with 1; the seeds of the faults since the last comparison tell how 
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import secrets
 import subprocess
@@ -16,16 +15,14 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-from cdc_migrator import __version__
 from cdc_migrator.stack.local import StackInfo
 from tests.faults.crash import CUTS, FAULTS, RESTARTS, STOP, Crash, Fault, Strike
+from tests.support.results import Results
 from tests.support.stack import fresh_database, running_stack
 
-RESULTS = Path("proofs/crash.jsonl")
+RESULTS = Results(Path("proofs/crash.jsonl"))
 TOGETHER = 10
 WANTED = 5
 # These choose one of many places each time, or a moment.
@@ -37,7 +34,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=17.0, help="begin no fault after these")
     deadline = time.monotonic() + parser.parse_args().minutes * 60
-    RESULTS.parent.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="cdcm-prove-") as base:
         Path(base).chmod(0o755)
         with running_stack(Path(base)) as stack:
@@ -49,7 +45,7 @@ def main() -> int:
 def prove(stack: StackInfo, base: Path, deadline: float) -> bool:
     """Strike until the time is up; whether nothing deviated."""
     name = f"crash_{secrets.token_hex(3)}"
-    first_seed = len(stored())
+    first_seed = len(RESULTS.stored())
     with (
         fresh_database(stack.source_dsn) as source,
         fresh_database(stack.target_dsn) as target,
@@ -66,7 +62,7 @@ def strike_and_compare(crash: Crash, deadline: float) -> bool:
     struck: list[Strike] = []
     found: list[str] = []
     states, committed = crash.reader.states, crash.bank.committed
-    before = stored()
+    before = RESULTS.stored()
     counts = Counter((line["kind"], line["what"]) for line in before)
     try:
         while len(struck) < TOGETHER and time.monotonic() < deadline:
@@ -103,26 +99,15 @@ def least_struck(counts: Counter[tuple[str, str]], seed: int) -> Fault:
     return min(faults, key=lambda fault: counts[fault.kind, fault.what] / _WEIGHTS.get(fault, 1))
 
 
-def stored() -> list[dict[str, Any]]:
-    """All faults of all runs so far."""
-    if not RESULTS.exists():
-        return []
-    return [json.loads(line) for line in RESULTS.read_text().splitlines()]
-
-
 def store(struck: list[Strike], **group: object) -> None:
     """One line a fault; what was found is of all that were compared together."""
-    line = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "version": __version__}
-    with RESULTS.open("a") as out:
-        for strike in struck:
-            told = line | strike.as_dict() | {"compared_together": len(struck)} | group
-            out.write(json.dumps(told) + "\n")
+    RESULTS.append(*(one.as_dict() | {"compared_together": len(struck)} | group for one in struck))
     print(f"{len(struck)} faults compared: {group['outcome']}", flush=True)
 
 
 def tell() -> None:
     """How often each fault struck, over all runs, and how it ended."""
-    lines = stored()
+    lines = RESULTS.stored()
     inside = sum(line["inside"] for line in lines)
     print(f"\n{RESULTS}: {len(lines)} faults so far, {inside} amid an open apply transaction")
     for fault in FAULTS:

@@ -7,22 +7,19 @@ not end equal ends the run with 1; its seed is then to become a test.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 import time
 from collections import Counter
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-from cdc_migrator import __version__
 from cdc_migrator.stack.local import StackInfo
 from tests.faults.load_kills import FAULTS, LoadKills
 from tests.integration.capture_rig import Rig
+from tests.support.results import Results
 from tests.support.stack import fresh_database, running_stack
 
-RESULTS = Path("proofs/load.jsonl")
+RESULTS = Results(Path("proofs/load.jsonl"))
 _PER_LOAD = 4
 
 
@@ -31,7 +28,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=17.0, help="begin no load after these")
     deadline = time.monotonic() + parser.parse_args().minutes * 60
-    RESULTS.parent.mkdir(exist_ok=True)
     fine = True
     with tempfile.TemporaryDirectory(prefix="cdcm-prove-") as base:
         Path(base).chmod(0o755)
@@ -44,7 +40,7 @@ def main() -> int:
 
 def prove(stack: StackInfo, base: Path) -> bool:
     """One load, struck by the faults that were had least."""
-    lines = stored()
+    lines = RESULTS.stored()
     counts = Counter(fault for line in lines for fault in line["struck"])
     seed = len(lines)
     # Turned by the seed, so that they come in another order each time.
@@ -60,30 +56,14 @@ def prove(stack: StackInfo, base: Path) -> bool:
             outcome = f"{type(error).__name__}: {error}"
         finally:
             rig.abort()
-    line = {
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "version": __version__,
-        "seed": seed,
-        "faults": faults,
-        "struck": struck,
-        "outcome": outcome,
-    }
-    with RESULTS.open("a") as out:
-        out.write(json.dumps(line) + "\n")
+    RESULTS.append({"seed": seed, "faults": faults, "struck": struck, "outcome": outcome})
     print(f"seed {seed:3}  {outcome}: {', '.join(struck)}", flush=True)
     return outcome == "equal"
 
 
-def stored() -> list[dict[str, Any]]:
-    """All loads of all runs so far."""
-    if not RESULTS.exists():
-        return []
-    return [json.loads(line) for line in RESULTS.read_text().splitlines()]
-
-
 def tell() -> None:
     """How often each fault struck, over all runs, and how the loads ended."""
-    lines = stored()
+    lines = RESULTS.stored()
     counts = Counter(fault for line in lines for fault in line["struck"])
     equal = sum(line["outcome"] == "equal" for line in lines)
     print(f"\n{RESULTS}: {len(lines)} loads, {sum(counts.values())} kills, {equal} loads equal")

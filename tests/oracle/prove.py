@@ -8,7 +8,6 @@ source ends the run with 1 and names its seed, which ``--seed`` runs again.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import tempfile
@@ -19,17 +18,16 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from cdc_migrator import __version__
 from cdc_migrator.stack import local
 from cdc_migrator.stack.local import StackInfo, StackOptions
 from tests.oracle.world import Outcome, World, world
+from tests.support.results import Results
 from tests.support.stack import KEPT_VARIABLE, running_stack
 
-RESULTS = Path("proofs/apply.jsonl")
+RESULTS = Results(Path("proofs/apply.jsonl"))
 CHUNK = 50
 _SHOWN = 20
 
@@ -74,7 +72,7 @@ class Account:
     def __init__(self, deadline: float) -> None:
         self._deadline = deadline
         self._lock = threading.Lock()
-        self._next = max((line["first_seed"] + CHUNK for line in stored()), default=1)
+        self._next = max((line["first_seed"] + CHUNK for line in RESULTS.stored()), default=1)
         self.fine = True
 
     def goes_on(self) -> bool:
@@ -130,18 +128,9 @@ def _figures(done: Outcome) -> dict[str, int]:
     return ran | asdict(done.ways)
 
 
-def stored() -> list[dict[str, Any]]:
-    """All chunks of all runs so far."""
-    if not RESULTS.exists():
-        return []
-    return [json.loads(line) for line in RESULTS.read_text().splitlines()]
-
-
 def store(first: int, sums: Counter[str], seconds: float, last: Outcome) -> None:
     """Append a chunk to the results."""
     line: dict[str, Any] = {
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "version": __version__,
         "first_seed": first,
         **sums,
         "seconds": round(seconds, 1),
@@ -149,9 +138,7 @@ def store(first: int, sums: Counter[str], seconds: float, last: Outcome) -> None
     }
     if not last.equal:
         line |= {"failed_seed": last.seed, "faults": last.faults[:_SHOWN]}
-    RESULTS.parent.mkdir(exist_ok=True)
-    with RESULTS.open("a") as out:
-        out.write(json.dumps(line, ensure_ascii=False) + "\n")
+    RESULTS.append(line)
     print(
         f"seeds {first} to {last.seed}: {line['outcome']}, {sums['statements']} statements, "
         f"{sums['count'] / seconds:.1f} workloads a second",
@@ -171,7 +158,7 @@ def _show(done: Outcome) -> int:
 def tell() -> None:
     """The sums over all runs."""
     sums: Counter[str] = Counter()
-    for line in stored():
+    for line in RESULTS.stored():
         sums.update({k: v for k, v in line.items() if isinstance(v, int) and "seed" not in k})
         sums[line["outcome"]] += 1
     print(f"\n{RESULTS}: {sums['count']} workloads so far")
