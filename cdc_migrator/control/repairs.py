@@ -24,13 +24,18 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Repaired:
-    """One key, with the digests of the target's rows before and after."""
+    """One key, with the digests of the target's rows before and after.
+
+    Of a keyless table the digest is the key, and only the number of rows tells.
+    """
 
     table: TableName
     key: Mapping[str, str]
     action: Action
     before: tuple[str, ...]
+    rows_before: int
     after: tuple[str, ...]
+    rows_after: int
 
 
 def record(conn: psycopg.Connection, run: int | None, done: Sequence[Repaired]) -> None:
@@ -38,7 +43,8 @@ def record(conn: psycopg.Connection, run: int | None, done: Sequence[Repaired]) 
     with conn.cursor() as cursor:
         cursor.executemany(
             "INSERT INTO cdc_migrator.repair (run, source_schema, source_table, key, action, "
-            "before, after, who) VALUES (%s, %s, %s, %s, %s, %s, %s, %s)",
+            "before, rows_before, after, rows_after, who) "
+            "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
             [
                 (
                     run,
@@ -47,7 +53,9 @@ def record(conn: psycopg.Connection, run: int | None, done: Sequence[Repaired]) 
                     Jsonb(dict(one.key)),
                     one.action,
                     list(one.before),
+                    one.rows_before,
                     list(one.after),
+                    one.rows_after,
                     journal.actor(),
                 )
                 for one in done

@@ -76,9 +76,19 @@ def mend(
 
 
 def _portions(repairs: Sequence[Repair]) -> Iterator[list[Repair]]:
+    """All of it in portions of so many keys: each needs a point of its own."""
+    some: list[Repair] = []
+    room = _AT_ONCE
     for repair in repairs:
-        for start in range(0, len(repair.keys), _AT_ONCE):
-            yield [Repair(repair.table, repair.keys[start : start + _AT_ONCE], repair.run)]
+        keys = repair.keys
+        while keys:
+            some.append(Repair(repair.table, keys[:room], repair.run))
+            keys, room = keys[room:], room - len(keys[:room])
+            if not room:
+                yield some
+                some, room = [], _AT_ONCE
+    if some:
+        yield some
 
 
 def _portion(

@@ -94,7 +94,15 @@ def _repaired(pair: Pair, key: Key, before: Sequence[str], after: Sequence[str])
         action = Action.INSERTED if after else Action.NONE
     elif not after:
         action = Action.DELETED
-    return Repaired(pair.source.name, named(pair, key), action, tuple(before), tuple(after))
+    return Repaired(
+        pair.source.name,
+        named(pair, key),
+        action,
+        tuple(before),
+        len(before),
+        tuple(after),
+        len(after),
+    )
 
 
 def _carried(pair: Pair) -> list[tuple[Column, Column]]:
@@ -249,38 +257,67 @@ def _by_content(
     source: psycopg.Connection, target: psycopg.Connection, pair: Pair, digests: Sequence[str]
 ) -> list[Repaired]:
     """The target gets each row as often as the source has it."""
-    wanted = sql.Literal(list(digests))
-    rows: dict[str, list[_Texts]] = defaultdict(list)
-    found = source.execute(
-        sql.SQL(
-            "SELECT {digest}, {row} FROM ONLY {table} AS t WHERE {digest} = ANY({wanted}::text[])"
-        ).format(
-            digest=expressions.row_digest(pair, False, "t"),
-            row=expressions.texts((column for column, _ in _carried(pair)), "t"),
-            table=names.table(pair.source.name),
-            wanted=wanted,
-        )
-    )
-    for digest, *row in found:
-        rows[digest].append(tuple(row))
-    before: dict[str, list[str]] = defaultdict(list)
+    here = _counted(source, pair, digests, False)
+    there = _counted(target, pair, digests, True)
     try:
-        with target.transaction():
-            for (digest,) in target.execute(
-                sql.SQL(
-                    "DELETE FROM ONLY {table} AS t WHERE {digest} = ANY({wanted}::text[]) "
-                    "RETURNING {digest}"
-                ).format(
-                    digest=expressions.row_digest(pair, True, "t"),
-                    table=names.table(pair.target.name),
-                    wanted=wanted,
-                )
-            ):
-                before[digest].append(digest)
-            _insert(target, pair, [row for of in rows.values() for row in of])
+        for digest in digests:
+            (ours, row), (theirs, _) = here.get(digest, _NO_ROW), there.get(digest, _NO_ROW)
+            if theirs > ours:
+                _delete_some(target, pair, digest, theirs - ours)
+            else:
+                _insert(target, pair, [row] * (ours - theirs))
     except (errors.IntegrityError, errors.DataError) as exc:
         raise _refused(pair, exc) from exc
     return [
-        _repaired(pair, (digest,), before[digest], [digest] * len(rows[digest]))
+        _multiplied(pair, digest, there.get(digest, _NO_ROW)[0], here.get(digest, _NO_ROW)[0])
         for digest in digests
     ]
+
+
+_NO_ROW: tuple[int, _Texts] = (0, ())
+
+
+def _counted(
+    conn: psycopg.Connection, pair: Pair, digests: Sequence[str], target: bool
+) -> dict[str, tuple[int, _Texts]]:
+    """How often each of these rows is there, and its texts."""
+    columns = [side[target] for side in _carried(pair)]
+    query = sql.SQL(
+        "SELECT d, count(*), min(r) FROM (SELECT {digest} AS d, ARRAY[{row}] AS r "
+        "FROM ONLY {table} AS t WHERE {digest} = ANY({wanted}::text[])) q GROUP BY d"
+    ).format(
+        digest=expressions.row_digest(pair, target, "t"),
+        row=expressions.texts(columns, "t"),
+        table=names.table(pair.on(target).name),
+        wanted=sql.Literal(list(digests)),
+    )
+    return {digest: (count, tuple(row)) for digest, count, row in conn.execute(query)}
+
+
+def _delete_some(target: psycopg.Connection, pair: Pair, digest: str, count: int) -> None:
+    target.execute(
+        sql.SQL(
+            "DELETE FROM ONLY {table} WHERE ctid = ANY(ARRAY(SELECT t.ctid FROM ONLY {table} AS t "
+            "WHERE {digest} = {wanted} LIMIT {count}))"
+        ).format(
+            table=names.table(pair.target.name),
+            digest=expressions.row_digest(pair, True, "t"),
+            wanted=sql.Literal(digest),
+            count=sql.Literal(count),
+        )
+    )
+
+
+def _multiplied(pair: Pair, digest: str, before: int, after: int) -> Repaired:
+    action = Action.NONE
+    if before != after:
+        action = Action.DELETED if after < before else Action.INSERTED
+    return Repaired(
+        pair.source.name,
+        named(pair, (digest,)),
+        action,
+        (digest,) if before else (),
+        before,
+        (digest,) if after else (),
+        after,
+    )

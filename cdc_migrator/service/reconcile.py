@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -16,7 +16,7 @@ from cdc_migrator.control.reconcile import Run
 from cdc_migrator.databases.postgres.catalog import chosen
 from cdc_migrator.databases.postgres.coded import speaking
 from cdc_migrator.databases.postgres.connect import connect
-from cdc_migrator.errors import ConfigurationError, Refused
+from cdc_migrator.errors import ConfigurationError, MigratorError, Refused
 from cdc_migrator.model.alignment import Aligner, Repair
 from cdc_migrator.model.differences import RowDifference
 from cdc_migrator.model.tables import TableName
@@ -151,11 +151,14 @@ def run(
             options.work,
             observe,
         )
-        outcome = Outcome(False, {}, [])
         try:
             outcome = work.run()
-        finally:
-            conclude(target, current, pairs, outcome)
+        except BaseException:
+            # The run can be resumed also where this cannot be written down any more.
+            with suppress(MigratorError, psycopg.Error):
+                conclude(target, current, pairs, Outcome(False, {}, []))
+            raise
+        conclude(target, current, pairs, outcome)
         planned: Sequence[Repair] = ()
         repaired = 0
         if options.repair or options.dry_run:

@@ -55,7 +55,8 @@ CREATE TABLE cdc_migrator.difference (
 CREATE UNIQUE INDEX difference_standing ON cdc_migrator.difference
     (source_schema, source_table, md5(key::text)) WHERE state IN ('open', 'accepted');
 
--- What was written to the target to mend it. before and after are digests of the row, never values.
+-- What was written to the target to mend it: of each key the digests of its rows before and after,
+-- never values, and how many rows there were.
 CREATE TABLE cdc_migrator.repair (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     run bigint,
@@ -64,7 +65,9 @@ CREATE TABLE cdc_migrator.repair (
     key jsonb NOT NULL,
     action text NOT NULL CHECK (action IN ('inserted', 'replaced', 'deleted', 'none')),
     before text[] NOT NULL,
+    rows_before bigint NOT NULL,
     after text[] NOT NULL,
+    rows_after bigint NOT NULL,
     who text NOT NULL,
     at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
