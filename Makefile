@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check unit lock prove-resume prove-crash prove-apply prove-load bench-load clean
+.PHONY: help setup demo test check unit lock prove-resume prove-crash prove-apply prove-load bench-load bench-reconcile clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -49,6 +49,9 @@ prove-load: setup ## kill loads for 17 minutes; adds to proofs/load.jsonl
 
 bench-load: setup ## schema, rows and indexes against pg_dump, pg_restore and pgcopydb
 	@$(BIN)/python -m benchmarks.load
+
+bench-reconcile: setup ## comparing five million rows against the queries of others
+	@$(BIN)/python -m benchmarks.reconcile --keep
 
 lock: setup ## resolve requirements.lock anew
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --extra local --group dev -o requirements.lock pyproject.toml

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -114,6 +114,19 @@ class Report:
         moments = [one.since for one in self.tables]
         known = [moment for moment in moments if moment is not None]
         return min(known) if known and len(known) == len(moments) else None
+
+
+def aligning(options: ReconcileOptions) -> AbstractContextManager[Aligner]:
+    """Where this migration's alignment points come from; closed at the end.
+
+    Raises:
+        Refused: CDCM-RECONCILE-ALIGNMENT: no running service aligns both sides.
+    """
+    raise Refused(
+        "CDCM-RECONCILE-ALIGNMENT",
+        f"no running service can align both sides of the migration {options.name!r}",
+        "Start `cdc-migrator run` of a release that answers such requests, and repeat.",
+    )
 
 
 def run(
