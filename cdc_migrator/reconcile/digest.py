@@ -40,28 +40,39 @@ Digests = Mapping[int | None, Digest]
 def statement(
     pair: Pair, slicer: Slicer, hashing: Hashing, unit: Unit, target: bool, where: sql.Composable
 ) -> sql.Composed:
-    """One row a chunk: its bucket, rows, either, total. `where` is a condition or ``true``.
+    """A unit's digests, one row a chunk; `where` is a condition on the rows or ``true``."""
+    if not unit.bounds:
+        return grouped(pair, hashing, target, sql.SQL("0"), where)
+    return grouped(
+        pair, hashing, target, slicer.value(target), where, slicer.bucket(_PLACE, unit.bounds)
+    )
+
+
+_PLACE = sql.SQL("k")
+
+
+def grouped(
+    pair: Pair,
+    hashing: Hashing,
+    target: bool,
+    place: sql.Composable,
+    where: sql.Composable,
+    bucket: sql.Composable = _PLACE,
+) -> sql.Composed:
+    """One row for each value of `bucket`, SQL over ``k``, a row's `place`: as `add` takes them.
 
     OFFSET 0 keeps the hash from being computed once for each aggregate.
     """
-    table = names.table(pair.on(target).name)
-    row = expressions.row_hash(pair.columns, target, hashing)
-    sums = sql.SQL("count(*), coalesce(bit_xor(h), 0), coalesce(sum({}), 0)").format(
-        expressions.mixed(sql.SQL("h"), hashing)
-    )
-    if not unit.bounds:
-        return sql.SQL(
-            "SELECT 0, {sums} FROM (SELECT {row} AS h FROM ONLY {table} WHERE {where} OFFSET 0) q"
-        ).format(sums=sums, row=row, table=table, where=where)
     return sql.SQL(
-        "SELECT {bucket}, {sums} FROM (SELECT {place} AS k, {row} AS h FROM ONLY {table} "
-        "WHERE {where} OFFSET 0) q GROUP BY 1"
+        "SELECT {bucket}, count(*), bit_xor(h), sum({mixed}) "
+        "FROM (SELECT {place} AS k, {row} AS h FROM ONLY {table} WHERE {where} OFFSET 0) q "
+        "GROUP BY 1"
     ).format(
-        bucket=slicer.bucket(sql.SQL("k"), unit.bounds),
-        sums=sums,
-        place=slicer.value(target),
-        row=row,
-        table=table,
+        bucket=bucket,
+        mixed=expressions.mixed(sql.SQL("h"), hashing),
+        place=place,
+        row=expressions.row_hash(pair.columns, target, hashing),
+        table=names.table(pair.on(target).name),
         where=where,
     )
 

@@ -17,18 +17,20 @@ from cdc_migrator.databases.postgres import names
 from cdc_migrator.model.alignment import Aligned
 from cdc_migrator.model.differences import DIGEST, DifferenceKind, RowDifference
 from cdc_migrator.reconcile import expressions
-from cdc_migrator.reconcile.chunks import Range, Slicer, Unit
-from cdc_migrator.reconcile.digest import Digest, add, statement, unequal
+from cdc_migrator.reconcile.chunks import Range, Slicer
+from cdc_migrator.reconcile.digest import NOTHING, Digest, add, grouped, unequal
 from cdc_migrator.reconcile.expressions import Hashing
 from cdc_migrator.reconcile.pairs import Pair
-from cdc_migrator.reconcile.planning import sampled
 from cdc_migrator.reconcile.snapshot import Row, Sides
 
-_FETCH_ROWS = 50_000  # of one chunk at once
-_SPLIT_INTO = 32
+_DIRECTLY = 1_000  # rows of a chunk that are fetched without ado
+_HANDFUL = 500  # rows of a chunk that share a part of their hash
+_MOST_HANDFULS = 4_096
+_FETCH_ROWS = 50_000  # at once
 _KEYS_AT_ONCE = 500
 
 Key = tuple[str, ...]
+Where = Callable[[bool], sql.Composable]  # a condition on the rows of either side
 
 
 class HashesDisagree(Exception):
@@ -53,60 +55,78 @@ class Look:
 def differences(look: Look, part: Range, rows: int) -> Iterator[RowDifference]:
     """The rows of a range that differ.
 
+    A large range is first cut into handfuls by the low bits of a hash, in one more reading of it:
+    only those that differ are fetched.
+
     Args:
         rows: how many there are on the side that has more of them.
 
     Raises:
         SnapshotLost, TableMoved, HashesDisagree, MigratorError.
     """
-    if rows > _FETCH_ROWS:
-        parts = _split(look, part)
-        if parts is not None:
-            for inner, more in parts:
-                yield from differences(look, inner, more)
-            return
-    if look.pair.key:
-        yield from _of_keys(look, part)
-    else:
-        yield from _of_contents(look, part)
+    of_some = _of_keys if look.pair.key else _of_contents
+
+    def within(target: bool) -> sql.Composable:
+        return look.slicer.within(part, target) or sql.SQL("true")
+
+    if rows <= _DIRECTLY:
+        yield from of_some(look, within)
+        return
+    count = 1
+    while count < min(rows // _HANDFUL, _MOST_HANDFULS):
+        count *= 2
+    for numbers in _handfuls(look, within, count):
+
+        def among(target: bool, numbers: list[int] = numbers) -> sql.Composable:
+            return sql.SQL("{} AND {} = ANY({}::int8[])").format(
+                within(target), _number(look, target, count), sql.Literal(numbers)
+            )
+
+        yield from of_some(look, among)
 
 
-def _split(look: Look, part: Range) -> list[tuple[Range, int]] | None:
-    """The unequal parts of a range with their rows; None where it cannot be cut."""
-    for target in (False, True):
-        bounds = sampled(
-            look.sides, look.pair, look.slicer, look.aligned, _SPLIT_INTO, None, part, target
-        )
-        if bounds:
-            break
-    else:
-        return None
-    unit = Unit(look.pair.source.name, 0, look.slicer.by, part, bounds, 0)
+def _number(look: Look, target: bool, count: int) -> sql.Composable:
+    """SQL of the handful that a row belongs to."""
+    columns = look.pair.key or look.pair.columns
+    return sql.SQL("({} & {}::int8)").format(
+        expressions.row_hash(columns, target, look.hashing), sql.Literal(count - 1)
+    )
+
+
+def _handfuls(look: Look, within: Where, count: int) -> Iterator[list[int]]:
+    """The numbers of unequal handfuls, as many at a time as are to be fetched at once."""
 
     def of_side(target: bool) -> dict[int | None, Digest]:
         found: dict[int | None, Digest] = {}
-        where = look.slicer.within(part, target) or sql.SQL("true")
-        query = statement(look.pair, look.slicer, look.hashing, unit, target, where)
+        query = grouped(
+            look.pair, look.hashing, target, _number(look, target, count), within(target)
+        )
         add(look.read(query, target), found)
         return found
 
     here, there = look.sides.both(of_side)
-    nothing = Digest()
-    wrong = [
-        (unit.chunk(b), max(here.get(b, nothing).rows, there.get(b, nothing).rows))
-        for b in unequal(here, there)
-    ]
-    return None if any(inner == part for inner, _ in wrong) else wrong
+    some: list[int] = []
+    rows = 0
+    for number in unequal(here, there):
+        assert number is not None, "a row's hash is never null"
+        more = max(here.get(number, NOTHING).rows, there.get(number, NOTHING).rows)
+        if some and rows + more > _FETCH_ROWS:
+            yield some
+            some, rows = [], 0
+        some.append(number)
+        rows += more
+    if some:
+        yield some
 
 
-def _of_keys(look: Look, part: Range) -> Iterator[RowDifference]:
+def _of_keys(look: Look, where: Where) -> Iterator[RowDifference]:
     def of_side(target: bool) -> dict[Key, list[int]]:
         own = [column.on(target) for column in look.pair.key]
         query = sql.SQL("SELECT {row}, {key} FROM ONLY {table} WHERE {where}").format(
             row=expressions.row_hash(look.pair.columns, target, look.hashing),
             key=expressions.texts(own),
             table=names.table(look.pair.on(target).name),
-            where=look.slicer.within(part, target) or sql.SQL("true"),
+            where=where(target),
         )
         found: dict[Key, list[int]] = defaultdict(list)
         for value, *key in look.read(query, target):
@@ -204,10 +224,7 @@ def _compare(look: Look, key: Key, ours: list[Row], theirs: list[Row]) -> RowDif
     return replace(made, columns=tuple(wrong), values=wrong if look.values else {})
 
 
-def _of_contents(look: Look, part: Range) -> Iterator[RowDifference]:
-    def where(target: bool) -> sql.Composable:
-        return look.slicer.within(part, target) or sql.SQL("true")
-
+def _of_contents(look: Look, where: Where) -> Iterator[RowDifference]:
     found = list(_contents(look, where))
     if not found:
         raise HashesDisagree(str(look.pair.source.name))
@@ -225,7 +242,7 @@ def _unequal_contents(look: Look, digests: Iterable[str]) -> Iterator[RowDiffere
     return _contents(look, where)
 
 
-def _contents(look: Look, where: Callable[[bool], sql.Composable]) -> Iterator[RowDifference]:
+def _contents(look: Look, where: Where) -> Iterator[RowDifference]:
     """Rows whose content is there more often on one side than on the other."""
 
     def of_side(target: bool) -> dict[str, int]:

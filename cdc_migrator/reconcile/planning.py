@@ -111,37 +111,25 @@ def _in_order(sides: Sides, pair: Pair, by: str) -> bool:
 
 
 def sampled(
-    sides: Sides,
-    pair: Pair,
-    slicer: Slicer,
-    aligned: Aligned,
-    chunks: int,
-    percent: float | None,
-    part: Range | None = None,
-    target: bool = False,
+    sides: Sides, pair: Pair, slicer: Slicer, aligned: Aligned, chunks: int, percent: float
 ) -> tuple[str, ...]:
-    """Bounds of about `chunks` equal shares of a side's rows in a range.
-
-    Args:
-        percent: of the heap's pages; None: read them all.
-    """
-    where = slicer.within(part, target) if part else None
-    query = sql.SQL(
+    """Bounds of about `chunks` equal shares of the source's rows, from so much of its pages."""
+    bounds = sql.SQL(
         "SELECT DISTINCT k::text FROM (SELECT k, row_number() OVER (ORDER BY k) AS n, "
         "count(*) OVER () AS t FROM "
-        "(SELECT {place} AS k FROM ONLY {table} {sample} WHERE {where}) a) b "
+        "(SELECT {place} AS k FROM ONLY {table} TABLESAMPLE SYSTEM ({percent})) a) b "
         "WHERE k IS NOT NULL AND n > 1 AND n * {chunks} / t > (n - 1) * {chunks} / t"
     ).format(
-        place=slicer.value(target),
-        table=names.table(pair.on(target).name),
-        sample=sql.SQL("TABLESAMPLE SYSTEM ({})").format(sql.Literal(percent))
-        if percent is not None
-        else sql.SQL(""),
-        where=where or sql.SQL("true"),
+        place=slicer.value(False),
+        table=names.table(pair.source.name),
+        percent=sql.Literal(percent),
         chunks=sql.Literal(chunks),
     )
-    ordered = sql.SQL("SELECT k FROM ({}) c ORDER BY {}").format(query, slicer.order(sql.SQL("k")))
-    return tuple(row[0] for row in sides.read(pair, aligned, ordered, target))
+    ordered = sql.SQL("SELECT k FROM ({}) c ORDER BY {}").format(bounds, slicer.order(_BOUND))
+    return tuple(row[0] for row in sides.read(pair, aligned, ordered, False))
+
+
+_BOUND = sql.SQL("k")
 
 
 def units_of_chunks(pair: Pair, by: str | None, bounds: Sequence[str], rows: int) -> list[Unit]:

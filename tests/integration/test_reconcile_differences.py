@@ -9,6 +9,7 @@ import pytest
 from cdc_migrator.control import differences
 from cdc_migrator.model.differences import DIGEST
 from cdc_migrator.model.tables import TableName
+from cdc_migrator.reconcile.chunks import Sizes
 from tests.integration.reconcile_rig import World, world
 from tests.support.corpus import STYLES
 
@@ -254,3 +255,21 @@ def test_odd_names_are_quoted() -> None:
         found = made.found(made.run())
         assert len(found) == 301
         assert made.run(repair=True).equal
+
+
+def test_a_large_chunk_is_cut_by_hash_before_rows_are_fetched(healed: World) -> None:
+    """The same rows are named, with and without a key, also where half of them are wrong."""
+    whole = {"sizes": Sizes(chunk_rows=1_000_000)}
+    healed.target.execute("UPDATE shop.orders SET paid = NULL WHERE id IN (3, 777)")
+    healed.target.execute("DELETE FROM shop.log WHERE line = 'line 7'")
+    found = healed.found(healed.run(work=whole))
+    lines = {key: what for key, what in found.items() if key[0] == "shop.log"}
+    assert {key: what for key, what in found.items() if key not in lines} == {
+        (str(ORDERS), ("3",)): ("different", "paid"),
+        (str(ORDERS), ("777",)): ("different", "paid"),
+    }
+    assert set(lines.values()) == {("missing_in_target",)}
+    healed.target.execute("UPDATE shop.orders SET note = 'x' WHERE id % 2 = 0")
+    report = healed.run(work=whole)
+    notes = [what for what in healed.found(report).values() if "note" in what]
+    assert len(notes) == ROWS // 2
