@@ -35,6 +35,15 @@ from cdc_migrator.model.tables import TableName
 
 _FOREIGN_KEY = "FK CONSTRAINT"
 
+# Where a view needs a key (it groups by it), the dump makes it of nothing but NULLs before the
+# rows, and puts its query in its place when the keys are there. A view that reads from no
+# relation at all still waits for that.
+_WHOLE = """
+WHERE rulename <> '_RETURN' OR EXISTS (
+    SELECT FROM pg_depend d WHERE d.classid = 'pg_rewrite'::regclass AND d.objid = pg_rewrite.oid
+    AND d.refclassid = 'pg_class'::regclass AND d.refobjid <> ev_class)
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class SchemaOptions:
@@ -100,9 +109,7 @@ def make_tables(
     with _dump(source_dsn, target_dsn, names, tables, options, "pre-data") as (dump, target, there):
         left = toc.remaining(dump.entries, there, post=False)
         _check_extensions(target, left)
-        _restore(
-            dump, target, left, ["--section=pre-data", "--single-transaction"], "schema-tables"
-        )
+        _restore(dump, target, left, ["--single-transaction"], "schema-tables")
         return Restored(tuple(e.label for e in left), dump.left_out)
 
 
@@ -132,7 +139,7 @@ def make_indexes(
         left = toc.remaining(entries, there, post=True)
         keys = [entry for entry in left if entry.kind == _FOREIGN_KEY]
         rest = [entry for entry in left if entry.kind != _FOREIGN_KEY]
-        parallel = ["--section=post-data", f"--jobs={max(1, options.jobs)}"]
+        parallel = [f"--jobs={max(1, options.jobs)}"]
         _restore(dump, target, rest, parallel, "schema-indexes")
         postponed: tuple[str, ...] = ()
         if keys and _anew(target):
@@ -235,6 +242,8 @@ def _dump(
         told += [e.label for e in entries if e.kind == "EVENT TRIGGER"]
         numbers = {entry.number for entry in toc.parse(tools.contents(file, section))}
         in_section = [entry for entry in kept if entry.number in numbers]
+        if not _new_public(target):
+            in_section = [entry for entry in in_section if not entry.of_public]
         there = _there(source, target, in_section)
         yield _Dump(tools, file, in_section, tuple(told)), target, there
 
@@ -257,6 +266,16 @@ def _alone(target: psycopg.Connection, called: str) -> None:
             journal.write(target, "schema-tools-ended", sessions=row[0])
 
 
+def _new_public(target: psycopg.Connection) -> bool:
+    """Whether the target's schema `public` is as the server made it."""
+    with speaking("target", "looking at its schema public"):
+        row = target.execute(
+            "SELECT obj_description(n.oid, 'pg_namespace') = 'standard public schema' "
+            "FROM pg_namespace n WHERE nspname = 'public'"
+        ).fetchone()
+    return row is not None and bool(row[0])
+
+
 def _there(
     source: psycopg.Connection, target: psycopg.Connection, entries: Collection[Entry]
 ) -> set[ObjectId]:
@@ -276,8 +295,8 @@ def _there(
             row = target.execute("SELECT relname FROM pg_class WHERE oid = %s", (catalog,))
             (name,) = row.fetchone() or ("",)
             query = sql.SQL(
-                "SELECT (pg_identify_object(%s::oid, oid, 0)).identity FROM pg_catalog.{}"
-            ).format(sql.Identifier(name))
+                "SELECT (pg_identify_object(%s::oid, oid, 0)).identity FROM pg_catalog.{}{}"
+            ).format(sql.Identifier(name), sql.SQL(_WHOLE if name == "pg_rewrite" else ""))
             present |= {(catalog, row[0]) for row in target.execute(query, (catalog,))}
     return {(catalog, oid) for catalog, oid, identity in named if (catalog, identity) in present}
 
@@ -303,7 +322,11 @@ def _restore(
     arguments: Sequence[str],
     action: str,
 ) -> None:
-    """Have pg_restore make exactly these entries."""
+    """Have pg_restore make exactly these entries.
+
+    Without `--section`: pg_restore takes an entry that has no section of its own, a comment, for
+    one of the section before it, and puts what is not chosen before what is.
+    """
     if not entries:
         return
     with speaking("target", "writing the journal"):
