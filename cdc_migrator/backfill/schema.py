@@ -20,7 +20,7 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 
-from cdc_migrator.backfill import toc
+from cdc_migrator.backfill import roles, toc
 from cdc_migrator.backfill.diff.run import renamed
 from cdc_migrator.backfill.excluded import staying
 from cdc_migrator.backfill.toc import Entry, ObjectId
@@ -52,10 +52,12 @@ class SchemaOptions:
     Attributes:
         jobs: indexes and keys built at a time.
         postgres_bin: directory of pg_dump and pg_restore; None: searched.
+        grants: who may do what comes along; the roles must be there.
     """
 
     jobs: int = 2
     postgres_bin: Path | None = None
+    grants: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,7 @@ def make_tables(
     One transaction: it is all there or none of it. The target's control schema must exist.
 
     Raises:
-        Refused: CDCM-TARGET-EXTENSION, CDCM-SCHEMA-DEPENDS, CDCM-SCHEMA-RUNNING,
+        Refused: CDCM-TARGET-EXTENSION, CDCM-TARGET-ROLES, CDCM-SCHEMA-DEPENDS, CDCM-SCHEMA-RUNNING,
             CDCM-TOOLS-MISSING, CDCM-TOOLS-VERSION.
         Failed: CDCM-TOOL-FAILED.
     """
@@ -227,7 +229,7 @@ def _dump(
                 "--format=custom",
                 "--schema-only",
                 "--no-owner",
-                "--no-privileges",
+                *([] if options.grants else ["--no-privileges"]),
                 "--no-publications",
                 "--no-subscriptions",
                 "--exclude-schema=cdc_migrator",
@@ -242,9 +244,10 @@ def _dump(
         told += [e.label for e in entries if e.kind == "EVENT TRIGGER"]
         numbers = {entry.number for entry in toc.parse(tools.contents(file, section))}
         in_section = [entry for entry in kept if entry.number in numbers]
-        if not _new_public(target):
-            in_section = [entry for entry in in_section if not entry.of_public]
-        there = _there(source, target, in_section)
+        told_of = _told_of_public(target)
+        in_section = [e for e in in_section if not (e.of_public and e.kind in told_of)]
+        there = _there(source, target, kept)
+        roles.require(source, target, [e for e in kept if e.object not in there], options.grants)
         yield _Dump(tools, file, in_section, tuple(told)), target, there
 
 
@@ -266,14 +269,20 @@ def _alone(target: psycopg.Connection, called: str) -> None:
             journal.write(target, "schema-tools-ended", sessions=row[0])
 
 
-def _new_public(target: psycopg.Connection) -> bool:
-    """Whether the target's schema `public` is as the server made it."""
+def _told_of_public(target: psycopg.Connection) -> set[str]:
+    """In what the target's schema `public` is not as the server made it."""
     with speaking("target", "looking at its schema public"):
-        row = target.execute(
-            "SELECT obj_description(n.oid, 'pg_namespace') = 'standard public schema' "
-            "FROM pg_namespace n WHERE nspname = 'public'"
-        ).fetchone()
-    return row is not None and bool(row[0])
+        rows = target.execute(
+            "SELECT obj_description(n.oid, 'pg_namespace') = 'standard public schema', "
+            "n.nspacl IS NOT DISTINCT FROM i.initprivs FROM pg_namespace n "
+            "LEFT JOIN pg_init_privs i ON i.classoid = 'pg_namespace'::regclass "
+            "AND i.objoid = n.oid "
+            "WHERE n.nspname = 'public'"
+        ).fetchall()
+    new = {
+        kind for row in rows for kind, plain in zip(("COMMENT", "ACL"), row, strict=True) if plain
+    }
+    return {"COMMENT", "ACL"} - new
 
 
 def _there(
@@ -338,7 +347,6 @@ def _restore(
         [
             "--exit-on-error",
             "--no-owner",
-            "--no-privileges",
             f"--use-list={chosen}",
             *arguments,
             str(dump.file),

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import psycopg
 import pytest
 
-from cdc_migrator.backfill.diff.run import differences
-from cdc_migrator.backfill.schema import make_indexes, make_tables, plan
+from cdc_migrator.backfill.diff.run import differences, script
+from cdc_migrator.backfill.schema import SchemaOptions, make_indexes, make_tables, plan
 from cdc_migrator.control import migration
 from cdc_migrator.control import schema as control
 from cdc_migrator.databases.postgres.catalog import read_tables
 from cdc_migrator.databases.postgres.connect import connect
+from cdc_migrator.errors import Refused
 from cdc_migrator.model.naming import Names
 from cdc_migrator.model.parts import Difference
 from cdc_migrator.model.tables import TableName
@@ -43,8 +44,10 @@ class Pair:
         with connect(self.source, application_name="test") as conn:
             return [table.name for table in read_tables(conn)]
 
-    def diff(self, *, loaded: bool = True) -> list[Difference]:
-        return differences(self.source, self.target, NAMES, self.tables(), loaded=loaded)
+    def diff(self, *, loaded: bool = True, grants: bool = False) -> list[Difference]:
+        return differences(
+            self.source, self.target, NAMES, self.tables(), loaded=loaded, grants=grants
+        )
 
 
 @pytest.fixture
@@ -114,3 +117,108 @@ def test_words_that_a_dump_changes_are_no_difference(pair: Pair) -> None:
     worded = "SELECT string_agg(pg_get_constraintdef(oid), '') FROM pg_constraint WHERE contype='c'"
     assert pair.one(pair.source, worded) != pair.one(pair.target, worded)
     assert pair.diff() == []
+
+
+@pytest.fixture
+def roles(pair: Pair) -> Iterator[list[str]]:
+    """Two roles, one with an odd name; both databases are of one server."""
+    names = ["made_app", 'made "Read" er']
+    quoted = [f'''"{name.replace('"', '""')}"''' for name in names]
+    pair.run(pair.source, *(f"CREATE ROLE {name}" for name in quoted))
+    yield quoted
+    for dsn in (pair.source, pair.target):
+        pair.run(dsn, *(f"DROP OWNED BY {name}" for name in quoted))
+    pair.run(pair.source, *(f"DROP ROLE {name}" for name in quoted))
+
+
+def granted(app: str, reader: str) -> list[str]:
+    return [
+        "CREATE SCHEMA s; CREATE TYPE s.kind AS ENUM ('a')",
+        "CREATE TABLE s.t (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, a text, k s.kind)",
+        "CREATE TABLE s.plain (id int PRIMARY KEY); CREATE SEQUENCE s.q",
+        f"CREATE VIEW s.v AS {GROUPED.replace('FROM t', 'FROM s.t')}",
+        "CREATE FUNCTION s.f(int) RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        "CREATE PROCEDURE s.p() LANGUAGE sql AS 'SELECT 1'",
+        "CREATE AGGREGATE s.total(int) (SFUNC = int4pl, STYPE = int)",
+        f"GRANT USAGE ON SCHEMA s TO {app}, {reader}; GRANT CREATE ON SCHEMA public TO {app}",
+        f"GRANT SELECT, INSERT ON s.t TO {app} WITH GRANT OPTION; GRANT UPDATE ON s.t TO {app}",
+        f"GRANT SELECT (a), UPDATE (a, k) ON s.t TO {reader}; GRANT SELECT ON s.v TO PUBLIC",
+        f"GRANT SELECT (n) ON s.v TO {reader}; GRANT USAGE ON SEQUENCE s.q TO {app}",
+        f"REVOKE EXECUTE ON FUNCTION s.f FROM PUBLIC; GRANT EXECUTE ON FUNCTION s.f TO {app}",
+        f"REVOKE ALL ON PROCEDURE s.p FROM PUBLIC; GRANT EXECUTE ON FUNCTION s.total TO {app}",
+        f"REVOKE ALL ON TYPE s.kind FROM PUBLIC; GRANT USAGE ON TYPE s.kind TO {reader}",
+        f"ALTER DEFAULT PRIVILEGES IN SCHEMA s GRANT SELECT ON TABLES TO {reader}",
+        "ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC",
+    ]
+
+
+def test_grants_arrive_on_request_and_are_compared(pair: Pair, roles: list[str]) -> None:
+    """Without the request nothing is granted and nothing told; with it both sides are alike."""
+    pair.run(pair.source, *granted(*roles))
+    acls = "SELECT count(*) FROM pg_class WHERE relacl IS NOT NULL AND oid > 16384"
+    make_tables(pair.source, pair.target, NAMES, pair.tables())
+    make_indexes(pair.source, pair.target, NAMES, pair.tables())
+    assert pair.diff() == []
+    assert pair.one(pair.target, acls) == 0
+    told = pair.diff(grants=True)
+    assert {d.attribute for d in told} == {"grants", "presence"}
+    assert {d.kind for d in told} == {
+        "schema", "table", "column", "view", "view column", "sequence", "function", "procedure",
+        "aggregate", "enumeration", "default privileges",
+    }  # fmt: skip
+    assert {str(d.severity) for d in told} == {"warn"}
+    pair.run(pair.target, *(sql for sql, _ in script(told)))
+    assert pair.diff(grants=True) == []
+
+    with private_database() as fresh, connect(fresh, application_name="test") as conn:
+        control.ensure(conn, "target")
+        migration.create(conn, NAMES.migration)
+        other = Pair(pair.source, fresh)
+        options = SchemaOptions(grants=True)
+        planned = plan(other.source, fresh, NAMES, other.tables(), options)
+        assert "ACL - SCHEMA public" in planned.before
+        make_tables(other.source, fresh, NAMES, other.tables(), options)
+        make_indexes(other.source, fresh, NAMES, other.tables(), options)
+        assert other.diff(grants=True) == []
+        planned = plan(other.source, fresh, NAMES, other.tables(), options)
+        assert (planned.before, planned.after) == ((), ())
+        for statement in granted(*roles):
+            if "REVOKE" in statement:
+                other.run(fresh, statement.replace("REVOKE", "GRANT").replace("FROM", "TO"))
+            if statement.startswith("GRANT"):
+                other.run(fresh, f"REVOKE ALL ON s.t, s.v FROM {roles[0]} CASCADE")
+        other.run(fresh, f"GRANT DELETE ON s.plain TO {roles[1]}")
+        other.run(fresh, f"ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO {roles[1]}")
+        told = other.diff(grants=True)
+        assert {"s.t", "s.plain", "s.f(integer)"} <= {d.object for d in told}
+        other.run(fresh, *(sql for sql, _ in script(told)))
+        assert other.diff(grants=True) == []
+
+
+def test_roles_that_the_target_lacks_are_named(source_db: str, target_db: str) -> None:
+    """Before anything is made: those of policies always, those of privileges with the grants."""
+    pair = Pair(source_db, target_db)
+    named = ("made_policy", "made_grant", '"made Def"')
+    with connect(target_db, application_name="test") as conn:
+        control.ensure(conn, "target")
+        migration.create(conn, NAMES.migration)
+    pair.run(
+        source_db,
+        *(f"CREATE ROLE {role}" for role in named),
+        "CREATE TABLE t (id int PRIMARY KEY); CREATE POLICY p ON t TO made_policy USING (true)",
+        "GRANT SELECT ON t TO made_grant",
+        'ALTER DEFAULT PRIVILEGES FOR ROLE "made Def" GRANT SELECT ON TABLES TO made_grant',
+    )
+    try:
+        with pytest.raises(Refused, match=r"CDCM-TARGET-ROLES: .*roles made_policy, which pol"):
+            make_tables(source_db, target_db, NAMES, pair.tables())
+        with pytest.raises(Refused, match="made Def, made_grant, made_policy, which grants and"):
+            make_tables(source_db, target_db, NAMES, pair.tables(), SchemaOptions(grants=True))
+        assert pair.one(target_db, "SELECT to_regclass('t')") is None
+        pair.run(target_db, "CREATE ROLE made_policy")
+        make_tables(source_db, target_db, NAMES, pair.tables())
+        make_indexes(source_db, target_db, NAMES, pair.tables())
+        assert pair.diff() == []
+    finally:
+        pair.run(source_db, *(f"DROP OWNED BY {role}; DROP ROLE {role}" for role in named))
+        pair.run(target_db, "DROP TABLE IF EXISTS t; DROP ROLE IF EXISTS made_policy")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from cdc_migrator.backfill.diff import severity
+from cdc_migrator.backfill.diff import grants, severity
 from cdc_migrator.backfill.diff.mend import Mender
 from cdc_migrator.backfill.diff.scope import dependents, needed_by
 from cdc_migrator.backfill.diff.words import Words
@@ -137,6 +137,12 @@ def _differences(pair: _Pair, mender: Mender, words: Words) -> Iterator[Differen
             severity.changed(one, other, attribute),
             mender.change(one, other, attribute),
         )
+    if "grants" in one.facts and "grants" in other.facts and grants.differ(one, other):
+        said, found = (
+            grants.text(side.facts["grants"], side.facts["role"]) for side in (one, other)
+        )
+        statements = mender.change(one, other, "grants")
+        yield _difference(one, "grants", said, found, Severity.WARN, statements)
     if one.kind in ("table", "composite type"):
         yield from _order(one, mender)
 

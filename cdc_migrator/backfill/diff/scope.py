@@ -32,6 +32,7 @@ _RANK = {
             "rule",
             "trigger",
             "policy",
+            "default privileges",
         )
     )
 }
@@ -41,13 +42,15 @@ _FOREIGN_KEY = len(_RANK)
 def within(catalog: Catalog, schemas: Collection[str]) -> Catalog:
     """The parts that live in these schemas, and whatever those cannot be without.
 
-    Extensions are always in: they are made for the database as a whole.
+    Extensions are always in: they are made for the database as a whole. So are privileges that
+    a role gives by default in all schemas.
     """
     chosen = {
         key
         for key, part in catalog.parts.items()
         if part.schema in schemas
         or part.kind == "extension"
+        or (part.kind == "default privileges" and part.schema is None)
         or (part.kind == "schema" and part.facts["schema"] in schemas)
     }
     owned: dict[str, set[Key]] = {}
