@@ -222,3 +222,48 @@ def test_roles_that_the_target_lacks_are_named(source_db: str, target_db: str) -
     finally:
         pair.run(source_db, *(f"DROP OWNED BY {role}; DROP ROLE {role}" for role in named))
         pair.run(target_db, "DROP TABLE IF EXISTS t; DROP ROLE IF EXISTS made_policy")
+
+
+OTHERS = [
+    "CREATE SCHEMA s; CREATE TYPE s.pair AS (a int, b int)",
+    "CREATE COLLATION s.\"C 2\" (locale = 'C')",
+    "CREATE TEXT SEARCH DICTIONARY s.dict (TEMPLATE = simple)",
+    "CREATE TEXT SEARCH CONFIGURATION s.conf (COPY = simple)",
+    "CREATE FUNCTION s.eq(s.pair, s.pair) RETURNS bool LANGUAGE sql IMMUTABLE AS 'SELECT true'",
+    "CREATE FUNCTION s.say(s.pair) RETURNS text LANGUAGE sql IMMUTABLE AS 'SELECT ''x'''",
+    "CREATE OPERATOR s.=== (LEFTARG = s.pair, RIGHTARG = s.pair, FUNCTION = s.eq)",
+    "CREATE OPERATOR FAMILY s.fam USING hash",
+    "CREATE OPERATOR CLASS s.cls FOR TYPE s.pair USING hash FAMILY s.fam AS OPERATOR 1 s.===",
+    "CREATE CAST (s.pair AS text) WITH FUNCTION s.say(s.pair)",
+    "CREATE CONVERSION s.conv FOR 'LATIN1' TO 'UTF8' FROM iso8859_1_to_utf8",
+    'CREATE TABLE s.t (id int PRIMARY KEY, a text COLLATE s."C 2")',
+]
+
+
+def test_rarer_objects_arrive_and_are_missed(pair: Pair) -> None:
+    """Collations, text search, operators, casts: made by the dump, told where they are missing."""
+    pair.run(pair.source, *OTHERS)
+    make_tables(pair.source, pair.target, NAMES, pair.tables())
+    make_indexes(pair.source, pair.target, NAMES, pair.tables())
+    assert pair.diff() == []
+    pair.run(
+        pair.target,
+        "DROP CAST (s.pair AS text); DROP OPERATOR CLASS s.cls USING hash; DROP CONVERSION s.conv",
+        "DROP OPERATOR FAMILY s.fam USING hash; DROP OPERATOR s.=== (s.pair, s.pair)",
+        "DROP TEXT SEARCH CONFIGURATION s.conf; DROP TEXT SEARCH DICTIONARY s.dict",
+        "CREATE COLLATION s.more (locale = 'C')",
+    )
+    told = {(d.kind, d.object, d.target) for d in pair.diff()}
+    assert told == {
+        ("cast", "(s.pair AS pg_catalog.text)", None),
+        ("operator class", "s.cls USING hash", None),
+        ("operator family", "s.fam USING hash", None),
+        ("operator", "s.===(s.pair,s.pair)", None),
+        ("conversion", "s.conv", None),
+        ("text search configuration", "s.conf", None),
+        ("text search dictionary", "s.dict", None),
+        ("collation", "s.more", "there"),
+    }
+    pair.run(pair.target, *(sql for sql, _ in script(pair.diff())))
+    make_tables(pair.source, pair.target, NAMES, pair.tables())
+    assert pair.diff() == []

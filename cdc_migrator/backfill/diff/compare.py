@@ -11,11 +11,12 @@ from dataclasses import dataclass, replace
 
 from cdc_migrator.backfill.diff import grants, severity
 from cdc_migrator.backfill.diff.mend import Mender
-from cdc_migrator.backfill.diff.scope import dependents, needed_by
+from cdc_migrator.backfill.diff.scope import ONLY_SEEN, dependents, needed_by
 from cdc_migrator.backfill.diff.words import Words
 from cdc_migrator.model.parts import Catalog, Difference, Key, Part, Severity, Statement
 
 _LATER = "comes after the load"
+_DUMPED = "`cdc-migrator schema apply pre-data` makes it"
 _ORDER = "column order"
 
 
@@ -115,9 +116,10 @@ def _differences(pair: _Pair, mender: Mender, words: Words) -> Iterator[Differen
         return
     if other is None:
         if one.kind != "view column":
-            yield _difference(
+            told = _difference(
                 one, "presence", "there", None, severity.missing(one), mender.make(one)
             )
+            yield replace(told, note=_DUMPED) if one.kind in ONLY_SEEN else told
         return
     if one.key != other.key:
         yield _difference(

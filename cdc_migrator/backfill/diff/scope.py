@@ -6,6 +6,12 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 
 from cdc_migrator.model.parts import Catalog, Key, Part
 
+# Nothing but their presence is compared, and only the dump makes them.
+ONLY_SEEN = (
+    *("collation", "conversion", "text search parser", "text search template"),
+    *("text search dictionary", "text search configuration"),
+    *("operator", "operator family", "operator class", "cast"),
+)
 _RANK = {
     kind: rank
     for rank, kind in enumerate(
@@ -20,6 +26,7 @@ _RANK = {
             "function",
             "procedure",
             "aggregate",
+            *ONLY_SEEN,
             "sequence",
             "table",
             "column",

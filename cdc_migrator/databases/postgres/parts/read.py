@@ -14,7 +14,7 @@ import psycopg
 
 from cdc_migrator.model.parts import Catalog, Key, Part
 
-_FAMILIES = ("types", "functions", "relations", "columns", "constraints", "triggers")
+_FAMILIES = ("types", "functions", "relations", "columns", "constraints", "triggers", "others")
 
 _GRANTED = frozenset(
     {"schema", "table", "view", "materialized view", "column", "view column", "sequence"}
