@@ -40,7 +40,7 @@ def test_schema_arrives_as_a_dump_would_bring_it(
 
 
 def test_pagila_moves_as_a_user_would_move_it(stack: StackInfo, tmp_path: Path) -> None:
-    """`migrate` takes the shop with its 46,000 rows to the stream; nothing differs then."""
+    """`migrate` takes the shop, its 46,000 rows and its grants to the stream; nothing differs."""
     shop = pagila()
     with (
         fresh_database(stack.source_dsn) as source,
@@ -49,13 +49,20 @@ def test_pagila_moves_as_a_user_would_move_it(stack: StackInfo, tmp_path: Path) 
     ):
         assert sum(oracle.psql(source, script) for script in shop.scripts) == shop.refused
         keyed(source)
-        oracle.psql(reference, oracle.dumped(source))
+        oracle.psql(
+            source,
+            "GRANT SELECT ON film, actor TO PUBLIC; REVOKE ALL ON FUNCTION inventory_in_stock FROM "
+            "PUBLIC; ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO PUBLIC",
+        )
+        oracle.psql(reference, oracle.dumped(source, grants=True))
         live = LiveMigration(tmp_path, f"t{secrets.token_hex(4)}", source, target, stack)
         try:
-            live.cli("migrate", "--no-run")
-            diff = json.loads(live.cli("schema", "diff", "-o", "json").stdout)
+            live.cli("migrate", "--no-run", "--grants")
+            diff = json.loads(live.cli("schema", "diff", "--grants", "-o", "json").stdout)
             assert diff["differences"] == []
-            assert oracle.statements(target) == oracle.statements(reference)
+            assert oracle.statements(target, grants=True) == oracle.statements(
+                reference, grants=True
+            )
             with connect(source, application_name="test") as conn:
                 tables = [table.name for table in read_tables(conn)]
             there = oracle.contents(target, tables)
