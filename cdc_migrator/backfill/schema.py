@@ -20,7 +20,7 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 
-from cdc_migrator.backfill import toc
+from cdc_migrator.backfill import roles, toc
 from cdc_migrator.backfill.diff.run import renamed
 from cdc_migrator.backfill.excluded import staying
 from cdc_migrator.backfill.toc import Entry, ObjectId
@@ -35,6 +35,15 @@ from cdc_migrator.model.tables import TableName
 
 _FOREIGN_KEY = "FK CONSTRAINT"
 
+# Where a view needs a key (it groups by it), the dump makes it of nothing but NULLs before the
+# rows, and puts its query in its place when the keys are there. A view that reads from no
+# relation at all still waits for that.
+_WHOLE = """
+WHERE rulename <> '_RETURN' OR EXISTS (
+    SELECT FROM pg_depend d WHERE d.classid = 'pg_rewrite'::regclass AND d.objid = pg_rewrite.oid
+    AND d.refclassid = 'pg_class'::regclass AND d.refobjid <> ev_class)
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class SchemaOptions:
@@ -43,10 +52,12 @@ class SchemaOptions:
     Attributes:
         jobs: indexes and keys built at a time.
         postgres_bin: directory of pg_dump and pg_restore; None: searched.
+        grants: who may do what comes along; the roles must be there.
     """
 
     jobs: int = 2
     postgres_bin: Path | None = None
+    grants: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +103,7 @@ def make_tables(
     One transaction: it is all there or none of it. The target's control schema must exist.
 
     Raises:
-        Refused: CDCM-TARGET-EXTENSION, CDCM-SCHEMA-DEPENDS, CDCM-SCHEMA-RUNNING,
+        Refused: CDCM-TARGET-EXTENSION, CDCM-TARGET-ROLES, CDCM-SCHEMA-DEPENDS, CDCM-SCHEMA-RUNNING,
             CDCM-TOOLS-MISSING, CDCM-TOOLS-VERSION.
         Failed: CDCM-TOOL-FAILED.
     """
@@ -100,9 +111,7 @@ def make_tables(
     with _dump(source_dsn, target_dsn, names, tables, options, "pre-data") as (dump, target, there):
         left = toc.remaining(dump.entries, there, post=False)
         _check_extensions(target, left)
-        _restore(
-            dump, target, left, ["--section=pre-data", "--single-transaction"], "schema-tables"
-        )
+        _restore(dump, target, left, ["--single-transaction"], "schema-tables")
         return Restored(tuple(e.label for e in left), dump.left_out)
 
 
@@ -132,7 +141,7 @@ def make_indexes(
         left = toc.remaining(entries, there, post=True)
         keys = [entry for entry in left if entry.kind == _FOREIGN_KEY]
         rest = [entry for entry in left if entry.kind != _FOREIGN_KEY]
-        parallel = ["--section=post-data", f"--jobs={max(1, options.jobs)}"]
+        parallel = [f"--jobs={max(1, options.jobs)}"]
         _restore(dump, target, rest, parallel, "schema-indexes")
         postponed: tuple[str, ...] = ()
         if keys and _anew(target):
@@ -220,7 +229,7 @@ def _dump(
                 "--format=custom",
                 "--schema-only",
                 "--no-owner",
-                "--no-privileges",
+                *([] if options.grants else ["--no-privileges"]),
                 "--no-publications",
                 "--no-subscriptions",
                 "--exclude-schema=cdc_migrator",
@@ -235,7 +244,10 @@ def _dump(
         told += [e.label for e in entries if e.kind == "EVENT TRIGGER"]
         numbers = {entry.number for entry in toc.parse(tools.contents(file, section))}
         in_section = [entry for entry in kept if entry.number in numbers]
-        there = _there(source, target, in_section)
+        told_of = _told_of_public(target)
+        in_section = [e for e in in_section if not (e.of_public and e.kind in told_of)]
+        there = _there(source, target, kept)
+        roles.require(source, target, [e for e in kept if e.object not in there], options.grants)
         yield _Dump(tools, file, in_section, tuple(told)), target, there
 
 
@@ -257,6 +269,22 @@ def _alone(target: psycopg.Connection, called: str) -> None:
             journal.write(target, "schema-tools-ended", sessions=row[0])
 
 
+def _told_of_public(target: psycopg.Connection) -> set[str]:
+    """In what the target's schema `public` is not as the server made it."""
+    with speaking("target", "looking at its schema public"):
+        rows = target.execute(
+            "SELECT obj_description(n.oid, 'pg_namespace') = 'standard public schema', "
+            "n.nspacl IS NOT DISTINCT FROM i.initprivs FROM pg_namespace n "
+            "LEFT JOIN pg_init_privs i ON i.classoid = 'pg_namespace'::regclass "
+            "AND i.objoid = n.oid "
+            "WHERE n.nspname = 'public'"
+        ).fetchall()
+    new = {
+        kind for row in rows for kind, plain in zip(("COMMENT", "ACL"), row, strict=True) if plain
+    }
+    return {"COMMENT", "ACL"} - new
+
+
 def _there(
     source: psycopg.Connection, target: psycopg.Connection, entries: Collection[Entry]
 ) -> set[ObjectId]:
@@ -276,8 +304,8 @@ def _there(
             row = target.execute("SELECT relname FROM pg_class WHERE oid = %s", (catalog,))
             (name,) = row.fetchone() or ("",)
             query = sql.SQL(
-                "SELECT (pg_identify_object(%s::oid, oid, 0)).identity FROM pg_catalog.{}"
-            ).format(sql.Identifier(name))
+                "SELECT (pg_identify_object(%s::oid, oid, 0)).identity FROM pg_catalog.{}{}"
+            ).format(sql.Identifier(name), sql.SQL(_WHOLE if name == "pg_rewrite" else ""))
             present |= {(catalog, row[0]) for row in target.execute(query, (catalog,))}
     return {(catalog, oid) for catalog, oid, identity in named if (catalog, identity) in present}
 
@@ -303,7 +331,11 @@ def _restore(
     arguments: Sequence[str],
     action: str,
 ) -> None:
-    """Have pg_restore make exactly these entries."""
+    """Have pg_restore make exactly these entries.
+
+    Without `--section`: pg_restore takes an entry that has no section of its own, a comment, for
+    one of the section before it, and puts what is not chosen before what is.
+    """
     if not entries:
         return
     with speaking("target", "writing the journal"):
@@ -315,7 +347,6 @@ def _restore(
         [
             "--exit-on-error",
             "--no-owner",
-            "--no-privileges",
             f"--use-list={chosen}",
             *arguments,
             str(dump.file),

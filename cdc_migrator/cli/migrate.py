@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cdc_migrator.cli.context import session, settings
+from cdc_migrator.cli.options import Grants
 from cdc_migrator.cli.output import console, printer
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ def migrate(
             help="Take the target's tables as they are, if every row can arrive in them.",
         ),
     ] = False,
+    grants: Grants = False,
 ) -> None:
     """Move the database: schema, capture, load, indexes, then apply changes until stopped.
 
@@ -58,10 +60,10 @@ def migrate(
     configured = settings(ctx)
     if no_run or console(stderr=True).is_terminal:
         with watching(printer(ctx)) as observer:
-            _until_streaming(configured, observer, existing_schema)
+            _until_streaming(configured, observer, existing_schema, grants)
     else:
         logs.configure(service=True, verbose=session(ctx).verbose)
-        _until_streaming(configured, Logged(time.monotonic), existing_schema)
+        _until_streaming(configured, Logged(time.monotonic), existing_schema, grants)
     if no_run:
         printer(ctx).next("cdc-migrator run", "apply the changes; it runs on")
         return
@@ -71,11 +73,13 @@ def migrate(
     run_service(configured)
 
 
-def _until_streaming(configured: Settings, observer: Observer, existing_schema: bool) -> None:
+def _until_streaming(
+    configured: Settings, observer: Observer, existing_schema: bool, grants: bool
+) -> None:
     from cdc_migrator.cli.steps import Counted, migrate_steps
 
     counted = Counted(observer)
-    steps = migrate_steps(configured, counted, existing_schema=existing_schema)
+    steps = migrate_steps(configured, counted, existing_schema=existing_schema, grants=grants)
     steps.until_streaming()
     if not counted.steps:
         observer.step("nothing to do before the stream: schema, load and indexes are done")

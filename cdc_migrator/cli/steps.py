@@ -21,9 +21,13 @@ _LINE_SECONDS = 5.0
 
 
 def migrate_steps(
-    configured: Settings, observer: Observer, *, existing_schema: bool = False
+    configured: Settings,
+    observer: Observer,
+    *,
+    existing_schema: bool = False,
+    grants: bool = False,
 ) -> Migrate:
-    """The steps of the configured migration.
+    """The steps of the configured migration; `grants`: even where the settings do not say so.
 
     Raises:
         Failed: CDCM-STACK-NONE. ConfigurationError: CDCM-CONFIG-PASSWORD-FILE.
@@ -59,7 +63,9 @@ def migrate_steps(
                 ),
             ),
             schema=SchemaOptions(
-                jobs=configured.load.workers, postgres_bin=configured.postgres_bin
+                jobs=configured.load.workers,
+                postgres_bin=configured.postgres_bin,
+                grants=grants or configured.grants,
             ),
             existing_schema=existing_schema,
         ),

@@ -327,6 +327,11 @@ class Settings(BaseSettings):
         "`CDCM-LEFT-JOBS: made by hand on the day`.",
     )
     tables: Tables = Field(default=Tables(), description=str(Tables.__doc__))
+    grants: bool = Field(
+        default=False,
+        description="Who may do what (GRANT, ALTER DEFAULT PRIVILEGES) comes along with the "
+        "schema, and is compared. Roles are not made: those that are named must be on the target.",
+    )
     capture: Capture = Field(default=Capture(), description=str(Capture.__doc__))
     load: Load = Field(default=Load(), description=str(Load.__doc__))
     apply: Apply = Field(default=Apply(), description=str(Apply.__doc__))

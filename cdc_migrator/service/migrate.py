@@ -211,7 +211,7 @@ class Migrate:
         made = self._make_indexes()
         self._tell_restored("indexes", made)
         analyze(self._options.target_dsn, self._names())
-        views = populate(self._options.target_dsn, self._names())
+        views = populate(self._options.source_dsn, self._options.target_dsn, self._names())
         if views.filled:
             self._observer.step(f"indexes: {len(views.filled)} materialized views filled")
         for view, state in views.failed:

@@ -266,3 +266,19 @@ def test_plan_as_a_command(pair: Pair, tmp_path: Path) -> None:
     with psycopg.connect(pair.target) as conn:
         row = conn.execute("SELECT count(*) FROM pg_namespace WHERE nspname = 'shop'").fetchone()
         assert row == (0,)
+
+
+def test_grants_as_a_flag_and_as_a_setting(pair: Pair, tmp_path: Path) -> None:
+    """Both show what would be granted, and compare it; without them there is nothing of it."""
+    with psycopg.connect(pair.source, autocommit=True) as conn:
+        conn.execute("GRANT SELECT ON shop.orders TO PUBLIC")
+    grant = "ACL shop TABLE orders"
+    for asked in ("--grants", "--set=grants=true"):
+        planned = command(pair, tmp_path, "plan", asked, "-o", "json")
+        assert grant in json.loads(planned.stdout)["pre_data"], planned.stderr
+    assert grant not in command(pair, tmp_path, "plan").stdout
+    pair.run(SHOP + "DROP TABLE shop.stays CASCADE")
+    assert command(pair, tmp_path, "diff").returncode == 0
+    found = command(pair, tmp_path, "diff", "--grants", "--sql")
+    assert found.returncode == 1
+    assert "GRANT SELECT ON TABLE shop.orders TO PUBLIC;" in found.stdout
