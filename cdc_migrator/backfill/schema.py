@@ -173,8 +173,8 @@ def plan(
     return Planned(tuple(e.label for e in before), tuple(e.label for e in after), left_out)
 
 
-def analyze(target_dsn: str, names: Names) -> None:
-    """Gather the planner's statistics of all loaded tables."""
+def analyze(target_dsn: str, names: Names, tables: Sequence[TableName]) -> None:
+    """Gather the planner's statistics of these tables of the migration."""
     with (
         connect(
             target_dsn, application_name=f"cdcm-{names.migration}-load", side="target"
@@ -186,7 +186,10 @@ def analyze(target_dsn: str, names: Names) -> None:
             "SELECT DISTINCT n.nspname, c.relname FROM cdc_migrator.table_progress t "
             "JOIN pg_class l ON l.oid = to_regclass(format('%I.%I', target_schema, target_table)) "
             "JOIN pg_class c ON c.oid = coalesce(pg_partition_root(l.oid), l.oid) "
-            "JOIN pg_namespace n ON n.oid = c.relnamespace ORDER BY 1, 2"
+            "JOIN pg_namespace n ON n.oid = c.relnamespace "
+            "JOIN unnest(%s::text[], %s::text[]) AS a(schema, name) "
+            "ON (source_schema, source_table) = (a.schema, a.name) ORDER BY 1, 2",
+            ([t.schema for t in tables], [t.name for t in tables]),
         ).fetchall()
         for schema, table in rows:
             target.execute(sql.SQL("ANALYZE {}").format(sql.Identifier(schema, table)))
@@ -325,9 +328,12 @@ def _restore(
 
 
 def _anew(target: psycopg.Connection) -> bool:
-    """Whether the stream has not yet passed what some table was read anew with."""
+    """Whether some table is not of one moment with the others: the stream has not yet passed what
+    it was read with, or it is still being added."""
     with speaking("target", "reading the load's state"):
         tables = load.read_tables(target)
         stream = progress.read(target)
     applied = stream.commit_position if stream else 0
-    return any(t.reread_until and lsn_to_int(t.reread_until) > applied for t in tables)
+    return any(
+        t.joining or (t.reread_until and lsn_to_int(t.reread_until) > applied) for t in tables
+    )

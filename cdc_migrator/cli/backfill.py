@@ -46,7 +46,8 @@ def backfill(
 
     out = printer(ctx)
     with watching(out) as observer:
-        loaded = migrate_steps(settings(ctx), observer).load(again or ())
+        steps = migrate_steps(settings(ctx), observer, databases_only=True)
+        loaded = steps.load(again or ())
     out.data(
         {
             "rows": loaded.rows,

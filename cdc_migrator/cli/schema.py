@@ -63,7 +63,9 @@ def apply(
 
     out = printer(ctx)
     with watching(out) as observer:
-        steps = migrate_steps(settings(ctx), observer, existing_schema=existing_schema)
+        steps = migrate_steps(
+            settings(ctx), observer, existing_schema=existing_schema, databases_only=True
+        )
         made = steps.schema() if section is Section.PRE_DATA else steps.indexes()
     if not out.for_people:
         out.data(
