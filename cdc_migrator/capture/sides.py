@@ -44,12 +44,19 @@ def add(conn: psycopg.Connection, migration: str, sides: Iterable[Side]) -> None
     Call it before they are published. Raises: as `install`.
     """
     off = switched_off(conn, migration)
-    rows = conn.execute("SELECT name FROM cdc_migrator.side WHERE migration = %s", (migration,))
-    there = {name for (name,) in rows}
+    there = names(conn, migration)
     for one in sides:
-        if one.name.name not in there or one.of.name in off:
+        if one.name not in there or one.of.name in off:
             statements = [*_removing(one.name.name), *_making(one, migration)]
             _briefly_locked(conn, one.of.name, statements)
+
+
+def names(conn: psycopg.Connection, migration: str) -> list[TableName]:
+    """This migration's side tables."""
+    rows = conn.execute(
+        "SELECT name FROM cdc_migrator.side WHERE migration = %s ORDER BY 1", (migration,)
+    )
+    return [TableName(CONTROL_SCHEMA, name) for (name,) in rows]
 
 
 def _making(one: Side, migration: str) -> list[sql.Composed]:
