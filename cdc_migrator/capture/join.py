@@ -34,6 +34,7 @@ from cdc_migrator.control.load import Joining
 from cdc_migrator.databases.postgres import catalog, side
 from cdc_migrator.databases.postgres.coded import speaking
 from cdc_migrator.databases.postgres.connect import connect
+from cdc_migrator.databases.postgres.side import Side
 from cdc_migrator.errors import Refused
 from cdc_migrator.faultpoints import reach
 from cdc_migrator.model.naming import Names
@@ -81,11 +82,25 @@ def join_capture(
         if not joining:
             return
         _require_fit(source, names, tables, joining)
-        with speaking("source", "waiting for open transactions"):
-            outlast(source, patience, notify)
+        with speaking("source", "looking at the publication"):
+            there = slots.published(source, names.publication) or set()
+        wanted = publishing.wanted(tables, names)
+        missing = {name: columns for name, columns in wanted.items() if name not in there}
+        if missing:
+            with speaking("source", "waiting for open transactions"):
+                outlast(source, patience, notify)
         _register(source, target, new)
         reach("join.registered")
-        _publish(source, target, names, tables, joining, notify)
+        added = {one.name for one in joining}
+        found = side.sides(tables, names.migration)
+        _beside(source, target, names, [found[name] for name in found if name in added], notify)
+        reach("join.beside")
+        if missing:
+            notify(f"publication {names.publication}: {len(joining)} tables more")
+            with speaking("target", "writing the journal"):
+                journal.write(target, "publication-add", tables=[str(name) for name in missing])
+            with speaking("source", "adding to the publication"):
+                slots.publish_more(source, names.publication, missing)
         reach("join.published")
         with speaking("source", "waiting for open transactions"):
             outlast(source, patience, notify)
@@ -141,30 +156,17 @@ def _register(source: psycopg.Connection, target: psycopg.Connection, new: Seque
         load.add(target, [(table, files[table.name]) for table in new if table.name in files])
 
 
-def _publish(
+def _beside(
     source: psycopg.Connection,
     target: psycopg.Connection,
     names: Names,
-    tables: Sequence[Table],
-    joining: Sequence[Table],
+    beside: Sequence[Side],
     notify: Callable[[str], None],
 ) -> None:
-    added = {one.name for one in joining}
-    beside = [one for name, one in side.sides(tables, names.migration).items() if name in added]
-    if beside:
-        notify(f"side tables and triggers for {len(beside)} tables")
-        with speaking("target", "writing the journal"):
-            journal.write(target, "side-create", tables=[str(one.of.name) for one in beside])
-        with speaking("source", "making side tables and their triggers"):
-            sides.add(source, names.migration, beside)
-    reach("join.beside")
-    with speaking("source", "looking at the publication"):
-        there = slots.published(source, names.publication) or set()
-    all_wanted = publishing.wanted(tables, names)
-    missing = {name: columns for name, columns in all_wanted.items() if name not in there}
-    if missing:
-        notify(f"publication {names.publication}: {len(joining)} tables more")
-        with speaking("target", "writing the journal"):
-            journal.write(target, "publication-add", tables=[str(name) for name in missing])
-        with speaking("source", "adding to the publication"):
-            slots.publish_more(source, names.publication, missing)
+    if not beside:
+        return
+    notify(f"side tables and triggers for {len(beside)} tables")
+    with speaking("target", "writing the journal"):
+        journal.write(target, "side-create", tables=[str(one.of.name) for one in beside])
+    with speaking("source", "making side tables and their triggers"):
+        sides.add(source, names.migration, beside)

@@ -19,8 +19,8 @@ def view(whole: dict[str, Any]) -> RenderableType:
     parts: list[RenderableType] = [_phases(whole), _facts(whole)]
     if whole["tables"]:
         parts += [Text(), _tables(whole["tables"])]
-    if whole["not_added"] and whole["not_added"]["tables"]:
-        missing = whole["not_added"]["tables"]
+    missing = (whole["not_added"] or {}).get("tables")
+    if missing:
         told = ", ".join(missing[:_SHOWN]) + (" …" if missing[_SHOWN:] else "")
         parts += [Text(), Text(f"not part of the migration: {told}", style="yellow")]
         parts.append(Text(f"remedy: `{whole['not_added']['remedy']}` adds them, or exclude them"))
