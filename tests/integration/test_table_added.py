@@ -154,7 +154,10 @@ class Shop(LiveMigration):
 
     def keys(self) -> tuple[int, int]:
         """Foreign keys on the source and on the target."""
-        query = "SELECT count(*)::int FROM pg_constraint WHERE contype = 'f'"
+        query = (
+            "SELECT count(*)::int FROM pg_constraint WHERE contype = 'f' "
+            "AND connamespace = 'shop'::regnamespace"
+        )
         return one(self.source, query), one(self.target, query)
 
     def differing(self) -> list[str]:
