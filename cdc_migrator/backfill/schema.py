@@ -184,7 +184,8 @@ def analyze(target_dsn: str, names: Names, tables: Sequence[TableName]) -> None:
         journal.write(target, "analyze")
         rows = target.execute(
             "SELECT DISTINCT n.nspname, c.relname FROM cdc_migrator.table_progress t "
-            "JOIN pg_class l ON l.oid = to_regclass(format('%%I.%%I', target_schema, target_table)) "
+            "JOIN pg_class l ON l.oid = "
+            "to_regclass(format('%%I.%%I', target_schema, target_table)) "
             "JOIN pg_class c ON c.oid = coalesce(pg_partition_root(l.oid), l.oid) "
             "JOIN pg_namespace n ON n.oid = c.relnamespace "
             "JOIN unnest(%s::text[], %s::text[]) AS a(schema, name) "

@@ -122,9 +122,7 @@ def test_the_last_error_comes_with_its_remedy() -> None:
 
 def test_tables_that_are_not_part_or_being_added_are_told_with_the_remedy() -> None:
     """By name, below the tables that are."""
-    whole = document(
-        not_added={"tables": ["shop.late"], "remedy": "cdc-migrator migrate --no-run"}
-    )
+    whole = document(not_added={"tables": ["shop.late"], "remedy": "cdc-migrator migrate --no-run"})
     whole["tables"][0]["joining"] = "publishing"  # type: ignore[index]
     shown = drawn(whole)
     assert "not part of the migration: shop.late" in shown
