@@ -47,6 +47,7 @@ def join_capture(
     names: Names,
     tables: Sequence[Table],
     patience: float,
+    make_tables: Callable[[], object] = lambda: None,
     notify: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Capture those of `tables` that are not captured yet; afterwards they may be loaded.
@@ -54,6 +55,8 @@ def join_capture(
     Args:
         tables: all of the migration, present and to come.
         patience: seconds for which open transactions of the source are waited for, each time.
+        make_tables: makes what the target lacks of them; called when they fit and before they
+            are written down, as nothing can take them back from there.
         notify: called with each step as it is begun, for people to read.
 
     Raises:
@@ -89,7 +92,10 @@ def join_capture(
         if missing:
             with speaking("source", "waiting for open transactions"):
                 outlast(source, patience, notify)
-        _register(source, target, new)
+        if new:
+            make_tables()
+            reach("join.schema")
+            _register(source, target, new)
         reach("join.registered")
         added = {one.name for one in joining}
         found = side.sides(tables, names.migration)
@@ -148,8 +154,6 @@ def _require_fit(
 
 
 def _register(source: psycopg.Connection, target: psycopg.Connection, new: Sequence[Table]) -> None:
-    if not new:
-        return
     with speaking("source", "looking at the new tables"):
         files = slots.filenodes(source)
     with speaking("target", "writing down the tables"):

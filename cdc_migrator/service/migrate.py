@@ -157,14 +157,13 @@ class Migrate:
         told = ", ".join(str(name) for name in sorted([*new, *begun]))
         self._observer.step(f"adding {told}")
         if new or any(one.joining is Joining.PUBLISHING for one in known.values()):
-            self.schema()
-            reach("join.schema")
             join_capture(
                 options.source_dsn,
                 options.target_dsn,
                 self._names(),
                 tables,
                 self._capturing().options.slot_patience,
+                self.schema,
                 lambda text: self._observer.step(f"capture: {text}"),
             )
         self.load()

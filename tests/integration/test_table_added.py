@@ -261,27 +261,35 @@ def waits_for(shop: Shop, adding: subprocess.Popen[bytes], other: psycopg.Connec
 
 
 def test_tables_that_cannot_join_are_refused_before_anything_is_made(shop: Shop) -> None:
-    """Without an identity the application's own updates would fail; a narrower choice is refused.
+    """Without an identity, beside a transaction that does not end, or not made by other tools.
 
-    An open transaction that does not end is named when patience does.
+    That this target's schema is made by others was said once, and holds.
     """
-    shop.prepare()
+    adding = ("migrate", "--no-run")
+    with psycopg.connect(shop.target, autocommit=True) as conn:
+        conn.execute(OLD.partition("INSERT")[0])
+    shop.cli(*adding, "--existing-schema")
     with psycopg.connect(shop.source, autocommit=True) as conn:
         conn.execute("CREATE TABLE shop.bare (n int)")
-        refused = shop.cli("migrate", "--no-run", check=3).stderr
+        refused = shop.cli(*adding, check=3).stderr
         assert "CDCM-TABLE-NO-IDENTITY" in refused
         assert "shop.bare" in refused
         conn.execute("INSERT INTO shop.bare VALUES (1)")
-        conn.execute("UPDATE shop.bare SET n = 2")
+        conn.execute("UPDATE shop.bare SET n = 2")  # PostgreSQL refuses it where it is published
         conn.execute("ALTER TABLE shop.bare ADD PRIMARY KEY (n)")
         with psycopg.connect(shop.source) as other:
-            pid = other.info.backend_pid
             other.execute("UPDATE shop.bare SET n = 3")
-            late = shop.cli(
-                "--set", "capture.slot_patience=0.5s", "migrate", "--no-run", check=1
-            ).stderr
-    assert "CDCM-JOIN-TIMEOUT" in late
-    assert f"session {pid} " in late
+            refused = shop.cli("--set", "capture.slot_patience=300ms", *adding, check=1).stderr
+            assert "CDCM-JOIN-TIMEOUT" in refused
+            assert f"session {other.info.backend_pid} " in refused
+    refused = shop.cli(*adding, check=3).stderr
+    assert "schema: --existing-schema, as this migration was started" in refused
+    assert "CDCM-SCHEMA-DIFFERS" in refused
     assert shop.joining() == set()
-    narrow = shop.cli("--set", "tables.include=shop.visit", "capture", "start", check=3).stderr
-    assert "CDCM-CAPTURE-TABLES" in narrow
+
+    with psycopg.connect(shop.target, autocommit=True) as conn:
+        conn.execute("CREATE TABLE shop.bare (n int PRIMARY KEY)")
+    assert "added shop.bare" in shop.cli(*adding).stderr
+    assert one(shop.target, "SELECT n FROM shop.bare") == 3
+    narrower = "tables.include=shop.bare"
+    assert "CDCM-CAPTURE-TABLES" in shop.cli("--set", narrower, "capture", "start", check=3).stderr
