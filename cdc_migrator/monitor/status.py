@@ -12,9 +12,7 @@ from typing import Any
 from cdc_migrator.control.migration import Phase
 from cdc_migrator.monitor.sample import Sample, TableSample
 
-_ADD = (
-    "is not part of the migration: `cdc-migrator migrate --no-run` adds it, also while `run` runs"
-)
+_ADD = "`cdc-migrator migrate --no-run` adds what is not part yet, also while `run` runs"
 _NAMED = 3
 # No estimate from so little that the first table's start-up would decide it.
 _LEAST_FRACTION = 0.01
@@ -68,10 +66,10 @@ def verdict_reasons(sample: Sample, max_lag: timedelta) -> list[str]:
             "and their tables were not compared since"
         )
     if sample.not_added:
-        reasons.append(f"{_few(sample.not_added)} shall move and {_ADD}")
+        reasons.append(f"not part of the migration: {_few(sample.not_added)}; {_ADD}")
     joining = [table.source for table in sample.tables or () if table.joining]
     if joining:
-        reasons.append(f"{_few(joining)} is being added, and not done yet")
+        reasons.append(f"being added, and not done yet: {_few(joining)}")
     ignored = [table.source for table in sample.tables or () if table.truncates_ignored]
     if ignored:
         reasons.append(
