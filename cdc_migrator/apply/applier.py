@@ -17,9 +17,10 @@ import psycopg
 
 from cdc_migrator.apply.applied import Applied, Tally
 from cdc_migrator.apply.batcher import Batch
+from cdc_migrator.apply.fold import UnknownTable
 from cdc_migrator.apply.merge import SESSION_SETTINGS, Merger, RowsMissing
 from cdc_migrator.apply.pieces import PieceLimits
-from cdc_migrator.apply.plan import plan_tables
+from cdc_migrator.apply.plan import TablePlan, plan_tables
 from cdc_migrator.apply.prepared import Prepared, Preparer
 from cdc_migrator.apply.shape import Reread, by_stream_name
 from cdc_migrator.control import progress
@@ -91,21 +92,36 @@ class Applier:
         self._stopping = stopping or threading.Event()
         self._on_applied = on_applied
         self._monotonic = monotonic
+        self._placeholder = placeholder
+        self._targets = targets
+        self._plans: dict[TableName, TablePlan] = {}
+        self._pieces = pieces
+        self._truncates = truncates
         with speaking("target", "getting ready to apply changes"):
             self._conn = self._open()
             try:
-                self._plans = plan_tables(self._conn, tables, placeholder, sides, rereads, targets)
+                self._take_up(tables, sides, rereads)
             except BaseException:
                 self._conn.close()
                 raise
-        shapes = by_stream_name(plan.shape for plan in self._plans.values())
-        self._preparer = Preparer(shapes, pieces, truncates)
-        self._merger = Merger(self._conn, self._plans)
         # The session was lost: until `_resume`, nobody knows what of its work was committed.
         self._lost = False
         self._epoch = -1
         self._offset = -1
         self._position = "nothing claimed"
+
+    def _take_up(
+        self,
+        tables: Iterable[Table],
+        sides: Mapping[TableName, Side] | None,
+        rereads: Mapping[TableName, Reread] | None,
+    ) -> None:
+        """Plan these tables, and no others, for the present session."""
+        plans = plan_tables(self._conn, tables, self._placeholder, sides, rereads, self._targets)
+        self._plans = plans
+        shapes = by_stream_name(plan.shape for plan in plans.values())
+        self._preparer = Preparer(shapes, self._pieces, self._truncates)
+        self._merger = Merger(self._conn, plans)
 
     @property
     def epoch(self) -> int:
@@ -140,6 +156,26 @@ class Applier:
             self._epoch, self._offset = claimed.epoch, claimed.next_offset
             self._position = f"{claimed.topic}[{claimed.partition}]"
         return claimed
+
+    def learn(
+        self,
+        tables: Iterable[Table],
+        sides: Mapping[TableName, Side],
+        rereads: Mapping[TableName, Reread],
+    ) -> Progress:
+        """Go on with these tables in place of the former ones, as the same owner.
+
+        Nobody may be preparing or applying meanwhile; what was prepared before is of no use any
+        more. Returns the progress to read on from.
+
+        Raises Fenced, and MigratorError where the target is away or refuses; call it again then.
+        """
+        with speaking("target", "getting ready to apply changes"):
+            self._renew()
+            stored = progress.reattach(self._conn, self._epoch, self._stream)
+            self._take_up(tables, sides, rereads)
+        self._offset, self._lost = stored.next_offset, False
+        return stored
 
     def prepare(self, batch: Batch) -> Prepared:
         """Fold and encode a batch, without the target; any thread may do it ahead of `apply`.
@@ -326,8 +362,11 @@ class Applier:
         )
 
     def _placed(self, batch: Batch, halt: StreamHalted) -> StreamHalted:
+        position = f"{self._place(batch)}, {halt.position}"
+        if isinstance(halt, UnknownTable):
+            return UnknownTable(halt.table, position)
         cause = halt.cause.removesuffix(f" (at {halt.position})")
-        return StreamHalted(halt.code, cause, f"{self._place(batch)}, {halt.position}", halt.remedy)
+        return StreamHalted(halt.code, cause, position, halt.remedy)
 
     def _halt(self, batch: Batch, rejected: _Rejected) -> StreamHalted:
         cause = rejected.cause

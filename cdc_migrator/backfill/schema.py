@@ -12,6 +12,7 @@ other's way. So whoever begins ends the sessions of such tools first.
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ from cdc_migrator.model.positions import lsn_to_int
 from cdc_migrator.model.tables import TableName
 
 _FOREIGN_KEY = "FK CONSTRAINT"
+_PATIENCE = 10.0  # seconds for another process to be done with the target's schema
 
 # Where a view needs a key (it groups by it), the dump makes it of nothing but NULLs before the
 # rows, and puts its query in its place when the keys are there. A view that reads from no
@@ -182,8 +184,8 @@ def plan(
     return Planned(tuple(e.label for e in before), tuple(e.label for e in after), left_out)
 
 
-def analyze(target_dsn: str, names: Names) -> None:
-    """Gather the planner's statistics of all loaded tables."""
+def analyze(target_dsn: str, names: Names, tables: Sequence[TableName]) -> None:
+    """Gather the planner's statistics of these tables of the migration."""
     with (
         connect(
             target_dsn, application_name=f"cdcm-{names.migration}-load", side="target"
@@ -193,9 +195,13 @@ def analyze(target_dsn: str, names: Names) -> None:
         journal.write(target, "analyze")
         rows = target.execute(
             "SELECT DISTINCT n.nspname, c.relname FROM cdc_migrator.table_progress t "
-            "JOIN pg_class l ON l.oid = to_regclass(format('%I.%I', target_schema, target_table)) "
+            "JOIN pg_class l ON l.oid = "
+            "to_regclass(format('%%I.%%I', target_schema, target_table)) "
             "JOIN pg_class c ON c.oid = coalesce(pg_partition_root(l.oid), l.oid) "
-            "JOIN pg_namespace n ON n.oid = c.relnamespace ORDER BY 1, 2"
+            "JOIN pg_namespace n ON n.oid = c.relnamespace "
+            "JOIN unnest(%s::text[], %s::text[]) AS a(schema, name) "
+            "ON (source_schema, source_table) = (a.schema, a.name) ORDER BY 1, 2",
+            ([t.schema for t in tables], [t.name for t in tables]),
         ).fetchall()
         for schema, table in rows:
             target.execute(sql.SQL("ANALYZE {}").format(sql.Identifier(schema, table)))
@@ -253,13 +259,17 @@ def _dump(
 
 def _alone(target: psycopg.Connection, called: str) -> None:
     """Make this the only process that works on the target's schema while `target` is open."""
+    deadline = time.monotonic() + _PATIENCE
     with speaking("target", "taking the lock of its schema"):
-        if not locks.try_lock(target, locks.Role.SCHEMA):
-            raise Refused(
-                "CDCM-SCHEMA-RUNNING",
-                "another process is working on the target's schema",
-                "Leave it to its work, or end it and run the same command again.",
-            )
+        # `run` makes foreign keys now and then, mostly in a moment.
+        while not locks.try_lock(target, locks.Role.SCHEMA):
+            if time.monotonic() > deadline:
+                raise Refused(
+                    "CDCM-SCHEMA-RUNNING",
+                    "another process is working on the target's schema",
+                    "Leave it to its work, or end it and run the same command again.",
+                )
+            time.sleep(0.2)
         row = target.execute(
             "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity "
             "WHERE application_name = %s AND datname = current_database()",
@@ -356,9 +366,12 @@ def _restore(
 
 
 def _anew(target: psycopg.Connection) -> bool:
-    """Whether the stream has not yet passed what some table was read anew with."""
+    """Whether some table is not of one moment with the others: the stream has not yet passed what
+    it was read with, or it is still being added."""
     with speaking("target", "reading the load's state"):
         tables = load.read_tables(target)
         stream = progress.read(target)
     applied = stream.commit_position if stream else 0
-    return any(t.reread_until and lsn_to_int(t.reread_until) > applied for t in tables)
+    return any(
+        t.joining or (t.reread_until and lsn_to_int(t.reread_until) > applied) for t in tables
+    )

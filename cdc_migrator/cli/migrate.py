@@ -11,6 +11,7 @@ import typer
 from cdc_migrator.cli.context import session, settings
 from cdc_migrator.cli.options import Grants
 from cdc_migrator.cli.output import console, printer
+from cdc_migrator.cli.throttle import ThrottleFlag, hold_back
 
 if TYPE_CHECKING:
     from cdc_migrator.config.settings import Settings
@@ -31,6 +32,7 @@ def migrate(
         ),
     ] = False,
     grants: Grants = False,
+    throttle: ThrottleFlag = None,
 ) -> None:
     """Move the database: schema, capture, load, indexes, then apply changes until stopped.
 
@@ -46,7 +48,12 @@ def migrate(
     Where other tools make the target's schema (Flyway, Liquibase, Alembic), make it first and
     type [bold]--existing-schema[/bold]: it is compared, not made, and the migration goes on
     unless rows could not arrive. Keys and indexes that are there are kept; missing ones are made
-    after the load.
+    after the load. That is kept with the migration and need not be said again.
+
+    Type it again when the source has got tables that shall move, or [bold]tables.include[/bold]
+    was widened ([bold]cdc-migrator status[/bold] names them): they are made, loaded and join the
+    stream, also while [bold]run[/bold] applies it ([bold]--no-run[/bold] in that case). From the
+    first change of such a table on, the stream waits until the table is loaded.
 
     Exit codes as those of [bold]cdc-migrator run[/bold]; with --no-run 0 once the changes can be
     applied.
@@ -57,6 +64,7 @@ def migrate(
     from cdc_migrator.cli.run import run_service
     from cdc_migrator.cli.steps import Logged, watching
 
+    hold_back(ctx, throttle)
     configured = settings(ctx)
     if no_run or console(stderr=True).is_terminal:
         with watching(printer(ctx)) as observer:

@@ -66,7 +66,11 @@ def apply(
     out = printer(ctx)
     with watching(out) as observer:
         steps = migrate_steps(
-            settings(ctx), observer, existing_schema=existing_schema, grants=grants
+            settings(ctx),
+            observer,
+            existing_schema=existing_schema,
+            grants=grants,
+            databases_only=True,
         )
         made = steps.schema() if section is Section.PRE_DATA else steps.indexes()
     if not out.for_people:

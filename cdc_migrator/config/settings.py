@@ -167,8 +167,8 @@ class Capture(Section):
 
     slot_patience: Duration = Field(
         default=timedelta(minutes=10),
-        description="Making the slot waits for every transaction that is open on the source: "
-        "at most this long.",
+        description="Making the slot, or adding a table, waits for every transaction that is open "
+        "on the source: at most this long.",
     )
     streaming_patience: Duration = Field(
         default=timedelta(minutes=2),

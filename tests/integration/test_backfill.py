@@ -551,7 +551,7 @@ def test_foreign_keys_wait_for_the_stream_where_tables_were_read_anew(
     late = make_indexes(rig.source, rig.target, rig.names, tables)
 
     assert (late.made, late.postponed) == (("FK CONSTRAINT rich orders orders_cid_fkey",), ())
-    analyze(rig.target, rig.names)
+    analyze(rig.target, rig.names, tables)
     assert (
         rig.one(
             rig.target, "SELECT reltuples::int FROM pg_class WHERE oid = 'rich.orders'::regclass"

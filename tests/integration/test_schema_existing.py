@@ -16,7 +16,6 @@ import pytest
 from cdc_migrator.backfill.diff.run import differences
 from cdc_migrator.backfill.schema import make_indexes, make_tables
 from cdc_migrator.backfill.tools import find
-from cdc_migrator.capture.start import CaptureOptions
 from cdc_migrator.control import migration
 from cdc_migrator.control import schema as control
 from cdc_migrator.databases.postgres.catalog import read_tables
@@ -83,11 +82,8 @@ class Pair:
                 name=NAMES.migration,
                 source_dsn=self.source,
                 target_dsn=self.target,
-                connect_url="",
-                bootstrap_servers="",
                 include=["shop.*"],
                 exclude=["shop.stays"],
-                capture=CaptureOptions(Path("/nowhere"), Path("/nowhere")),
                 accept={},
                 existing_schema=True,
             ),

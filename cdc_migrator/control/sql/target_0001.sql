@@ -12,6 +12,8 @@ CREATE TABLE cdc_migrator.migration (
     snapshot text,
     snapshot_holder_pid integer,
     placeholder text NOT NULL,
+    -- The target's schema is made by other tools: it is compared, never made.
+    existing_schema boolean NOT NULL DEFAULT false,
     last_error jsonb,
     created_at timestamptz NOT NULL DEFAULT now(),
     changed_at timestamptz NOT NULL DEFAULT now()
@@ -46,7 +48,8 @@ CREATE TABLE cdc_migrator.stream_owner_seen (
 
 -- One row a table: the load's state, and what the stream has applied to it. source_filenode is
 -- the table's file when its snapshot was taken: a TRUNCATE or a rewrite since then empties
--- that snapshot. attempt counts how often the load began anew.
+-- that snapshot. attempt counts how often the load began anew. joining is set while the table is
+-- taken into a stream that runs: before it is published for certain, then until it can be applied.
 CREATE TABLE cdc_migrator.table_progress (
     source_schema text NOT NULL,
     source_table text NOT NULL,
@@ -62,6 +65,7 @@ CREATE TABLE cdc_migrator.table_progress (
     load_ended_at timestamptz,
     source_filenode bigint,
     attempt integer NOT NULL DEFAULT 0,
+    joining text CHECK (joining IN ('publishing', 'loading')),
     reread_snapshot text,
     reread_until pg_lsn,
     inserts bigint NOT NULL DEFAULT 0,
