@@ -18,15 +18,15 @@ import psycopg
 from cdc_migrator.apply.applied import Applied, Tally
 from cdc_migrator.apply.batcher import Batch
 from cdc_migrator.apply.fold import UnknownTable
-from cdc_migrator.apply.merge import SESSION_SETTINGS, Merger, RowsMissing
+from cdc_migrator.apply.merge import Merger, RowsMissing
 from cdc_migrator.apply.pieces import PieceLimits
 from cdc_migrator.apply.plan import TablePlan, plan_tables
 from cdc_migrator.apply.prepared import Prepared, Preparer
+from cdc_migrator.apply.session import open_session
 from cdc_migrator.apply.shape import Reread, by_stream_name
 from cdc_migrator.control import progress
 from cdc_migrator.control.progress import FORWARD, Advance, Progress
 from cdc_migrator.databases.postgres.coded import describe, speaking
-from cdc_migrator.databases.postgres.connect import connect, describe_dsn
 from cdc_migrator.databases.postgres.side import Side
 from cdc_migrator.databases.postgres.sqlstate import Disposition, connection_lost, disposition
 from cdc_migrator.errors import Failed, Fenced, Refused, StreamHalted
@@ -98,7 +98,7 @@ class Applier:
         self._pieces = pieces
         self._truncates = truncates
         with speaking("target", "getting ready to apply changes"):
-            self._conn = self._open()
+            self._conn = open_session(self._dsn)
             try:
                 self._take_up(tables, sides, rereads)
             except BaseException:
@@ -107,7 +107,8 @@ class Applier:
         # The session was lost: until `_resume`, nobody knows what of its work was committed.
         self._lost = False
         self._epoch = -1
-        self._offset = -1
+        self._applies = -1
+        self._ahead: frozenset[int] = frozenset()
         self._position = "nothing claimed"
 
     def _take_up(
@@ -153,7 +154,8 @@ class Applier:
                 self._renew()
                 claimed = progress.claim(self._conn, owner, self._stream, stale_after)
         if claimed is not None:
-            self._epoch, self._offset = claimed.epoch, claimed.next_offset
+            self._epoch, self._applies = claimed.epoch, claimed.applies
+            self._ahead = frozenset(claimed.applied_ahead)
             self._position = f"{claimed.topic}[{claimed.partition}]"
         return claimed
 
@@ -174,7 +176,8 @@ class Applier:
             self._renew()
             stored = progress.reattach(self._conn, self._epoch, self._stream)
             self._take_up(tables, sides, rereads)
-        self._offset, self._lost = stored.next_offset, False
+        self._applies, self._ahead = stored.applies, frozenset(stored.applied_ahead)
+        self._lost = False
         return stored
 
     def prepare(self, batch: Batch) -> Prepared:
@@ -204,6 +207,32 @@ class Applier:
         first, second = batch.halves()
         return self.apply(first) + self.apply(second)
 
+    def at_barrier(self, write: Callable[[psycopg.Connection], None]) -> None:
+        """Have `write` change the target between two batches, in one transaction, once.
+
+        It is called again when an attempt has failed for a reason that passes.
+
+        Raises:
+            Fenced: another process owns the stream.
+            psycopg.Error: the target refuses what was written; nothing of it is there.
+            Failed: CDCM-APPLY-UNAVAILABLE: the target did not come back in time.
+        """
+        began = self._monotonic()
+        retries = 0
+        while not (self._lost and self._resume()):
+            try:
+                with self._conn.transaction():
+                    progress.stand(self._conn, self._epoch, self._applies, self._stream)
+                    write(self._conn)
+                break
+            except psycopg.Error as exc:
+                if disposition(exc) is not Disposition.RETRY:
+                    raise
+                self._lost = self._lost or self._conn.closed or _needs_new_session(exc)
+                self._pause(retries, began, describe(exc))
+                retries += 1
+        self._applies += 1
+
     def _commit(self, prepared: Prepared) -> Applied:
         batch = prepared.batch
         began = self._monotonic()
@@ -212,7 +241,7 @@ class Applier:
         tally = Tally()
         while True:
             try:
-                if self._lost and self._resume(batch.next_offset):
+                if self._lost and self._resume():
                     break
                 tally = Tally()
                 self._once(prepared, tally)
@@ -227,7 +256,8 @@ class Applier:
                     raise
                 self._pause(retries, began, exc.cause)
             retries += 1
-        self._offset = batch.next_offset
+        self._applies += 1
+        self._ahead = self._ahead_after(batch)
         applied = Applied(
             transactions=len(batch.transactions),
             changes=batch.changes,
@@ -250,6 +280,7 @@ class Applier:
             transactions=len(batch.transactions),
             redelivered=batch.redelivered,
             suspect=batch.suspect,
+            ahead=sorted(self._ahead_after(batch)),
         )
         self._merger.prepare(prepared.tables)
         at: TableName | None = None
@@ -257,7 +288,7 @@ class Applier:
         try:
             with self._conn.transaction():
                 reach("apply.advance.before")
-                progress.advance(self._conn, self._epoch, self._offset, step, self._stream)
+                progress.advance(self._conn, self._epoch, self._applies, step, self._stream)
                 reach("apply.advance.after")
                 merging = True
                 written: set[TableName] = set()
@@ -284,48 +315,23 @@ class Applier:
                 raise _Rejected(at, exc) from exc
             raise
 
-    def _resume(self, next_offset: int) -> bool:
-        """Open a new session; whether the batch that ends at `next_offset` was committed."""
+    def _ahead_after(self, batch: Batch) -> frozenset[int]:
+        """What is applied above the commit position once `batch` is."""
+        return frozenset(c for c in self._ahead.union(batch.ahead) if c > batch.commit_position)
+
+    def _resume(self) -> bool:
+        """Open a new session; whether what was under way in the old one was committed."""
         self._renew()
         stored = progress.reattach(self._conn, self._epoch, self._stream)
-        if stored.next_offset == next_offset:
-            self._lost = False
-            return True
-        if stored.next_offset != self._offset:
+        if stored.applies not in (self._applies, self._applies + 1):
             raise Fenced("the stream's position was moved by another process")
         self._lost = False
-        return False
+        return stored.applies > self._applies
 
     def _renew(self) -> None:
         self._conn.close()
-        self._conn = self._open()
+        self._conn = open_session(self._dsn)
         self._merger = Merger(self._conn, self._plans)
-
-    def _open(self) -> psycopg.Connection:
-        conn = connect(
-            self._dsn,
-            application_name="cdc-migrator apply",
-            side="target",
-            settings=SESSION_SETTINGS,
-        )
-        conn.prepared_max = 1000
-        try:
-            # Foreign keys hold at the end of each source transaction, not in between; triggers
-            # have fired on the source already.
-            conn.execute("SET session_replication_role = replica")
-        except psycopg.errors.InsufficientPrivilege:
-            conn.close()
-            raise Refused(
-                "CDCM-TARGET-REPLICA-ROLE",
-                f"the role may not switch off triggers and foreign keys for its own session on "
-                f"the target at {describe_dsn(self._dsn)}",
-                "As a superuser of the target: GRANT SET ON PARAMETER session_replication_role "
-                "TO the role of the target's connection string.",
-            ) from None
-        except psycopg.Error:
-            conn.close()
-            raise
-        return conn
 
     def _pause(self, retries: int, began: float, reason: str) -> None:
         """Wait before the next attempt. Raises Failed when the time is up or on a stop."""

@@ -15,8 +15,9 @@ import psycopg
 import structlog
 
 from cdc_migrator import __version__
+from cdc_migrator.apply.applied import Applied
 from cdc_migrator.apply.applier import Applier
-from cdc_migrator.apply.batcher import Batcher
+from cdc_migrator.apply.batcher import Batch, Batcher
 from cdc_migrator.apply.fold import UnknownTable
 from cdc_migrator.apply.pieces import PieceLimits
 from cdc_migrator.control import journal, migration, progress, schema
@@ -24,7 +25,6 @@ from cdc_migrator.control.migration import Migration, Phase
 from cdc_migrator.control.progress import Progress
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.errors import (
-    ConfigurationError,
     Failed,
     Fenced,
     MigratorError,
@@ -32,16 +32,18 @@ from cdc_migrator.errors import (
     StreamHalted,
 )
 from cdc_migrator.model.changes import Op
-from cdc_migrator.monitor.http import Answers, Check, HealthServer
+from cdc_migrator.monitor.http import Answers
 from cdc_migrator.monitor.metrics import Metrics
 from cdc_migrator.monitor.sample import ServiceSample, ServiceState
 from cdc_migrator.monitor.sampler import Places, Sampler
-from cdc_migrator.service import registry
+from cdc_migrator.service import health, registry
 from cdc_migrator.service.keeper import Keeper
 from cdc_migrator.service.options import RunOptions
-from cdc_migrator.service.pipeline import Pipeline, Work
+from cdc_migrator.service.pipeline import Pipeline
 from cdc_migrator.service.pruner import Pruner
 from cdc_migrator.service.registry import Registry
+from cdc_migrator.service.responder import Responder
+from cdc_migrator.service.writer import Writer
 from cdc_migrator.stream.assembler import Assembler
 from cdc_migrator.stream.consumer import StreamConsumer
 from cdc_migrator.stream.envelope import Envelope
@@ -68,6 +70,7 @@ class Service:
         self._lost: MigratorError | None = None
         self._metrics = Metrics(options.migration, __version__)
         self._pipeline: Pipeline | None = None
+        self._writer: Writer | None = None
         self._consumer: StreamConsumer | None = None
         self._keeper: Keeper | None = None
 
@@ -84,7 +87,7 @@ class Service:
             MigratorError: the stream cannot be started.
         """
         with ExitStack() as stack:
-            self._serve(stack)
+            health.serve(stack, self._options.http_host, self._options.http_port, self._answers())
             there = self._read_migration()
             known = self._read_registry()
             stack.enter_context(
@@ -181,20 +184,30 @@ class Service:
                     self._on_lost,
                 )
             )
+            writer = self._writer = Writer(applier, self._on_applied)
+            stack.enter_context(
+                Responder(
+                    options.source_dsn,
+                    options.target_dsn,
+                    options.migration,
+                    writer,
+                    lambda _: None,
+                )
+            )
             begin = claimed
             while True:
                 try:
-                    self._flow(applier, begin, known)
+                    self._flow(applier, writer, begin, known)
                     break
                 except UnknownTable as unknown:
-                    learned = self._learn(applier, unknown)
+                    learned = self._learn(applier, writer, unknown)
                     if learned is None:
                         break
                     known, begin = learned
             self._state = ServiceState.STOPPING
             _log.info("stopped", transactions=self._transactions, events=self._events)
 
-    def _flow(self, applier: Applier, begin: Progress, known: Registry) -> None:
+    def _flow(self, applier: Applier, writer: Writer, begin: Progress, known: Registry) -> None:
         """Read and apply from `begin` on. Raises UnknownTable at a table that is not known."""
         options = self._options
         security = {k: v for k, v in options.kafka.items() if k != "bootstrap.servers"}
@@ -216,13 +229,15 @@ class Service:
                     begin.partition,
                     options.spill,
                     known.covers,
+                    begin.applied_ahead,
                 ),
             )
+            writer.begin(begin.commit_position)
             pipeline = Pipeline(
                 reader,
                 Batcher(options.limits, begin.next_offset, begin.commit_position),
                 applier.prepare,
-                lambda work: self._apply(applier, work),
+                writer.write,
                 options.queue_bytes,
             )
             self._consumer, self._pipeline = consumer, pipeline
@@ -238,13 +253,16 @@ class Service:
                     self._state = ServiceState.STOPPING
                 self._wind_up(pipeline)
 
-    def _learn(self, applier: Applier, unknown: UnknownTable) -> tuple[Registry, Progress] | None:
+    def _learn(
+        self, applier: Applier, writer: Writer, unknown: UnknownTable
+    ) -> tuple[Registry, Progress] | None:
         """Wait until the table can be applied to and take it up; None when stopped meanwhile.
 
         Raises `unknown` where the table is not being added; Fenced; and what has stood against
         it for longer than the target may be away.
         """
         self._state = ServiceState.WAITING_FOR_TABLE
+        writer.interrupt()
         failing: float | None = None
         told = False
         while not self._stop.is_set():
@@ -254,7 +272,8 @@ class Service:
             try:
                 known = self._read_registry()
                 if known.knows(unknown.table):
-                    begin = applier.learn(known.tables, known.sides, known.rereads)
+                    with writer.turn():
+                        begin = applier.learn(known.tables, known.sides, known.rereads)
                     _log.info("tables-learned", tables=len(known.tables), offset=begin.next_offset)
                     return known, begin
                 failing = None
@@ -285,8 +304,7 @@ class Service:
                 if self._turn > deadline:
                     return
 
-    def _apply(self, applier: Applier, work: Work) -> None:
-        applied = applier.apply(work.batch, work.prepared)
+    def _on_applied(self, batch: Batch, applied: Applied) -> None:
         self._transactions += applied.transactions
         self._events += applied.changes
         self._metrics.batch_applied(
@@ -298,16 +316,16 @@ class Service:
                 for op, count in zip(_OPS, of_table[:4], strict=True)
                 if count
             },
-            work.batch.redelivered,
-            work.batch.suspect,
+            batch.redelivered,
+            batch.suspect,
         )
         if applied.retries:
             _log.warning("applied-after-retries", retries=applied.retries, seconds=applied.seconds)
         if self._consumer is not None:
-            self._consumer.hint(work.batch.next_offset)
+            self._consumer.hint(batch.next_offset)
 
     def _measure(self) -> ServiceSample:
-        pipeline, consumer = self._pipeline, self._consumer
+        pipeline, consumer, writer = self._pipeline, self._consumer, self._writer
         waiting = consumer.waiting if consumer else None
         state = self._state
         if state is ServiceState.STREAMING and waiting:
@@ -317,7 +335,7 @@ class Service:
         return ServiceSample(
             at=datetime.now(UTC),
             state=state,
-            at_end=pipeline.idle if pipeline else None,
+            at_end=pipeline.idle and not writer.holding if pipeline and writer else None,
             queue_bytes=pipeline.queued_bytes if pipeline else None,
             waiting=waiting,
         )
@@ -342,47 +360,14 @@ class Service:
             self._options.target_dsn(), application_name="cdc-migrator run", side="target"
         )
 
-    def _serve(self, stack: ExitStack) -> None:
-        if self._options.http_port is None:
-            return
-        answers = Answers(
+    def _answers(self) -> Answers:
+        return Answers(
             metrics=self._metrics.render,
             idle_seconds=lambda: time.monotonic() - self._turn,
             checks={
-                "stream": self._check_stream,
-                "target": self._check_target,
-                "kafka": self._check_kafka,
-                "source": lambda: self._check_part("source"),
+                "stream": lambda: health.stream(self._state),
+                "target": lambda: health.target(self._keeper),
+                "kafka": lambda: health.kafka(self._consumer),
+                "source": lambda: health.part(self._keeper, "source"),
             },
         )
-        try:
-            server = HealthServer(self._options.http_host, self._options.http_port, answers)
-        except ConfigurationError as error:
-            # A standby beside the owner finds the port taken; applying matters more.
-            _log.warning("http-not-served", code=error.code, reason=error.cause)
-            return
-        stack.enter_context(server)
-        _log.info("http-served", host=self._options.http_host, port=server.port)
-
-    def _check_stream(self) -> Check:
-        return Check(self._state is ServiceState.STREAMING, str(self._state))
-
-    def _check_kafka(self) -> Check:
-        consumer = self._consumer
-        if consumer is None:
-            return Check(False, "not connected")
-        return Check(consumer.waiting is None, consumer.waiting or "")
-
-    def _check_target(self) -> Check:
-        keeper = self._keeper
-        if keeper is None:
-            return Check(False, "no stream is claimed")
-        silent = time.monotonic() - keeper.seen_at
-        return Check(silent < 10, f"answered {silent:.0f} s ago")
-
-    def _check_part(self, part: str) -> Check:
-        sample = self._keeper.sample if self._keeper else None
-        if sample is None:
-            return Check(False, "not measured yet")
-        note = next((note for note in sample.notes if note.part == part), None)
-        return Check(note is None, note.code if note else "")

@@ -19,7 +19,10 @@ CREATE TABLE cdc_migrator.migration (
     changed_at timestamptz NOT NULL DEFAULT now()
 );
 
--- One row a stream; moves in the transaction that writes the rows.
+-- One row a stream; moves in the transaction that writes the rows. Batches may commit without moving
+-- next_offset: while a transaction is held back others are applied ahead of it. So each apply
+-- transaction has a number of its own, and what was applied ahead is listed by its commit positions
+-- until commit_position has passed them.
 CREATE TABLE cdc_migrator.stream_progress (
     stream text PRIMARY KEY,
     topic text NOT NULL,
@@ -32,6 +35,8 @@ CREATE TABLE cdc_migrator.stream_progress (
     transactions_applied bigint NOT NULL DEFAULT 0,
     transactions_redelivered bigint NOT NULL DEFAULT 0,
     transactions_suspect bigint NOT NULL DEFAULT 0,
+    applies bigint NOT NULL DEFAULT 0,
+    applied_ahead bigint[] NOT NULL DEFAULT '{}',
     epoch bigint NOT NULL DEFAULT 0,
     owner text,
     owner_backend integer,
@@ -104,4 +109,20 @@ CREATE TABLE cdc_migrator.journal (
     details jsonb NOT NULL,
     previous_hash text NOT NULL,
     hash text NOT NULL
+);
+
+-- What a command asks of the running service, and its answer. The asker is known by its session:
+-- what was given to it is taken back when that is gone.
+CREATE TABLE cdc_migrator.request (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    kind text NOT NULL,
+    details jsonb NOT NULL,
+    state text NOT NULL DEFAULT 'asked'
+        CHECK (state IN ('asked', 'taken', 'answered', 'failed', 'released')),
+    asked_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    asked_by text NOT NULL,
+    asker_backend integer NOT NULL,
+    asker_backend_start timestamptz NOT NULL,
+    answer jsonb,
+    answered_at timestamptz
 );
