@@ -107,7 +107,7 @@ class Applier:
         # The session was lost: until `_resume`, nobody knows what of its work was committed.
         self._lost = False
         self._epoch = -1
-        self._applies = -1
+        self._applies = self._offset = -1
         self._ahead: frozenset[int] = frozenset()
         self._position = "nothing claimed"
 
@@ -154,8 +154,8 @@ class Applier:
                 self._renew()
                 claimed = progress.claim(self._conn, owner, self._stream, stale_after)
         if claimed is not None:
-            self._epoch, self._applies = claimed.epoch, claimed.applies
-            self._ahead = frozenset(claimed.applied_ahead)
+            self._epoch = claimed.epoch
+            self._stand_at(claimed)
             self._position = f"{claimed.topic}[{claimed.partition}]"
         return claimed
 
@@ -176,9 +176,13 @@ class Applier:
             self._renew()
             stored = progress.reattach(self._conn, self._epoch, self._stream)
             self._take_up(tables, sides, rereads)
-        self._applies, self._ahead = stored.applies, frozenset(stored.applied_ahead)
+        self._stand_at(stored)
         self._lost = False
         return stored
+
+    def _stand_at(self, stored: Progress) -> None:
+        self._applies, self._offset = stored.applies, stored.next_offset
+        self._ahead = frozenset(stored.applied_ahead)
 
     def prepare(self, batch: Batch) -> Prepared:
         """Fold and encode a batch, without the target; any thread may do it ahead of `apply`.
@@ -256,7 +260,7 @@ class Applier:
                     raise
                 self._pause(retries, began, exc.cause)
             retries += 1
-        self._applies += 1
+        self._applies, self._offset = self._applies + 1, batch.next_offset
         self._ahead = self._ahead_after(batch)
         applied = Applied(
             transactions=len(batch.transactions),
@@ -288,7 +292,9 @@ class Applier:
         try:
             with self._conn.transaction():
                 reach("apply.advance.before")
-                progress.advance(self._conn, self._epoch, self._applies, step, self._stream)
+                progress.advance(
+                    self._conn, self._epoch, self._applies, self._offset, step, self._stream
+                )
                 reach("apply.advance.after")
                 merging = True
                 written: set[TableName] = set()

@@ -234,6 +234,7 @@ def advance(
     conn: psycopg.Connection,
     epoch: int,
     applies: int,
+    offset: int,
     step: Advance,
     stream: str = FORWARD,
 ) -> None:
@@ -243,10 +244,10 @@ def advance(
     before it touches a row.
 
     Args:
-        applies: how many apply transactions there were before this one.
+        applies, offset: number of apply transactions and `next_offset` before this one.
 
     Raises:
-        Fenced: epoch or number are no longer what this process believes.
+        Fenced: epoch, number or offset are no longer what this process believes.
     """
     moved = conn.execute(
         "UPDATE cdc_migrator.stream_progress SET next_offset = %s, commit_position = %s, "
@@ -255,7 +256,7 @@ def advance(
         "transactions_redelivered = transactions_redelivered + %s, "
         "transactions_suspect = transactions_suspect + %s, "
         "applies = applies + 1, applied_ahead = %s "
-        "WHERE stream = %s AND epoch = %s AND applies = %s",
+        "WHERE stream = %s AND epoch = %s AND applies = %s AND next_offset = %s",
         (
             step.next_offset,
             step.commit_position,
@@ -267,6 +268,7 @@ def advance(
             stream,
             epoch,
             applies,
+            offset,
         ),
     ).rowcount
     if moved != 1:
