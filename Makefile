@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check unit lock prove-resume prove-crash prove-apply prove-load \
-	prove-schemas prove-reconcile bench-load clean
+	prove-schemas prove-reconcile bench-load bench-reconcile clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -56,6 +56,9 @@ prove-reconcile: setup ## compare, corrupt and repair under writers for 15 minut
 
 bench-load: setup ## schema, rows and indexes against pg_dump, pg_restore and pgcopydb
 	@$(BIN)/python -m benchmarks.load
+
+bench-reconcile: setup ## comparing five million rows against the queries of others
+	@$(BIN)/python -m benchmarks.reconcile --keep
 
 lock: setup ## resolve requirements.lock anew
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --extra local --group dev -o requirements.lock pyproject.toml

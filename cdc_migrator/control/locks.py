@@ -16,6 +16,7 @@ class Role(IntEnum):
     SNAPSHOT = 2
     LOAD = 3
     SCHEMA = 4
+    RECONCILE = 5
 
 
 def try_lock(conn: psycopg.Connection, role: Role) -> bool:

@@ -8,7 +8,7 @@ import psycopg
 
 from cdc_migrator.errors import Refused
 
-VERSION = 1
+VERSION = 2
 _LOCK = 0x43444D31  # one migrator of the control schema at a time ("CDM1")
 
 
@@ -47,8 +47,9 @@ def ensure(conn: psycopg.Connection, side: str) -> None:
                 "Use the release of cdc-migrator that wrote it, or a newer one.",
             )
         for version in range(current + 1, VERSION + 1):
-            script = files(__package__).joinpath(f"sql/{side}_{version:04}.sql").read_text()
-            conn.execute(script.encode())
+            script = files(__package__).joinpath(f"sql/{side}_{version:04}.sql")
+            if script.is_file():  # else the version changed the other side only
+                conn.execute(script.read_text().encode())
             conn.execute(
                 "INSERT INTO cdc_migrator.schema_version (side, version) VALUES (%s, %s)",
                 (side, version),

@@ -1,22 +1,52 @@
-"""Both sides at one commit point, and how to ask for it."""
+"""Alignment: two snapshots, one of the source and one of the target, of the same commit point."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Protocol
+
+from cdc_migrator.model.tables import TableName
 
 
 @dataclass(frozen=True, slots=True)
 class Aligned:
-    """Two exported snapshots that show the same.
+    """One alignment point, for as long as the sessions live that exported its snapshots.
 
     Attributes:
-        source_snapshot, target_snapshot: names for ``SET TRANSACTION SNAPSHOT`` on either side.
+        source_snapshot, target_snapshot: names for SET TRANSACTION SNAPSHOT on either side.
         sees: the source's ``pg_snapshot`` as text.
-        at: when it was taken (UTC).
+        at: UTC time at which the source's snapshot was taken.
     """
 
     source_snapshot: str
     target_snapshot: str
     sees: str
     at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """Rows of one table that are to be made on the target what they are on the source.
+
+    Attributes:
+        table: by the source's name.
+        keys: the rows' keys as text, in the order of the table's key columns; of a keyless
+            table one digest of the whole row each (see `reconcile.expressions.row_digest`).
+        run: the comparison that found them.
+    """
+
+    table: TableName
+    keys: tuple[tuple[str, ...], ...]
+    run: int | None = None
+
+
+class Aligner(Protocol):
+    """Where alignment points come from. Called by one thread at a time."""
+
+    def align(self, repairs: Sequence[Repair] = ()) -> Aligned:
+        """Wait for a new point, at which the repairs have been written. Raises MigratorError."""
+
+    def release(self) -> None:
+        """The sessions that hold the point may go; harmless where there is none."""

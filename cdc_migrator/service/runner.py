@@ -42,6 +42,7 @@ from cdc_migrator.service.options import RunOptions
 from cdc_migrator.service.pipeline import Pipeline
 from cdc_migrator.service.pruner import Pruner
 from cdc_migrator.service.registry import Registry
+from cdc_migrator.service.repairing import Repairs
 from cdc_migrator.service.responder import Responder
 from cdc_migrator.service.writer import Writer
 from cdc_migrator.stream.assembler import Assembler
@@ -191,7 +192,7 @@ class Service:
                     options.target_dsn,
                     options.migration,
                     writer,
-                    lambda _: None,
+                    Repairs(options.source_dsn, options.target_dsn),
                 )
             )
             begin = claimed

@@ -1,0 +1,240 @@
+"""The rows of a comparison: its run, and the parts of each table with what was proven of them.
+
+A part and the differences found in it are written in one transaction, once: a run that was killed
+goes on with the parts that are not done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+import psycopg
+from psycopg.rows import kwargs_row
+from psycopg.types.json import Jsonb
+
+from cdc_migrator.control import differences, journal
+from cdc_migrator.model.differences import RowDifference
+from cdc_migrator.model.tables import TableName
+
+
+class RunState(StrEnum):
+    """``reconcile_run.state``: a stopped run, or one whose process died, can be resumed."""
+
+    RUNNING = "running"
+    STOPPED = "stopped"
+    EQUAL = "equal"
+    DIFFERS = "differs"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One comparison of some tables, by the source's names."""
+
+    id: int
+    mode: str
+    tables: tuple[TableName, ...]
+    state: RunState
+    actor: str
+    started_at: datetime
+    ended_at: datetime | None
+
+    @property
+    def unfinished(self) -> bool:
+        return self.state in (RunState.RUNNING, RunState.STOPPED)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of one table, as planned: see ``reconcile_chunk``."""
+
+    table: TableName
+    number: int
+    ordered_by: str | None
+    low: str | None
+    high: str | None
+    bounds: tuple[str, ...]
+    weight: int
+    done: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Proven:
+    """What is known of one table in one run.
+
+    Attributes:
+        planned, done: parts. more: there are more differences than were named.
+        since: the oldest moment at which one of its parts was proven; None before the first.
+    """
+
+    table: TableName
+    planned: int
+    done: int
+    rows: int
+    differences: int
+    more: bool
+    since: datetime | None
+
+
+def _run(**row: Any) -> Run:
+    return Run(
+        tables=tuple(TableName(*pair) for pair in row.pop("tables")),
+        state=RunState(row.pop("state")),
+        **row,
+    )
+
+
+_RUN = "SELECT id, mode, tables, state, actor, started_at, ended_at FROM cdc_migrator.reconcile_run"
+
+
+def begin(conn: psycopg.Connection, mode: str, tables: Sequence[TableName]) -> Run:
+    """Write a new run down."""
+    with conn.transaction(), conn.cursor(row_factory=kwargs_row(_run)) as cursor:
+        row = cursor.execute(
+            "INSERT INTO cdc_migrator.reconcile_run (mode, tables, actor) VALUES (%s, %s, %s) "
+            "RETURNING id, mode, tables, state, actor, started_at, ended_at",
+            (mode, Jsonb([[one.schema, one.name] for one in tables]), journal.actor()),
+        ).fetchone()
+        assert row is not None
+        journal.write(conn, "reconcile-begun", run=row.id, mode=mode, tables=len(tables))
+    return row
+
+
+def runs(conn: psycopg.Connection, limit: int = 20) -> list[Run]:
+    """The latest runs, newest first."""
+    with conn.cursor(row_factory=kwargs_row(_run)) as cursor:
+        return cursor.execute(_RUN + " ORDER BY id DESC LIMIT %s", (limit,)).fetchall()
+
+
+def unfinished(conn: psycopg.Connection) -> Run | None:
+    """The latest run, if it was not finished."""
+    latest = runs(conn, 1)
+    return latest[0] if latest and latest[0].unfinished else None
+
+
+def resume(conn: psycopg.Connection, run: int) -> None:
+    """The run goes on."""
+    with conn.transaction():
+        journal.write(conn, "reconcile-resumed", run=run)
+        conn.execute(
+            "UPDATE cdc_migrator.reconcile_run SET state = 'running', ended_at = NULL "
+            "WHERE id = %s",
+            (run,),
+        )
+
+
+def end(conn: psycopg.Connection, run: int, state: RunState) -> None:
+    """The run is over, or was stopped."""
+    with conn.transaction():
+        journal.write(conn, "reconcile-ended", run=run, state=state)
+        conn.execute(
+            "UPDATE cdc_migrator.reconcile_run SET state = %s, ended_at = clock_timestamp() "
+            "WHERE id = %s",
+            (state, run),
+        )
+
+
+def plan(conn: psycopg.Connection, run: int, table: TableName, parts: Sequence[Part]) -> None:
+    """Write a table's parts down in place of what was planned of it, and forget what was proven."""
+    with conn.transaction(), conn.cursor() as cursor:
+        cursor.execute(
+            "DELETE FROM cdc_migrator.reconcile_chunk "
+            "WHERE (run, source_schema, source_table) = (%s, %s, %s)",
+            (run, table.schema, table.name),
+        )
+        cursor.executemany(
+            "INSERT INTO cdc_migrator.reconcile_chunk (run, source_schema, source_table, chunk, "
+            "ordered_by, low, high, bounds, weight) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)",
+            [
+                (
+                    run,
+                    table.schema,
+                    table.name,
+                    part.number,
+                    part.ordered_by,
+                    part.low,
+                    part.high,
+                    Jsonb(part.bounds),
+                    part.weight,
+                )
+                for part in parts
+            ],
+        )
+
+
+def _part(**row: Any) -> Part:
+    return Part(
+        table=TableName(row.pop("source_schema"), row.pop("source_table")),
+        bounds=tuple(row.pop("bounds")),
+        **row,
+    )
+
+
+def parts(conn: psycopg.Connection, run: int) -> list[Part]:
+    """All parts planned in a run."""
+    with conn.cursor(row_factory=kwargs_row(_part)) as cursor:
+        return cursor.execute(
+            "SELECT source_schema, source_table, chunk AS number, ordered_by, low, high, bounds, "
+            "weight, done FROM cdc_migrator.reconcile_chunk WHERE run = %s "
+            "ORDER BY source_schema, source_table, chunk",
+            (run,),
+        ).fetchall()
+
+
+def finish(
+    conn: psycopg.Connection,
+    run: int,
+    part: Part,
+    rows: int,
+    found: Sequence[RowDifference],
+    more: bool,
+    at: datetime,
+    sees: str,
+) -> bool:
+    """A part is proven, with the differences found in it; False if it was done before.
+
+    Args:
+        rows: on the source. more: `found` is not all.
+        at, sees: the alignment point.
+    """
+    with conn.transaction():
+        done = conn.execute(
+            "UPDATE cdc_migrator.reconcile_chunk SET done = true, rows = %s, differences = %s, "
+            "more = %s, proven_at = %s, sees = %s WHERE (run, source_schema, source_table, chunk) "
+            "= (%s, %s, %s, %s) AND NOT done",
+            (
+                rows,
+                len(found),
+                more,
+                at,
+                sees,
+                run,
+                part.table.schema,
+                part.table.name,
+                part.number,
+            ),
+        )
+        if done.rowcount != 1:
+            return False
+        differences.record(conn, run, found, at)
+    return True
+
+
+def _proven(**row: Any) -> Proven:
+    return Proven(table=TableName(row.pop("source_schema"), row.pop("source_table")), **row)
+
+
+def proven(conn: psycopg.Connection, run: int) -> list[Proven]:
+    """What is known of each table that was planned in a run."""
+    with conn.cursor(row_factory=kwargs_row(_proven)) as cursor:
+        return cursor.execute(
+            "SELECT source_schema, source_table, count(*) AS planned, "
+            "count(*) FILTER (WHERE done) AS done, coalesce(sum(rows), 0)::int8 AS rows, "
+            "coalesce(sum(differences), 0)::int8 AS differences, "
+            "coalesce(bool_or(more), false) AS more, min(proven_at) AS since "
+            "FROM cdc_migrator.reconcile_chunk WHERE run = %s GROUP BY 1, 2 ORDER BY 1, 2",
+            (run,),
+        ).fetchall()

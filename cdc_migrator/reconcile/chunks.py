@@ -1,0 +1,187 @@
+"""Cut a table into chunks that are the same rows on both sides. Pure.
+
+A chunk is a range of one ordered expression: a key column whose order both servers share, else a
+hash of the key, else of the whole row. All chunks of a unit are digested in one reading, grouped
+by ``width_bucket``: the reading follows the heap, whatever the order of the key. A unit is the
+whole table up to a size at which it is proven within one alignment; a larger table is cut into
+units by ranges of its key, where the rows lie in the key's order: each is proven for itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from psycopg import sql
+
+from cdc_migrator.model.tables import TableName
+from cdc_migrator.reconcile import expressions
+from cdc_migrator.reconcile.expressions import Hashing
+from cdc_migrator.reconcile.pairs import Compared, Pair
+
+# Types whose order does not depend on anything; texts are ordered by their bytes.
+_ORDERED = frozenset(
+    {"int2", "int4", "int8", "oid", "uuid", "date", "timestamp", "timestamptz", "numeric", "bytea"}
+)
+_TEXTS = frozenset({"text", "varchar"})
+_HASH = "pg_catalog.int8"
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How large the pieces are.
+
+    Attributes:
+        chunk_rows: of a chunk, about: what is read row by row where it does not match.
+        unit_rows: a table with more rows than this is cut into units of `range_chunks` chunks.
+        piece_blocks: heap blocks that one statement reads, and so how long a lock is held.
+    """
+
+    chunk_rows: int = 16_000
+    unit_rows: int = 20_000_000
+    range_chunks: int = 64
+    piece_blocks: int = 16_384
+    sample_chunks: int = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Values [low, high) of the chunk expression as text; None is the open end.
+
+    `nulls` instead: the rows for which it is null, which only a target without the key can have.
+    """
+
+    low: str | None = None
+    high: str | None = None
+    nulls: bool = False
+
+    @property
+    def everything(self) -> bool:
+        return self.low is None and self.high is None and not self.nulls
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """What is read and proven at once: a range of a table, cut at `bounds` into chunks.
+
+    Attributes:
+        by: the key column whose values order the chunks; None: a hash.
+        weight: rows, as far as one knows beforehand.
+    """
+
+    table: TableName
+    number: int
+    by: str | None
+    range: Range
+    bounds: tuple[str, ...]
+    weight: int
+
+    def chunk(self, bucket: int | None) -> Range:
+        """The range of one bucket as ``width_bucket`` counts them."""
+        if bucket is None:
+            return Range(nulls=True)
+        edges = (self.range.low, *self.bounds, self.range.high)
+        return Range(edges[bucket], edges[bucket + 1])
+
+
+def orderable(column: Compared) -> bool:
+    """Whether both servers put this column's values into the same order."""
+    schema, _, name = column.source.base_type.partition(".")
+    return schema == "pg_catalog" and column.same_type and name in _ORDERED | _TEXTS
+
+
+class Slicer:
+    """The chunk expression of one table, for either side.
+
+    Args:
+        by: a key column for which `orderable` holds, or None for a hash.
+    """
+
+    def __init__(self, pair: Pair, by: str | None, hashing: Hashing) -> None:
+        self._pair = pair
+        self._hashing = hashing
+        self.by = by
+        self._column = next((c for c in pair.key if c.name == by), None) if by else None
+
+    @property
+    def _textual(self) -> bool:
+        return (
+            self._column is not None and self._column.source.base_type.partition(".")[2] in _TEXTS
+        )
+
+    def _type(self) -> sql.Composable:
+        base = self._column.source.base_type if self._column else _HASH
+        return sql.Identifier("pg_catalog", "text" if self._textual else base.partition(".")[2])
+
+    def value(self, target: bool) -> sql.Composable:
+        """SQL of a row's place in the order."""
+        if self._column is None:
+            if self._pair.key:
+                return expressions.key_hash(self._pair, target, self._hashing)
+            return expressions.row_hash(self._pair.columns, target, self._hashing)
+        name = sql.Identifier(self._column.on(target).name)
+        return sql.SQL('{}::text COLLATE "C"').format(name) if self._textual else name
+
+    def bucket(self, value: sql.Composable, bounds: Sequence[str]) -> sql.Composable:
+        """SQL of the number of the chunk that a value lies in."""
+        collated = sql.SQL('{} COLLATE "C"').format(value) if self._textual else value
+        return sql.SQL("width_bucket({}, {}::text[]::{}[])").format(
+            collated, sql.Literal(list(bounds)), self._type()
+        )
+
+    def order(self, text: sql.Composable) -> sql.Composable:
+        """SQL of the place in the order whose text is given."""
+        typed = sql.SQL("{}::{}").format(text, self._type())
+        return sql.SQL('{} COLLATE "C"').format(typed) if self._textual else typed
+
+    def within(self, part: Range, target: bool) -> sql.Composable | None:
+        """SQL of the condition that a row lies in a range; None where all do."""
+        value = self.value(target)
+        if part.nulls:
+            return sql.SQL("{} IS NULL").format(value)
+        conditions = [
+            sql.SQL("{} {} {}::{}").format(value, sql.SQL(sign), sql.Literal(edge), self._type())
+            for sign, edge in ((">=", part.low), ("<", part.high))
+            if edge is not None
+        ]
+        if not conditions:
+            return None
+        condition = sql.SQL(" AND ").join(conditions)
+        if part.low is None and self._column is not None and not self._column.never_null:
+            return sql.SQL("({} OR {} IS NULL)").format(condition, value)
+        return condition
+
+
+def even_bounds(chunks: int) -> tuple[str, ...]:
+    """Bounds that cut the hashes into equal shares."""
+    step = (1 << 64) // chunks
+    return tuple(str(-(1 << 63) + n * step) for n in range(1, chunks))
+
+
+def units(
+    table: TableName, by: str | None, bounds: Sequence[str], rows: int, ranges: bool, sizes: Sizes
+) -> list[Unit]:
+    """The units of a table whose chunks begin at `bounds`.
+
+    Args:
+        ranges: whether a range of the key can be read without reading the whole table.
+    """
+    whole = Unit(table, 0, by, Range(), tuple(bounds), rows)
+    if not ranges or rows <= sizes.unit_rows or not bounds:
+        return [whole]
+    size = sizes.range_chunks
+    edges = [None, *bounds[size - 1 :: size], None]
+    weight = rows // (len(edges) - 1)
+    return [
+        Unit(
+            table,
+            number,
+            by,
+            Range(low, high),
+            tuple(bounds[number * size : number * size + size - 1]),
+            weight,
+        )
+        for number, (low, high) in enumerate(pairwise(edges))
+        if low != high or low is None
+    ]

@@ -1,0 +1,48 @@
+"""The statement by which a person compares a table without this program. Pure but for quoting.
+
+It runs where one server shows both sides, the other one's table for example as a foreign table.
+"""
+
+from __future__ import annotations
+
+import psycopg
+from psycopg import sql
+
+from cdc_migrator.databases.postgres import names
+from cdc_migrator.databases.postgres.connect import PINNED
+from cdc_migrator.reconcile import expressions
+from cdc_migrator.reconcile.pairs import Pair
+
+_TEXT_SETTINGS = (
+    "TimeZone",
+    "DateStyle",
+    "IntervalStyle",
+    "extra_float_digits",
+    "bytea_output",
+    "lc_monetary",
+    "search_path",
+)
+
+
+def statement(pair: Pair, quoting: psycopg.Connection) -> str:
+    """SQL text: settings, then a query with a row for each row that is on one side only.
+
+    The other side's table is called ``other``: to be replaced by its name.
+    """
+    columns = sql.SQL(",\n       ").join(
+        sql.SQL("{} AS {}").format(
+            expressions.text_of(sql.Identifier(column.source.name)),
+            sql.Identifier(column.name),
+        )
+        for column in pair.columns
+    )
+    query = sql.SQL(
+        "WITH source AS (\nSELECT {columns}\nFROM ONLY {table}\n), target AS (\n"
+        "SELECT {columns}\nFROM other\n)\n"
+        "SELECT 'missing_in_target' AS side, d.* "
+        "FROM (SELECT * FROM source EXCEPT ALL SELECT * FROM target) d\nUNION ALL\n"
+        "SELECT 'extra_in_target' AS side, d.* "
+        "FROM (SELECT * FROM target EXCEPT ALL SELECT * FROM source) d;\n"
+    ).format(columns=columns, table=names.table(pair.source.name))
+    settings = "".join(f"SET {name} = '{PINNED[name]}';\n" for name in _TEXT_SETTINGS)
+    return f"-- In place of other: the target's table.\n{settings}{query.as_string(quoting)}"

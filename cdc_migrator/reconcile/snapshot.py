@@ -1,0 +1,137 @@
+"""Read one table under an exported snapshot, each time in a short transaction of its own.
+
+The table's lock lasts no longer than the statement, so that a TRUNCATE or an ALTER TABLE of the
+application waits for one statement at most. Either makes a new file for the table and leaves older
+snapshots with nothing, or with something else, in it: so the file as the snapshot sees it is
+compared with the file of now, under the lock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from typing import Any, TypeVar
+
+import psycopg
+from psycopg import errors, sql
+
+from cdc_migrator.databases.postgres.coded import coded
+from cdc_migrator.databases.postgres.connect import connect
+from cdc_migrator.model.alignment import Aligned
+from cdc_migrator.model.tables import TableName
+from cdc_migrator.reconcile.pairs import Pair
+
+Row = tuple[Any, ...]
+Result = TypeVar("Result")
+
+# No parallel workers: how much of the servers is used is decided by the number of sessions.
+_SETTINGS = {"jit": "off", "max_parallel_workers_per_gather": "0", "lock_timeout": "5s"}
+
+
+class SnapshotLost(Exception):
+    """The session that exported the snapshot is gone."""
+
+
+class TableMoved(Exception):
+    """The table was truncated, rewritten, dropped or locked since the snapshot."""
+
+
+_SAME_FILE = """
+SELECT c.relfilenode = pg_relation_filenode(c.oid) FROM pg_class c
+JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = %s AND c.relname = %s
+"""
+
+
+def same_file(conn: psycopg.Connection, table: TableName) -> bool:
+    """Whether the table's file is still the one that the session's snapshot sees.
+
+    The table must be locked, at least by having been read in this transaction.
+    """
+    return conn.execute(_SAME_FILE, (table.schema, table.name)).fetchone() == (True,)
+
+
+@contextmanager
+def _under(conn: psycopg.Connection, snapshot: str, table: TableName) -> Iterator[None]:
+    conn.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+    try:
+        try:
+            conn.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(snapshot)))
+        except (
+            errors.InvalidParameterValue,
+            errors.UndefinedObject,
+            errors.ObjectNotInPrerequisiteState,
+        ) as exc:
+            raise SnapshotLost from exc
+        try:
+            yield
+        except (errors.UndefinedTable, errors.UndefinedColumn, errors.LockNotAvailable) as exc:
+            raise TableMoved(str(table)) from exc
+        if not same_file(conn, table):
+            raise TableMoved(str(table))
+    finally:
+        with suppress(psycopg.Error):
+            conn.execute("COMMIT")
+
+
+class Sides:
+    """One session on each side, asked at the same time. A context manager.
+
+    Raises MigratorError when a database does not answer, or reports an error.
+    """
+
+    def __init__(self, source_dsn: str, target_dsn: str, called: str) -> None:
+        self._ends = (("source", source_dsn), ("target", target_dsn))
+        self._called = called
+        self._open: list[psycopg.Connection] = []
+        self._other = ThreadPoolExecutor(1, thread_name_prefix="reconcile-target")
+
+    def __enter__(self) -> Sides:
+        try:
+            for side, dsn in self._ends:
+                self._open.append(
+                    connect(dsn, application_name=self._called, side=side, settings=dict(_SETTINGS))
+                )
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._other.shutdown()
+        for conn in self._open:
+            conn.close()
+
+    @property
+    def source(self) -> psycopg.Connection:
+        return self._open[0]
+
+    @property
+    def target(self) -> psycopg.Connection:
+        return self._open[1]
+
+    def read(self, pair: Pair, aligned: Aligned, query: sql.Composed, target: bool) -> list[Row]:
+        """The rows of a query over this table on one side, at the point.
+
+        Raises:
+            SnapshotLost, TableMoved: it must be tried again at another point.
+        """
+        conn = self._open[target]
+        snapshot = aligned.target_snapshot if target else aligned.source_snapshot
+        try:
+            with _under(conn, snapshot, pair.on(target).name):
+                return conn.execute(query).fetchall()
+        except psycopg.Error as exc:
+            raise coded(
+                exc, self._ends[target][0], f"comparing the table {pair.on(target).name}"
+            ) from exc
+
+    def both(self, work: Callable[[bool], Result]) -> tuple[Result, Result]:
+        """`work` with False for the source and True for the target, at the same time."""
+        there = self._other.submit(work, True)
+        try:
+            here = work(False)
+        finally:
+            # Nobody may use the session while this is still reading.
+            there.exception()
+        return here, there.result()

@@ -1,0 +1,140 @@
+"""Two quiet databases in a migration, and an aligner for them: plain snapshots of both sides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from cdc_migrator.control import load, migration
+from cdc_migrator.control import schema as control
+from cdc_migrator.databases.postgres.catalog import read_tables
+from cdc_migrator.databases.postgres.connect import connect
+from cdc_migrator.model.alignment import Aligned, Repair
+from cdc_migrator.model.tables import TableName
+from cdc_migrator.reconcile.chunks import Sizes
+from cdc_migrator.reconcile.pairs import only, read_pairs
+from cdc_migrator.reconcile.passes import PassOptions
+from cdc_migrator.reconcile.repair import write
+from cdc_migrator.service import reconcile
+from cdc_migrator.service.reconcile import ReconcileOptions, Report
+from tests.support.private_postgres import private_database
+
+NAME = "recon"
+# Chunks and units small enough that a test's table has many of each.
+SMALL = Sizes(chunk_rows=100, unit_rows=1_000, range_chunks=4, piece_blocks=4, sample_chunks=2)
+
+
+class QuietAligner:
+    """Both sides as they are: right while nobody writes."""
+
+    def __init__(self, source_dsn: str, target_dsn: str) -> None:
+        self._ends = source_dsn, target_dsn
+        self._open = ExitStack()
+        self.points = 0
+
+    def align(self, repairs: Sequence[Repair] = ()) -> Aligned:
+        self.release()
+        self.points += 1
+        source, target = (
+            self._open.enter_context(connect(dsn, application_name="aligner")) for dsn in self._ends
+        )
+        source.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        sees, here = one(source, "SELECT pg_current_snapshot()::text, pg_export_snapshot()")
+        if repairs:
+            self._write(source, target, repairs)
+        target.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        (there,) = one(target, "SELECT pg_export_snapshot()")
+        return Aligned(here, there, sees, datetime.now(UTC))
+
+    def release(self) -> None:
+        self._open.close()
+
+    def _write(
+        self, source: psycopg.Connection, target: psycopg.Connection, repairs: Sequence[Repair]
+    ) -> None:
+        names = {one.table: one.table for one in repairs}
+        pairs = only(read_pairs(source, target, names))
+        with target.transaction():
+            target.execute("SET LOCAL session_replication_role = replica")
+            for repair in repairs:
+                write(source, target, pairs[repair.table], repair)
+
+
+def one(conn: psycopg.Connection, query: str) -> tuple[Any, ...]:
+    row = conn.execute(query.encode()).fetchone()
+    assert row is not None
+    return row
+
+
+@dataclass
+class World:
+    """A source and its copy."""
+
+    source_dsn: str
+    target_dsn: str
+    source: psycopg.Connection
+    target: psycopg.Connection
+    aligner: QuietAligner
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def register(self) -> None:
+        """Every table of the source belongs to the migration."""
+        load.register(self.target, [(table, 0) for table in read_tables(self.source)])
+
+    def both(self, *statements: str) -> None:
+        for conn in (self.source, self.target):
+            for statement in statements:
+                conn.execute(statement.encode())
+
+    def run(self, aligner: Any = None, **options: Any) -> Report:
+        work = options.pop("work", {})
+        return reconcile.run(
+            ReconcileOptions(
+                name=NAME,
+                source_dsn=self.source_dsn,
+                target_dsn=self.target_dsn,
+                work=PassOptions(**{"sizes": SMALL, **work}),
+                **options,
+            ),
+            aligner or self.aligner,
+        )
+
+    def found(self, report: Report) -> dict[tuple[str, tuple[str, ...]], tuple[str, ...]]:
+        """What is open: (table, key) with the kind and the columns."""
+        return {
+            (str(known.table), tuple(known.key.values())): (known.kind.value, *known.columns)
+            for table in report.tables
+            for known in table.standing
+            if known.state == "open"
+        }
+
+    def content(self, table: TableName) -> tuple[Any, Any]:
+        """Both sides' rows as text, sorted."""
+        query = sql.SQL("SELECT t::text FROM {} t ORDER BY 1").format(
+            sql.Identifier(table.schema, table.name)
+        )
+        return self.source.execute(query).fetchall(), self.target.execute(query).fetchall()
+
+
+@contextmanager
+def world(*statements: str) -> Iterator[World]:
+    """Two databases, each with the outcome of the same statements."""
+    with ExitStack() as stack:
+        dsns = [stack.enter_context(private_database()) for _ in range(2)]
+        source, target = (
+            stack.enter_context(connect(dsn, application_name="test")) for dsn in dsns
+        )
+        control.ensure(target, "target")
+        migration.create(target, NAME)
+        aligner = QuietAligner(*dsns)
+        stack.callback(aligner.release)
+        made = World(*dsns, source, target, aligner)
+        made.both(*statements)
+        made.register()
+        yield made
