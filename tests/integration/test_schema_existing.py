@@ -251,8 +251,8 @@ def test_destructive_statements_are_comments_until_asked_for(pair: Pair, tmp_pat
     assert f"destructive: {drop}" in command(pair, tmp_path, "diff").stdout
 
 
-def test_plan_as_a_command(pair: Pair, tmp_path: Path) -> None:
-    """It names what is missing, and nothing is made."""
+def test_plan_and_apply_as_commands(pair: Pair, tmp_path: Path) -> None:
+    """Plan makes nothing, apply makes what it named; neither asks for Kafka or Connect."""
     planned = command(pair, tmp_path, "plan", "-o", "json")
     assert planned.returncode == 0, planned.stderr
     document = json.loads(planned.stdout)
@@ -262,6 +262,9 @@ def test_plan_as_a_command(pair: Pair, tmp_path: Path) -> None:
     with psycopg.connect(pair.target) as conn:
         row = conn.execute("SELECT count(*) FROM pg_namespace WHERE nspname = 'shop'").fetchone()
         assert row == (0,)
+    made = command(pair, tmp_path, "apply", "pre-data", "-o", "json")
+    assert made.returncode == 0, made.stderr
+    assert json.loads(made.stdout)["made"] == document["pre_data"]
 
 
 def test_grants_as_a_flag_and_as_a_setting(pair: Pair, tmp_path: Path) -> None:

@@ -232,7 +232,7 @@ def test_tables_join_exactly_under_writers_kills_and_long_transactions(shop: Sho
         # One more, struck at every step of its capture; nothing of it but its side table speaks.
         with psycopg.connect(shop.source, autocommit=True) as conn:
             conn.execute(LATE)
-            for place in ("registered", "published", "settled", "captured"):
+            for place in ("registered", "published", "settled"):
                 shop.adding_is_killed_at(f"join.{place}")
                 conn.execute("INSERT INTO shop.late SELECT '1 s', 2 FROM generate_series(1, 2)")
             shop.prepare()
