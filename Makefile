@@ -5,7 +5,8 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check unit lock prove-resume prove-crash prove-apply prove-load bench-load bench-reconcile clean
+.PHONY: help setup demo test check unit lock prove-resume prove-crash prove-apply prove-load \
+	prove-schemas prove-reconcile bench-load bench-reconcile clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -46,6 +47,12 @@ prove-apply: setup ## random workloads against two oracles for 17 minutes; adds 
 
 prove-load: setup ## kill loads for 17 minutes; adds to proofs/load.jsonl
 	@$(BIN)/python -m tests.faults.prove_load
+
+prove-schemas: setup ## schemas of others (SCHEMAS=directory: yours, too); adds to proofs/schemas.jsonl
+	@$(BIN)/python -m tests.schemas.prove $(if $(SCHEMAS),--directory $(SCHEMAS))
+
+prove-reconcile: setup ## compare, corrupt and repair under writers for 15 minutes; adds to proofs/reconcile.jsonl
+	@$(BIN)/python -m tests.faults.prove_reconcile
 
 bench-load: setup ## schema, rows and indexes against pg_dump, pg_restore and pgcopydb
 	@$(BIN)/python -m benchmarks.load

@@ -17,15 +17,16 @@ import psycopg
 
 from cdc_migrator.apply.applied import Applied, Tally
 from cdc_migrator.apply.batcher import Batch
-from cdc_migrator.apply.merge import SESSION_SETTINGS, Merger, RowsMissing
+from cdc_migrator.apply.fold import UnknownTable
+from cdc_migrator.apply.merge import Merger, RowsMissing
 from cdc_migrator.apply.pieces import PieceLimits
-from cdc_migrator.apply.plan import plan_tables
+from cdc_migrator.apply.plan import TablePlan, plan_tables
 from cdc_migrator.apply.prepared import Prepared, Preparer
+from cdc_migrator.apply.session import open_session
 from cdc_migrator.apply.shape import Reread, by_stream_name
 from cdc_migrator.control import progress
 from cdc_migrator.control.progress import FORWARD, Advance, Progress
 from cdc_migrator.databases.postgres.coded import describe, speaking
-from cdc_migrator.databases.postgres.connect import connect, describe_dsn
 from cdc_migrator.databases.postgres.side import Side
 from cdc_migrator.databases.postgres.sqlstate import Disposition, connection_lost, disposition
 from cdc_migrator.errors import Failed, Fenced, Refused, StreamHalted
@@ -91,21 +92,37 @@ class Applier:
         self._stopping = stopping or threading.Event()
         self._on_applied = on_applied
         self._monotonic = monotonic
+        self._placeholder = placeholder
+        self._targets = targets
+        self._plans: dict[TableName, TablePlan] = {}
+        self._pieces = pieces
+        self._truncates = truncates
         with speaking("target", "getting ready to apply changes"):
-            self._conn = self._open()
+            self._conn = open_session(self._dsn)
             try:
-                self._plans = plan_tables(self._conn, tables, placeholder, sides, rereads, targets)
+                self._take_up(tables, sides, rereads)
             except BaseException:
                 self._conn.close()
                 raise
-        shapes = by_stream_name(plan.shape for plan in self._plans.values())
-        self._preparer = Preparer(shapes, pieces, truncates)
-        self._merger = Merger(self._conn, self._plans)
         # The session was lost: until `_resume`, nobody knows what of its work was committed.
         self._lost = False
         self._epoch = -1
-        self._offset = -1
+        self._applies = self._offset = -1
+        self._ahead: frozenset[int] = frozenset()
         self._position = "nothing claimed"
+
+    def _take_up(
+        self,
+        tables: Iterable[Table],
+        sides: Mapping[TableName, Side] | None,
+        rereads: Mapping[TableName, Reread] | None,
+    ) -> None:
+        """Plan these tables, and no others, for the present session."""
+        plans = plan_tables(self._conn, tables, self._placeholder, sides, rereads, self._targets)
+        self._plans = plans
+        shapes = by_stream_name(plan.shape for plan in plans.values())
+        self._preparer = Preparer(shapes, self._pieces, self._truncates)
+        self._merger = Merger(self._conn, plans)
 
     @property
     def epoch(self) -> int:
@@ -137,9 +154,35 @@ class Applier:
                 self._renew()
                 claimed = progress.claim(self._conn, owner, self._stream, stale_after)
         if claimed is not None:
-            self._epoch, self._offset = claimed.epoch, claimed.next_offset
+            self._epoch = claimed.epoch
+            self._stand_at(claimed)
             self._position = f"{claimed.topic}[{claimed.partition}]"
         return claimed
+
+    def learn(
+        self,
+        tables: Iterable[Table],
+        sides: Mapping[TableName, Side],
+        rereads: Mapping[TableName, Reread],
+    ) -> Progress:
+        """Go on with these tables in place of the former ones, as the same owner.
+
+        Nobody may be preparing or applying meanwhile; what was prepared before is of no use any
+        more. Returns the progress to read on from.
+
+        Raises Fenced, and MigratorError where the target is away or refuses; call it again then.
+        """
+        with speaking("target", "getting ready to apply changes"):
+            self._renew()
+            stored = progress.reattach(self._conn, self._epoch, self._stream)
+            self._take_up(tables, sides, rereads)
+        self._stand_at(stored)
+        self._lost = False
+        return stored
+
+    def _stand_at(self, stored: Progress) -> None:
+        self._applies, self._offset = stored.applies, stored.next_offset
+        self._ahead = frozenset(stored.applied_ahead)
 
     def prepare(self, batch: Batch) -> Prepared:
         """Fold and encode a batch, without the target; any thread may do it ahead of `apply`.
@@ -168,6 +211,32 @@ class Applier:
         first, second = batch.halves()
         return self.apply(first) + self.apply(second)
 
+    def at_barrier(self, write: Callable[[psycopg.Connection], None]) -> None:
+        """Have `write` change the target between two batches, in one transaction, once.
+
+        It is called again when an attempt has failed for a reason that passes.
+
+        Raises:
+            Fenced: another process owns the stream.
+            psycopg.Error: the target refuses what was written; nothing of it is there.
+            Failed: CDCM-APPLY-UNAVAILABLE: the target did not come back in time.
+        """
+        began = self._monotonic()
+        retries = 0
+        while not (self._lost and self._resume()):
+            try:
+                with self._conn.transaction():
+                    progress.stand(self._conn, self._epoch, self._applies, self._stream)
+                    write(self._conn)
+                break
+            except psycopg.Error as exc:
+                if disposition(exc) is not Disposition.RETRY:
+                    raise
+                self._lost = self._lost or self._conn.closed or _needs_new_session(exc)
+                self._pause(retries, began, describe(exc))
+                retries += 1
+        self._applies += 1
+
     def _commit(self, prepared: Prepared) -> Applied:
         batch = prepared.batch
         began = self._monotonic()
@@ -176,7 +245,7 @@ class Applier:
         tally = Tally()
         while True:
             try:
-                if self._lost and self._resume(batch.next_offset):
+                if self._lost and self._resume():
                     break
                 tally = Tally()
                 self._once(prepared, tally)
@@ -191,7 +260,8 @@ class Applier:
                     raise
                 self._pause(retries, began, exc.cause)
             retries += 1
-        self._offset = batch.next_offset
+        self._applies, self._offset = self._applies + 1, batch.next_offset
+        self._ahead = self._ahead_after(batch)
         applied = Applied(
             transactions=len(batch.transactions),
             changes=batch.changes,
@@ -214,6 +284,7 @@ class Applier:
             transactions=len(batch.transactions),
             redelivered=batch.redelivered,
             suspect=batch.suspect,
+            ahead=sorted(self._ahead_after(batch)),
         )
         self._merger.prepare(prepared.tables)
         at: TableName | None = None
@@ -221,7 +292,9 @@ class Applier:
         try:
             with self._conn.transaction():
                 reach("apply.advance.before")
-                progress.advance(self._conn, self._epoch, self._offset, step, self._stream)
+                progress.advance(
+                    self._conn, self._epoch, self._applies, self._offset, step, self._stream
+                )
                 reach("apply.advance.after")
                 merging = True
                 written: set[TableName] = set()
@@ -248,48 +321,23 @@ class Applier:
                 raise _Rejected(at, exc) from exc
             raise
 
-    def _resume(self, next_offset: int) -> bool:
-        """Open a new session; whether the batch that ends at `next_offset` was committed."""
+    def _ahead_after(self, batch: Batch) -> frozenset[int]:
+        """What is applied above the commit position once `batch` is."""
+        return frozenset(c for c in self._ahead.union(batch.ahead) if c > batch.commit_position)
+
+    def _resume(self) -> bool:
+        """Open a new session; whether what was under way in the old one was committed."""
         self._renew()
         stored = progress.reattach(self._conn, self._epoch, self._stream)
-        if stored.next_offset == next_offset:
-            self._lost = False
-            return True
-        if stored.next_offset != self._offset:
+        if stored.applies not in (self._applies, self._applies + 1):
             raise Fenced("the stream's position was moved by another process")
         self._lost = False
-        return False
+        return stored.applies > self._applies
 
     def _renew(self) -> None:
         self._conn.close()
-        self._conn = self._open()
+        self._conn = open_session(self._dsn)
         self._merger = Merger(self._conn, self._plans)
-
-    def _open(self) -> psycopg.Connection:
-        conn = connect(
-            self._dsn,
-            application_name="cdc-migrator apply",
-            side="target",
-            settings=SESSION_SETTINGS,
-        )
-        conn.prepared_max = 1000
-        try:
-            # Foreign keys hold at the end of each source transaction, not in between; triggers
-            # have fired on the source already.
-            conn.execute("SET session_replication_role = replica")
-        except psycopg.errors.InsufficientPrivilege:
-            conn.close()
-            raise Refused(
-                "CDCM-TARGET-REPLICA-ROLE",
-                f"the role may not switch off triggers and foreign keys for its own session on "
-                f"the target at {describe_dsn(self._dsn)}",
-                "As a superuser of the target: GRANT SET ON PARAMETER session_replication_role "
-                "TO the role of the target's connection string.",
-            ) from None
-        except psycopg.Error:
-            conn.close()
-            raise
-        return conn
 
     def _pause(self, retries: int, began: float, reason: str) -> None:
         """Wait before the next attempt. Raises Failed when the time is up or on a stop."""
@@ -326,8 +374,11 @@ class Applier:
         )
 
     def _placed(self, batch: Batch, halt: StreamHalted) -> StreamHalted:
+        position = f"{self._place(batch)}, {halt.position}"
+        if isinstance(halt, UnknownTable):
+            return UnknownTable(halt.table, position)
         cause = halt.cause.removesuffix(f" (at {halt.position})")
-        return StreamHalted(halt.code, cause, f"{self._place(batch)}, {halt.position}", halt.remedy)
+        return StreamHalted(halt.code, cause, position, halt.remedy)
 
     def _halt(self, batch: Batch, rejected: _Rejected) -> StreamHalted:
         cause = rejected.cause

@@ -18,6 +18,8 @@ class Batch:
         commit_position: commit position of the last transaction that is applied by then.
         redelivered: transactions that were skipped since the batch before.
         bytes: size of its records on the wire.
+        ahead: the commit positions of these transactions, where they are applied ahead of one
+            that is held back: the stream's position then stays in front of that (`holding`).
     """
 
     transactions: tuple[Transaction, ...]
@@ -25,6 +27,7 @@ class Batch:
     commit_position: int
     redelivered: int = 0
     bytes: int = 0
+    ahead: tuple[int, ...] = ()
 
     @property
     def changes(self) -> int:
@@ -51,9 +54,21 @@ class Batch:
         """The same work in two steps; needs at least two transactions."""
         middle = len(self.transactions) // 2
         first, second = self.transactions[:middle], self.transactions[middle:]
+        if self.ahead:
+            return self.ahead_with(first), self.ahead_with(second)
         return (
             Batch(first, first[-1].next_offset, first[-1].commit_lsn, 0, _bytes(first)),
             Batch(second, self.next_offset, self.commit_position, self.redelivered, _bytes(second)),
+        )
+
+    def ahead_with(self, transactions: tuple[Transaction, ...]) -> Batch:
+        """These transactions ahead of what is held back at this batch's positions."""
+        return Batch(
+            transactions,
+            self.next_offset,
+            self.commit_position,
+            bytes=_bytes(transactions),
+            ahead=tuple(one.commit_lsn for one in transactions),
         )
 
 

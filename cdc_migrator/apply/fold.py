@@ -12,12 +12,24 @@ from dataclasses import dataclass
 
 from cdc_migrator.apply.follow import Keyed, Keyless, TableState
 from cdc_migrator.apply.shape import Shape
+from cdc_migrator.apply.signals import TABLES
 from cdc_migrator.control.progress import Counts
 from cdc_migrator.errors import StreamHalted
 from cdc_migrator.model.changes import Change, Transaction, TruncatePolicy
-from cdc_migrator.model.naming import CONTROL_SCHEMA
 from cdc_migrator.model.positions import lsn_to_text
 from cdc_migrator.model.tables import TableName
+
+
+class UnknownTable(StreamHalted):
+    """A change of a table, or of a side table, that has no shape here; it may be being added."""
+
+    def __init__(self, table: TableName, position: str) -> None:
+        super().__init__(
+            "CDCM-STREAM-UNKNOWN-TABLE",
+            f"the stream carries the table {table}, which is not part of this migration",
+            position,
+        )
+        self.table = table
 
 
 @dataclass(slots=True)
@@ -43,9 +55,9 @@ def fold(
     """Fold a run of whole transactions.
 
     Raises:
-        StreamHalted: CDCM-STREAM-UNKNOWN-TABLE, CDCM-STREAM-SEQUENCE (an event that cannot
-            follow the ones before it), CDCM-STREAM-SIDE-MISSING, CDCM-APPLY-TRUNCATE, or what
-            the decoders raise.
+        UnknownTable: a table has no shape.
+        StreamHalted: CDCM-STREAM-SEQUENCE (an event that cannot follow the ones before it),
+            CDCM-STREAM-SIDE-MISSING, CDCM-APPLY-TRUNCATE, or what the decoders raise.
     """
     folds: dict[TableName, Keyed | Keyless] = {}
     control: list[tuple[Transaction, Change]] = []
@@ -57,7 +69,7 @@ def fold(
             if change.table is not name:
                 name = change.table
                 shape = shapes.get(name)
-                if shape is None and name.schema == CONTROL_SCHEMA:
+                if shape is None and name in TABLES:
                     take = None
                 else:
                     current = _of(folds, shape, change, truncates)
@@ -85,11 +97,7 @@ def _of(
     truncates: TruncatePolicy,
 ) -> Keyed | Keyless:
     if shape is None:
-        raise StreamHalted(
-            "CDCM-STREAM-UNKNOWN-TABLE",
-            f"the stream carries the table {change.table}, which is not part of this migration",
-            f"change at {lsn_to_text(change.lsn)}",
-        )
+        raise UnknownTable(change.table, f"change at {lsn_to_text(change.lsn)}")
     current = folds.get(shape.name)
     if current is None:
         current = (Keyed if shape.keys is not None else Keyless)(shape, truncates)

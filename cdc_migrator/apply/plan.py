@@ -1,6 +1,6 @@
 """What writing to each table needs: its shape in the stream and the ways to its rows.
 
-Made once, when the applier starts; nothing here changes while it runs.
+Made when the applier starts, and anew when it learns of more tables; nothing here changes.
 """
 
 from __future__ import annotations

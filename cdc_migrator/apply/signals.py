@@ -10,7 +10,13 @@ import msgspec
 
 from cdc_migrator.errors import StreamHalted
 from cdc_migrator.model.changes import Change, Op, Transaction
+from cdc_migrator.model.naming import CONTROL_SCHEMA
 from cdc_migrator.model.positions import lsn_to_text
+from cdc_migrator.model.tables import TableName
+
+MARKER = TableName(CONTROL_SCHEMA, "marker")
+HEARTBEAT = TableName(CONTROL_SCHEMA, "heartbeat")
+TABLES = frozenset({MARKER, HEARTBEAT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +51,9 @@ class Heartbeat:
 def signals(
     control: Iterable[tuple[Transaction, Change]],
 ) -> tuple[list[Marker], list[Heartbeat]]:
-    """The markers and heartbeats among the changes of the control schema, in order.
+    """The markers and heartbeats among the changes of `TABLES`, in order.
 
-    Deletes are ignored: markers are pruned by them. So are tables that say nothing here.
+    Deletes are ignored: markers are pruned by them.
 
     Raises:
         StreamHalted: CDCM-STREAM-UNDECODABLE.
@@ -57,7 +63,7 @@ def signals(
         if change.after is None:
             continue
         try:
-            if change.table.name == "marker" and change.op is Op.INSERT:
+            if change.table == MARKER and change.op is Op.INSERT:
                 row = msgspec.json.decode(change.after, type=dict[str, Any])
                 markers.append(
                     Marker(
@@ -70,7 +76,7 @@ def signals(
                         commit_lsn=transaction.commit_lsn,
                     )
                 )
-            elif change.table.name == "heartbeat":
+            elif change.table == HEARTBEAT:
                 row = msgspec.json.decode(change.after, type=dict[str, Any])
                 heartbeats.append(
                     Heartbeat(row["migration"], row["beat"], transaction.committed_at_us)

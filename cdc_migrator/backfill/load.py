@@ -27,7 +27,7 @@ from cdc_migrator.backfill.throttle import Throttle, ThrottleOptions
 from cdc_migrator.backfill.workers import Job, Workers
 from cdc_migrator.control import load as rows
 from cdc_migrator.control import locks, migration
-from cdc_migrator.control.load import LoadState, TableLoad
+from cdc_migrator.control.load import TableLoad
 from cdc_migrator.databases.postgres import catalog
 from cdc_migrator.databases.postgres import names as quoted
 from cdc_migrator.databases.postgres.coded import speaking
@@ -160,7 +160,7 @@ class _Round:
         with speaking("target", "reading the load's state"):
             first = self._first_snapshot()
             tables = rows.read_tables(self._control)
-        unfinished = [table for table in tables if table.state is not LoadState.LOADED]
+        unfinished = [table for table in tables if table.due]
         if not unfinished:
             return None
         ways = self._ways(unfinished)
@@ -169,7 +169,7 @@ class _Round:
             self._begin_anew(lost, anew)
             with speaking("target", "reading the load's state"):
                 tables = rows.read_tables(self._control)
-            unfinished = [table for table in tables if table.state is not LoadState.LOADED]
+            unfinished = [table for table in tables if table.due]
         self._plan([table for table in unfinished if not table.planned])
         with speaking("target", "reading the load's state"):
             left = rows.pending(self._control)
@@ -212,7 +212,8 @@ class _Round:
         if self._file(table.source) != table.source_filenode:
             return None
         if table.reread_snapshot is None:
-            return first
+            # The first snapshot is older than the place of a table that was added later.
+            return first if table.joining is None else None
         held = self._held.get(table.source)
         if held is None or held.snapshot.sees != table.reread_snapshot or not held.alive():
             return None
@@ -272,7 +273,7 @@ class _Round:
                     held.snapshot.sees,
                     held.until,
                     file,
-                    "its snapshot was lost",
+                    "its snapshot was lost" if table.attempt or not table.joining else "it is new",
                 )
                 _empty(self._control, table.target)
             self._held[name] = held

@@ -12,6 +12,7 @@ other's way. So whoever begins ends the sessions of such tools first.
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 
-from cdc_migrator.backfill import toc
+from cdc_migrator.backfill import roles, toc
 from cdc_migrator.backfill.diff.run import renamed
 from cdc_migrator.backfill.excluded import staying
 from cdc_migrator.backfill.toc import Entry, ObjectId
@@ -34,6 +35,16 @@ from cdc_migrator.model.positions import lsn_to_int
 from cdc_migrator.model.tables import TableName
 
 _FOREIGN_KEY = "FK CONSTRAINT"
+_PATIENCE = 10.0  # seconds for another process to be done with the target's schema
+
+# Where a view needs a key (it groups by it), the dump makes it of nothing but NULLs before the
+# rows, and puts its query in its place when the keys are there. A view that reads from no
+# relation at all still waits for that.
+_WHOLE = """
+WHERE rulename <> '_RETURN' OR EXISTS (
+    SELECT FROM pg_depend d WHERE d.classid = 'pg_rewrite'::regclass AND d.objid = pg_rewrite.oid
+    AND d.refclassid = 'pg_class'::regclass AND d.refobjid <> ev_class)
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +54,12 @@ class SchemaOptions:
     Attributes:
         jobs: indexes and keys built at a time.
         postgres_bin: directory of pg_dump and pg_restore; None: searched.
+        grants: who may do what comes along; the roles must be there.
     """
 
     jobs: int = 2
     postgres_bin: Path | None = None
+    grants: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +105,7 @@ def make_tables(
     One transaction: it is all there or none of it. The target's control schema must exist.
 
     Raises:
-        Refused: CDCM-TARGET-EXTENSION, CDCM-SCHEMA-DEPENDS, CDCM-SCHEMA-RUNNING,
+        Refused: CDCM-TARGET-EXTENSION, CDCM-TARGET-ROLES, CDCM-SCHEMA-DEPENDS, CDCM-SCHEMA-RUNNING,
             CDCM-TOOLS-MISSING, CDCM-TOOLS-VERSION.
         Failed: CDCM-TOOL-FAILED.
     """
@@ -100,9 +113,7 @@ def make_tables(
     with _dump(source_dsn, target_dsn, names, tables, options, "pre-data") as (dump, target, there):
         left = toc.remaining(dump.entries, there, post=False)
         _check_extensions(target, left)
-        _restore(
-            dump, target, left, ["--section=pre-data", "--single-transaction"], "schema-tables"
-        )
+        _restore(dump, target, left, ["--single-transaction"], "schema-tables")
         return Restored(tuple(e.label for e in left), dump.left_out)
 
 
@@ -132,7 +143,7 @@ def make_indexes(
         left = toc.remaining(entries, there, post=True)
         keys = [entry for entry in left if entry.kind == _FOREIGN_KEY]
         rest = [entry for entry in left if entry.kind != _FOREIGN_KEY]
-        parallel = ["--section=post-data", f"--jobs={max(1, options.jobs)}"]
+        parallel = [f"--jobs={max(1, options.jobs)}"]
         _restore(dump, target, rest, parallel, "schema-indexes")
         postponed: tuple[str, ...] = ()
         if keys and _anew(target):
@@ -173,8 +184,8 @@ def plan(
     return Planned(tuple(e.label for e in before), tuple(e.label for e in after), left_out)
 
 
-def analyze(target_dsn: str, names: Names) -> None:
-    """Gather the planner's statistics of all loaded tables."""
+def analyze(target_dsn: str, names: Names, tables: Sequence[TableName]) -> None:
+    """Gather the planner's statistics of these tables of the migration."""
     with (
         connect(
             target_dsn, application_name=f"cdcm-{names.migration}-load", side="target"
@@ -184,9 +195,13 @@ def analyze(target_dsn: str, names: Names) -> None:
         journal.write(target, "analyze")
         rows = target.execute(
             "SELECT DISTINCT n.nspname, c.relname FROM cdc_migrator.table_progress t "
-            "JOIN pg_class l ON l.oid = to_regclass(format('%I.%I', target_schema, target_table)) "
+            "JOIN pg_class l ON l.oid = "
+            "to_regclass(format('%%I.%%I', target_schema, target_table)) "
             "JOIN pg_class c ON c.oid = coalesce(pg_partition_root(l.oid), l.oid) "
-            "JOIN pg_namespace n ON n.oid = c.relnamespace ORDER BY 1, 2"
+            "JOIN pg_namespace n ON n.oid = c.relnamespace "
+            "JOIN unnest(%s::text[], %s::text[]) AS a(schema, name) "
+            "ON (source_schema, source_table) = (a.schema, a.name) ORDER BY 1, 2",
+            ([t.schema for t in tables], [t.name for t in tables]),
         ).fetchall()
         for schema, table in rows:
             target.execute(sql.SQL("ANALYZE {}").format(sql.Identifier(schema, table)))
@@ -220,7 +235,7 @@ def _dump(
                 "--format=custom",
                 "--schema-only",
                 "--no-owner",
-                "--no-privileges",
+                *([] if options.grants else ["--no-privileges"]),
                 "--no-publications",
                 "--no-subscriptions",
                 "--exclude-schema=cdc_migrator",
@@ -235,19 +250,26 @@ def _dump(
         told += [e.label for e in entries if e.kind == "EVENT TRIGGER"]
         numbers = {entry.number for entry in toc.parse(tools.contents(file, section))}
         in_section = [entry for entry in kept if entry.number in numbers]
-        there = _there(source, target, in_section)
+        told_of = _told_of_public(target)
+        in_section = [e for e in in_section if not (e.of_public and e.kind in told_of)]
+        there = _there(source, target, kept)
+        roles.require(source, target, [e for e in kept if e.object not in there], options.grants)
         yield _Dump(tools, file, in_section, tuple(told)), target, there
 
 
 def _alone(target: psycopg.Connection, called: str) -> None:
     """Make this the only process that works on the target's schema while `target` is open."""
+    deadline = time.monotonic() + _PATIENCE
     with speaking("target", "taking the lock of its schema"):
-        if not locks.try_lock(target, locks.Role.SCHEMA):
-            raise Refused(
-                "CDCM-SCHEMA-RUNNING",
-                "another process is working on the target's schema",
-                "Leave it to its work, or end it and run the same command again.",
-            )
+        # `run` makes foreign keys now and then, mostly in a moment.
+        while not locks.try_lock(target, locks.Role.SCHEMA):
+            if time.monotonic() > deadline:
+                raise Refused(
+                    "CDCM-SCHEMA-RUNNING",
+                    "another process is working on the target's schema",
+                    "Leave it to its work, or end it and run the same command again.",
+                )
+            time.sleep(0.2)
         row = target.execute(
             "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity "
             "WHERE application_name = %s AND datname = current_database()",
@@ -255,6 +277,22 @@ def _alone(target: psycopg.Connection, called: str) -> None:
         ).fetchone()
         if row is not None and row[0]:
             journal.write(target, "schema-tools-ended", sessions=row[0])
+
+
+def _told_of_public(target: psycopg.Connection) -> set[str]:
+    """In what the target's schema `public` is not as the server made it."""
+    with speaking("target", "looking at its schema public"):
+        rows = target.execute(
+            "SELECT obj_description(n.oid, 'pg_namespace') = 'standard public schema', "
+            "n.nspacl IS NOT DISTINCT FROM i.initprivs FROM pg_namespace n "
+            "LEFT JOIN pg_init_privs i ON i.classoid = 'pg_namespace'::regclass "
+            "AND i.objoid = n.oid "
+            "WHERE n.nspname = 'public'"
+        ).fetchall()
+    new = {
+        kind for row in rows for kind, plain in zip(("COMMENT", "ACL"), row, strict=True) if plain
+    }
+    return {"COMMENT", "ACL"} - new
 
 
 def _there(
@@ -276,8 +314,8 @@ def _there(
             row = target.execute("SELECT relname FROM pg_class WHERE oid = %s", (catalog,))
             (name,) = row.fetchone() or ("",)
             query = sql.SQL(
-                "SELECT (pg_identify_object(%s::oid, oid, 0)).identity FROM pg_catalog.{}"
-            ).format(sql.Identifier(name))
+                "SELECT (pg_identify_object(%s::oid, oid, 0)).identity FROM pg_catalog.{}{}"
+            ).format(sql.Identifier(name), sql.SQL(_WHOLE if name == "pg_rewrite" else ""))
             present |= {(catalog, row[0]) for row in target.execute(query, (catalog,))}
     return {(catalog, oid) for catalog, oid, identity in named if (catalog, identity) in present}
 
@@ -303,7 +341,11 @@ def _restore(
     arguments: Sequence[str],
     action: str,
 ) -> None:
-    """Have pg_restore make exactly these entries."""
+    """Have pg_restore make exactly these entries.
+
+    Without `--section`: pg_restore takes an entry that has no section of its own, a comment, for
+    one of the section before it, and puts what is not chosen before what is.
+    """
     if not entries:
         return
     with speaking("target", "writing the journal"):
@@ -315,7 +357,6 @@ def _restore(
         [
             "--exit-on-error",
             "--no-owner",
-            "--no-privileges",
             f"--use-list={chosen}",
             *arguments,
             str(dump.file),
@@ -325,9 +366,12 @@ def _restore(
 
 
 def _anew(target: psycopg.Connection) -> bool:
-    """Whether the stream has not yet passed what some table was read anew with."""
+    """Whether some table is not of one moment with the others: the stream has not yet passed what
+    it was read with, or it is still being added."""
     with speaking("target", "reading the load's state"):
         tables = load.read_tables(target)
         stream = progress.read(target)
     applied = stream.commit_position if stream else 0
-    return any(t.reread_until and lsn_to_int(t.reread_until) > applied for t in tables)
+    return any(
+        t.joining or (t.reread_until and lsn_to_int(t.reread_until) > applied) for t in tables
+    )

@@ -38,6 +38,11 @@ class Entry:
     depends: tuple[int, ...] = ()
 
     @property
+    def of_public(self) -> bool:
+        """Whether it says something of the schema that a new database has already."""
+        return self.kind in ("COMMENT", "ACL") and self.label.endswith(" - SCHEMA public")
+
+    @property
     def label(self) -> str:
         """Kind and name, for people; the owner's name ends the line."""
         return self.line.split(" ", 3)[3].rpartition(" ")[0]
@@ -83,14 +88,18 @@ def remaining(entries: Collection[Entry], there: Collection[ObjectId], post: boo
     """What is still to be restored where the objects `there` exist already.
 
     An entry without an object goes with what it depends on. After the data (`post`) such entries
-    are repeated: attaching an index or writing a comment again changes nothing.
+    are repeated: attaching an index or writing a comment again changes nothing. So are those of
+    the schema that every database has: the dump does not make it, and has no entry for it.
     """
     missing = {e.number for e in entries if e.object is not None and e.object not in there}
     return [
         entry
         for entry in entries
         if entry.number in missing
-        or (entry.object is None and (post or any(n in missing for n in entry.depends)))
+        or (
+            entry.object is None
+            and (post or entry.of_public or any(n in missing for n in entry.depends))
+        )
     ]
 
 

@@ -12,9 +12,9 @@ from cdc_migrator.databases.postgres.coded import speaking
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.model.naming import Names
 
-_EMPTY = """
+_VIEWS = """
 SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE c.relkind = 'm' AND NOT c.relispopulated ORDER BY c.oid
+WHERE c.relkind = 'm' AND c.relispopulated = %s ORDER BY c.oid
 """
 
 
@@ -26,22 +26,29 @@ class Populated:
     failed: tuple[tuple[str, str], ...]
 
 
-def populate(target_dsn: str, names: Names) -> Populated:
-    """Fill every materialized view of the target that is empty, those it reads from first.
+def populate(source_dsn: str, target_dsn: str, names: Names) -> Populated:
+    """Fill the target's empty materialized views, those they read from first.
 
     They hold what the tables hold now; how a view is kept fresh is the application's business.
+    A view that is empty on the source, too, stays so: nobody fills it before its first refresh.
     """
+    called = f"cdcm-{names.migration}-load"
     filled: list[str] = []
     failed: dict[str, str] = {}
     with (
-        connect(
-            target_dsn, application_name=f"cdcm-{names.migration}-load", side="target"
-        ) as target,
+        connect(source_dsn, application_name=called, side="source", read_only=True) as source,
+        speaking("source", "looking at materialized views"),
+    ):
+        full = set(source.execute(_VIEWS, (True,)))
+    with (
+        connect(target_dsn, application_name=called, side="target") as target,
         speaking("target", "filling materialized views"),
     ):
         while True:
             before = len(filled)
-            for schema, view in target.execute(_EMPTY).fetchall():
+            for schema, view in target.execute(_VIEWS, (False,)).fetchall():
+                if (schema, view) not in full:
+                    continue
                 name = f"{schema}.{view}"
                 try:
                     target.execute(

@@ -50,6 +50,14 @@ _ABOUT: Mapping[Kind, tuple[str, Severity, str, str]] = {
         "jobs run where they are, and would run twice if they were copied",
         "Make them on the target when the application is switched, and end them on the source.",
     ),
+    Kind.SEQUENCE: (
+        "CDCM-LEFT-SEQUENCES",
+        Severity.REFUSE,
+        "a sequence stays behind with the table that owns it, and with it the default of a table "
+        "that moves: inserts that rely on it will fail on the target",
+        "Include the table that owns it; or ALTER SEQUENCE … OWNED BY NONE on the source, so that "
+        "it moves; or make sequence and default on the target.",
+    ),
     Kind.PUBLICATION: (
         "CDCM-LEFT-PUBLICATIONS",
         Severity.WARN,

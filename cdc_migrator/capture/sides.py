@@ -35,14 +35,48 @@ def install(conn: psycopg.Connection, migration: str, sides: Iterable[Side]) -> 
     """
     remove(conn, migration)
     for one in sides:
-        statements = [
-            sql.SQL(
-                "INSERT INTO cdc_migrator.side (name, migration, source_schema, source_table) "
-                "VALUES ({}, {}, {}, {})"
-            ).format(one.name.name, migration, one.of.name.schema, one.of.name.name),
-            *side.create(one),
-        ]
-        _briefly_locked(conn, one.of.name, statements)
+        _briefly_locked(conn, one.of.name, _making(one, migration))
+
+
+def add(conn: psycopg.Connection, migration: str, sides: Iterable[Side]) -> None:
+    """Make those of these side tables that are not there, or do not work; keep all others.
+
+    Call it before they are published. Raises: as `install`.
+    """
+    off = switched_off(conn, migration)
+    there = names(conn, migration)
+    for one in sides:
+        if one.name not in there or one.of.name in off:
+            statements = [*_removing(one.name.name), *_making(one, migration)]
+            _briefly_locked(conn, one.of.name, statements)
+
+
+def names(conn: psycopg.Connection, migration: str) -> list[TableName]:
+    """This migration's side tables."""
+    rows = conn.execute(
+        "SELECT name FROM cdc_migrator.side WHERE migration = %s ORDER BY 1", (migration,)
+    )
+    return [TableName(CONTROL_SCHEMA, name) for (name,) in rows]
+
+
+def _making(one: Side, migration: str) -> list[sql.Composed]:
+    return [
+        sql.SQL(
+            "INSERT INTO cdc_migrator.side (name, migration, source_schema, source_table) "
+            "VALUES ({}, {}, {}, {})"
+        ).format(one.name.name, migration, one.of.name.schema, one.of.name.name),
+        *side.create(one),
+    ]
+
+
+def _removing(name: str) -> list[sql.Composed]:
+    made = quoted.table(TableName(CONTROL_SCHEMA, name))
+    return [
+        # With the triggers that call it.
+        sql.SQL("DROP FUNCTION IF EXISTS {}() CASCADE").format(made),
+        sql.SQL("DROP TABLE IF EXISTS {}").format(made),
+        sql.SQL("DELETE FROM cdc_migrator.side WHERE name = {}").format(name),
+    ]
 
 
 def remove(conn: psycopg.Connection, migration: str) -> list[TableName]:
@@ -54,14 +88,8 @@ def remove(conn: psycopg.Connection, migration: str) -> list[TableName]:
     ).fetchall()
     removed = []
     for name, schema, table in rows:
-        made, of = quoted.table(TableName(CONTROL_SCHEMA, name)), TableName(schema, table)
-        statements = [
-            # With the triggers that call it.
-            sql.SQL("DROP FUNCTION IF EXISTS {}() CASCADE").format(made),
-            sql.SQL("DROP TABLE IF EXISTS {}").format(made),
-            sql.SQL("DELETE FROM cdc_migrator.side WHERE name = {}").format(name),
-        ]
-        _briefly_locked(conn, of, statements)
+        of = TableName(schema, table)
+        _briefly_locked(conn, of, _removing(name))
         removed.append(of)
     return removed
 

@@ -104,20 +104,48 @@ def publish(
     Args:
         tables: with the columns that are sent; None sends all.
     """
+    with conn.transaction():
+        conn.execute(sql.SQL("DROP PUBLICATION IF EXISTS {}").format(sql.Identifier(publication)))
+        conn.execute(
+            sql.SQL("CREATE PUBLICATION {} FOR TABLE {} WITH ({})").format(
+                sql.Identifier(publication), _relations(tables), _OPERATIONS
+            )
+        )
+
+
+def publish_more(
+    conn: psycopg.Connection, publication: str, tables: Mapping[TableName, Sequence[str] | None]
+) -> None:
+    """Take tables into the publication; arguments as `publish`."""
+    conn.execute(
+        sql.SQL("ALTER PUBLICATION {} ADD TABLE {}").format(
+            sql.Identifier(publication), _relations(tables)
+        )
+    )
+
+
+def publish_anew(conn: psycopg.Connection, publication: str) -> None:
+    """Have every session that decodes look anew at what the publication names.
+
+    Setting what is set already changes nothing, but PostgreSQL writes the row again and sends an
+    invalidation for each of its tables; SET TABLE with the same list would send none.
+    """
+    conn.execute(
+        sql.SQL("ALTER PUBLICATION {} SET ({})").format(sql.Identifier(publication), _OPERATIONS)
+    )
+
+
+_OPERATIONS = sql.SQL("publish = 'insert, update, delete, truncate'")
+
+
+def _relations(tables: Mapping[TableName, Sequence[str] | None]) -> sql.Composed:
     relations = []
     for table, columns in sorted(tables.items(), key=lambda item: item[0]):
         relation = sql.SQL("ONLY {}").format(quoted.table(table))
         if columns is not None:
             relation += sql.SQL(" ({})").format(quoted.columns(columns))
         relations.append(relation)
-    with conn.transaction():
-        conn.execute(sql.SQL("DROP PUBLICATION IF EXISTS {}").format(sql.Identifier(publication)))
-        conn.execute(
-            sql.SQL(
-                "CREATE PUBLICATION {} FOR TABLE {} "
-                "WITH (publish = 'insert, update, delete, truncate')"
-            ).format(sql.Identifier(publication), sql.SQL(", ").join(relations))
-        )
+    return sql.SQL(", ").join(relations)
 
 
 def unpublish(conn: psycopg.Connection, publication: str) -> bool:

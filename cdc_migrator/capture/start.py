@@ -8,7 +8,8 @@ how far an earlier start came:
 * no consistent point on the target: nothing has read the slot, if there is one; it is made anew;
 * no progress row: the connector has never run; offsets that Connect still keeps under its name
   are those of an earlier life and are reset;
-* both: capture is complete; what differs from what is wanted is refused or put right.
+* both: capture is complete; what differs from what is wanted is refused or put right. Tables that
+  are not captured yet are left to `join`.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from cdc_migrator.capture import slot as slots
 from cdc_migrator.capture.connect_rest import ConnectClient, ConnectorStatus
 from cdc_migrator.capture.holder import Request
 from cdc_migrator.capture.ping import prove_streaming
+from cdc_migrator.capture.publishing import ABORT, check, wanted
 from cdc_migrator.capture.spawn import hold_snapshot
 from cdc_migrator.capture.topics import Topics
 from cdc_migrator.control import journal, load, locks, migration, progress, schema
@@ -36,9 +38,7 @@ from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.errors import ConfigurationError, Refused
 from cdc_migrator.model.naming import Names
 from cdc_migrator.model.positions import lsn_to_int
-from cdc_migrator.model.tables import Table, TableName
-
-_ABORT = "Remove what there is with `cdc-migrator abort`, then start the migration again."
+from cdc_migrator.model.tables import Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ def start_capture(
 
     Raises:
         Refused: among others CDCM-CAPTURE-RUNNING (another process is at it),
-            CDCM-CAPTURE-TABLES (the tables are not those that are captured), CDCM-SLOT-LOST,
+            CDCM-CAPTURE-TABLES (a captured table is not among the tables), CDCM-SLOT-LOST,
             CDCM-CONNECTOR-TAKEN, CDCM-TOPIC-USED.
         Failed: among others CDCM-SLOT-TIMEOUT, CDCM-CONNECTOR-FAILED.
     """
@@ -136,7 +136,7 @@ def start_capture(
             raise Refused(
                 "CDCM-GENERATION",
                 f"the migration is in generation {there.generation}, not {names.generation}",
-                _ABORT,
+                ABORT,
             )
         with speaking("source", "preparing the control schema"):
             schema.ensure(source, "source")
@@ -144,7 +144,7 @@ def start_capture(
         if there.consistent_point is None:
             _make_slot(source, target, source_dsn, target_dsn, names, tables, options, step)
         else:
-            _check_slot(source, names, tables)
+            check(source, target, names, tables)
         row = migration.read(target)
         assert row is not None
         assert row.consistent_point is not None
@@ -213,7 +213,7 @@ def _make_slot(
     with speaking("source", "making the publication"):
         step(f"publication {names.publication} of {len(tables)} tables")
         journal.write(target, "publication-create", publication=names.publication)
-        slots.publish(source, names.publication, _wanted(tables, names))
+        slots.publish(source, names.publication, wanted(tables, names))
         files = slots.filenodes(source)
     with speaking("target", "writing down the tables"):
         load.register(target, [(table, files[table.name]) for table in tables])
@@ -222,49 +222,6 @@ def _make_slot(
         Request(source_dsn, target_dsn, names.migration, names.generation, options.slot_patience),
         options.state_dir,
     )
-
-
-def _wanted(tables: Sequence[Table], names: Names) -> dict[TableName, list[str] | None]:
-    """The tables of the publication, with their columns where it has not all of them.
-
-    A table that sends whole rows beside its events needs none.
-    """
-    wanted: dict[TableName, list[str] | None] = {slots.MARKER: None, slots.HEARTBEAT: None}
-    wanted |= {table.name: None for table in tables}
-    for one in side.sides(tables, names.migration).values():
-        wanted[one.name] = None
-        if one.whole:
-            del wanted[one.of.name]
-        elif one.left_out:
-            wanted[one.of.name] = [c.name for c in one.of.carried if c not in one.left_out]
-    return wanted
-
-
-def _check_slot(source: psycopg.Connection, names: Names, tables: Sequence[Table]) -> None:
-    with speaking("source", "looking at the publication and the slot"):
-        published = slots.published(source, names.publication)
-        slot = slots.read(source, names.slot)
-    if slot is None or slot.wal_status == "lost":
-        raise Refused(
-            "CDCM-SLOT-LOST",
-            f"the replication slot {names.slot} is gone or the source has removed its log: "
-            "changes are missing from the stream for good",
-            _ABORT,
-        )
-    if published is None:
-        raise Refused(
-            "CDCM-PUBLICATION-LOST",
-            f"the publication {names.publication} is gone: changes may be missing from the stream",
-            _ABORT,
-        )
-    wanted = set(_wanted(tables, names))
-    if published != wanted:
-        differing = ", ".join(str(name) for name in sorted(published ^ wanted))
-        raise Refused(
-            "CDCM-CAPTURE-TABLES",
-            f"the tables to capture are not those that are captured; they differ in {differing}",
-            "Put `tables` in migration.yaml back as it was, or: " + _ABORT,
-        )
 
 
 def _make_topics(
@@ -281,7 +238,7 @@ def _make_topics(
         raise Refused(
             "CDCM-TOPIC-USED",
             f"the topic {names.topic} holds records though this stream has never run",
-            _ABORT,
+            ABORT,
         )
 
 

@@ -8,6 +8,7 @@ import typer
 
 from cdc_migrator.cli.context import settings
 from cdc_migrator.cli.output import printer
+from cdc_migrator.cli.throttle import ThrottleFlag, hold_back
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -25,6 +26,7 @@ def backfill(
             help="Read this table again from the source as it is now; can be repeated.",
         ),
     ] = None,
+    throttle: ThrottleFlag = None,
 ) -> None:
     """Copy what was there when capture began; goes on where a killed load stopped.
 
@@ -39,14 +41,16 @@ def backfill(
     reading has seen. Nothing may apply the stream meanwhile, and until it has caught up these
     tables are ahead of the others.
 
-    Example: [bold]cdc-migrator backfill --set load.workers=8[/bold]
+    Example: [bold]cdc-migrator backfill --throttle rows=50000,replica-lag=5s[/bold]
     Example: [bold]cdc-migrator backfill --again shop.orders --again shop.lines[/bold]
     """
     from cdc_migrator.cli.steps import migrate_steps, watching
 
+    hold_back(ctx, throttle)
     out = printer(ctx)
     with watching(out) as observer:
-        loaded = migrate_steps(settings(ctx), observer).load(again or ())
+        steps = migrate_steps(settings(ctx), observer, databases_only=True)
+        loaded = steps.load(again or ())
     out.data(
         {
             "rows": loaded.rows,

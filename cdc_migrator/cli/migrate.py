@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cdc_migrator.cli.context import session, settings
+from cdc_migrator.cli.options import Grants
 from cdc_migrator.cli.output import console, printer
+from cdc_migrator.cli.throttle import ThrottleFlag, hold_back
 
 if TYPE_CHECKING:
     from cdc_migrator.config.settings import Settings
@@ -29,6 +31,8 @@ def migrate(
             help="Take the target's tables as they are, if every row can arrive in them.",
         ),
     ] = False,
+    grants: Grants = False,
+    throttle: ThrottleFlag = None,
 ) -> None:
     """Move the database: schema, capture, load, indexes, then apply changes until stopped.
 
@@ -44,7 +48,12 @@ def migrate(
     Where other tools make the target's schema (Flyway, Liquibase, Alembic), make it first and
     type [bold]--existing-schema[/bold]: it is compared, not made, and the migration goes on
     unless rows could not arrive. Keys and indexes that are there are kept; missing ones are made
-    after the load.
+    after the load. That is kept with the migration and need not be said again.
+
+    Type it again when the source has got tables that shall move, or [bold]tables.include[/bold]
+    was widened ([bold]cdc-migrator status[/bold] names them): they are made, loaded and join the
+    stream, also while [bold]run[/bold] applies it ([bold]--no-run[/bold] in that case). From the
+    first change of such a table on, the stream waits until the table is loaded.
 
     Exit codes as those of [bold]cdc-migrator run[/bold]; with --no-run 0 once the changes can be
     applied.
@@ -55,13 +64,14 @@ def migrate(
     from cdc_migrator.cli.run import run_service
     from cdc_migrator.cli.steps import Logged, watching
 
+    hold_back(ctx, throttle)
     configured = settings(ctx)
     if no_run or console(stderr=True).is_terminal:
         with watching(printer(ctx)) as observer:
-            _until_streaming(configured, observer, existing_schema)
+            _until_streaming(configured, observer, existing_schema, grants)
     else:
         logs.configure(service=True, verbose=session(ctx).verbose)
-        _until_streaming(configured, Logged(time.monotonic), existing_schema)
+        _until_streaming(configured, Logged(time.monotonic), existing_schema, grants)
     if no_run:
         printer(ctx).next("cdc-migrator run", "apply the changes; it runs on")
         return
@@ -71,11 +81,13 @@ def migrate(
     run_service(configured)
 
 
-def _until_streaming(configured: Settings, observer: Observer, existing_schema: bool) -> None:
+def _until_streaming(
+    configured: Settings, observer: Observer, existing_schema: bool, grants: bool
+) -> None:
     from cdc_migrator.cli.steps import Counted, migrate_steps
 
     counted = Counted(observer)
-    steps = migrate_steps(configured, counted, existing_schema=existing_schema)
+    steps = migrate_steps(configured, counted, existing_schema=existing_schema, grants=grants)
     steps.until_streaming()
     if not counted.steps:
         observer.step("nothing to do before the stream: schema, load and indexes are done")

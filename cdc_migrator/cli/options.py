@@ -1,4 +1,7 @@
-"""The options that every verb takes, before or after its name; they fill the `Session`."""
+"""The options that every verb takes, before or after its name; they fill the `Session`.
+
+And those that several take.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,14 @@ from typer.main import get_command
 from cdc_migrator.cli.context import Format, session, set_override
 
 _PANEL = "Shared options"
+
+Grants = Annotated[
+    bool,
+    typer.Option(
+        "--grants",
+        help="With who may do what, whatever the setting `grants` says; the roles must be there.",
+    ),
+]
 
 
 def shared_options() -> list[Any]:

@@ -47,7 +47,8 @@ def run_service(configured: Settings) -> None:
     from cdc_migrator.apply.batcher import BatchLimits
     from cdc_migrator.cli.endpoints import endpoints
     from cdc_migrator.cli.steps import Logged, migrate_steps
-    from cdc_migrator.service.runner import RunOptions, Service
+    from cdc_migrator.service.options import RunOptions
+    from cdc_migrator.service.runner import Service
     from cdc_migrator.stream.spill import SpillLimits
 
     places = endpoints(configured)

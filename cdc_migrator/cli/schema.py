@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cdc_migrator.cli.context import settings
+from cdc_migrator.cli.options import Grants
 from cdc_migrator.cli.output import printer
 
 if TYPE_CHECKING:
@@ -51,11 +52,12 @@ def apply(
             help="pre-data: make nothing; refuse where rows could not arrive in what is there.",
         ),
     ] = False,
+    grants: Grants = False,
 ) -> None:
     """Make what the target lacks of one section; what is there is left alone.
 
-    So a table that was made by hand is kept, and the command can be repeated. Owners and grants
-    are not copied.
+    So a table that was made by hand is kept, and the command can be repeated. Owners are not
+    copied; grants where [bold]--grants[/bold] or the setting of that name asks for them.
 
     Example: [bold]cdc-migrator schema apply pre-data[/bold]
     """
@@ -63,7 +65,13 @@ def apply(
 
     out = printer(ctx)
     with watching(out) as observer:
-        steps = migrate_steps(settings(ctx), observer, existing_schema=existing_schema)
+        steps = migrate_steps(
+            settings(ctx),
+            observer,
+            existing_schema=existing_schema,
+            grants=grants,
+            databases_only=True,
+        )
         made = steps.schema() if section is Section.PRE_DATA else steps.indexes()
     if not out.for_people:
         out.data(
@@ -77,7 +85,7 @@ def apply(
 
 
 @app.command()
-def plan(ctx: typer.Context) -> None:
+def plan(ctx: typer.Context, grants: Grants = False) -> None:
     """Show what apply would make on the target as it is now, and change nothing.
 
     Example: [bold]cdc-migrator schema plan[/bold]
@@ -85,7 +93,7 @@ def plan(ctx: typer.Context) -> None:
     from cdc_migrator.service.compare import plan_schema
 
     out = printer(ctx)
-    planned = plan_schema(_sides(ctx))
+    planned = plan_schema(_sides(ctx, grants))
     document = {
         "pre_data": list(planned.before),
         "post_data": list(planned.after),
@@ -105,13 +113,15 @@ def diff(
         bool,
         typer.Option("--destructive", help="With --sql: print what drops things, too."),
     ] = False,
+    grants: Grants = False,
 ) -> None:
     """Compare both schemas, and show each difference with the statement that mends it.
 
     Compared are the migrated tables with all that belongs to them, and the types, functions,
-    views and sequences around them; owners and grants are not. [bold]error[/bold]: rows cannot
-    arrive or would differ. [bold]warn[/bold]: the target would behave differently.
-    [bold]info[/bold]: nobody would notice, or it comes by itself after the load. A statement
+    views and sequences around them; owners are not, grants only with
+    [bold]--grants[/bold]. [bold]error[/bold]: rows cannot arrive or would differ.
+    [bold]warn[/bold]: the target would behave differently. [bold]info[/bold]: nobody would
+    notice, or it comes by itself after the load. A statement
     that drops something of the target for good is marked [bold]destructive[/bold], and is a
     comment in the output of [bold]--sql[/bold] unless [bold]--destructive[/bold] is given, too.
 
@@ -124,7 +134,7 @@ def diff(
     from cdc_migrator.service.compare import diff_schemas
 
     out = printer(ctx)
-    found = diff_schemas(_sides(ctx))
+    found = diff_schemas(_sides(ctx, grants))
     if sql:
         sys.stdout.write("".join(f"{line}\n" for line in _psql(script(found), destructive)))
     else:
@@ -136,7 +146,7 @@ def diff(
         raise typer.Exit(1)
 
 
-def _sides(ctx: typer.Context) -> Sides:
+def _sides(ctx: typer.Context, grants: bool) -> Sides:
     from cdc_migrator.backfill.schema import SchemaOptions
     from cdc_migrator.service.compare import Sides
 
@@ -147,7 +157,7 @@ def _sides(ctx: typer.Context) -> Sides:
         configured.target.dsn_with_password(),
         configured.tables.include,
         configured.tables.exclude,
-        SchemaOptions(postgres_bin=configured.postgres_bin),
+        SchemaOptions(postgres_bin=configured.postgres_bin, grants=grants or configured.grants),
     )
 
 

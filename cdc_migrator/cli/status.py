@@ -56,8 +56,10 @@ def status(
 def places(settings: Settings) -> Places:
     """Where the sampler measures. Without a local stack, Kafka and Connect stay unmeasured."""
     from cdc_migrator.cli.endpoints import endpoints
+    from cdc_migrator.databases.postgres.catalog import chosen
     from cdc_migrator.monitor.sampler import Places
 
+    tables = settings.tables
     try:
         found = endpoints(settings)
     except Failed:
@@ -68,6 +70,7 @@ def places(settings: Settings) -> Places:
         target_dsn=settings.target.dsn_with_password,
         connect_url=found.connect_url if found else None,
         kafka=found.kafka if found else None,
+        shall_move=lambda names: chosen(names, tables.include, tables.exclude),
     )
 
 

@@ -11,6 +11,7 @@ from rich.text import Text
 from cdc_migrator.control.migration import Phase
 
 UNKNOWN = "–"
+_SHOWN = 20
 
 
 def view(whole: dict[str, Any]) -> RenderableType:
@@ -18,6 +19,11 @@ def view(whole: dict[str, Any]) -> RenderableType:
     parts: list[RenderableType] = [_phases(whole), _facts(whole)]
     if whole["tables"]:
         parts += [Text(), _tables(whole["tables"])]
+    missing = (whole["not_added"] or {}).get("tables")
+    if missing:
+        told = ", ".join(missing[:_SHOWN]) + (" …" if missing[_SHOWN:] else "")
+        parts += [Text(), Text(f"not part of the migration: {told}", style="yellow")]
+        parts.append(Text(f"remedy: `{whole['not_added']['remedy']}` adds them, or exclude them"))
     error = whole["last_error"]
     if error:
         parts += [Text(), Text(f"last error {error.get('code', '')}: {_cause(error)}", style="red")]
@@ -93,7 +99,7 @@ def _tables(tables: list[dict[str, Any]]) -> Table:
             name = f"{name} → {table['target']}"
         view.add_row(
             name,
-            table["load_state"],
+            f"being added: {table['joining']}" if table["joining"] else table["load_state"],
             number(table["rows_loaded"]),
             *(number(table[k] or None) for k in ("inserts", "updates", "deletes", "truncates")),
         )

@@ -21,9 +21,17 @@ _LINE_SECONDS = 5.0
 
 
 def migrate_steps(
-    configured: Settings, observer: Observer, *, existing_schema: bool = False
+    configured: Settings,
+    observer: Observer,
+    *,
+    existing_schema: bool = False,
+    grants: bool = False,
+    databases_only: bool = False,
 ) -> Migrate:
-    """The steps of the configured migration.
+    """The steps of the configured migration; `grants`: even where the settings do not say so.
+
+    Args:
+        databases_only: no step that needs Connect or Kafka will be asked for; there may be none.
 
     Raises:
         Failed: CDCM-STACK-NONE. ConfigurationError: CDCM-CONFIG-PASSWORD-FILE.
@@ -32,21 +40,26 @@ def migrate_steps(
     from cdc_migrator.backfill.schema import SchemaOptions
     from cdc_migrator.backfill.throttle import ThrottleOptions
     from cdc_migrator.cli.endpoints import endpoints
-    from cdc_migrator.service.migrate import Migrate, MigrateOptions
+    from cdc_migrator.service.migrate import Capturing, Migrate, MigrateOptions
 
-    places = endpoints(configured)
+    capturing = None
+    if not databases_only:
+        places = endpoints(configured)
+        capturing = Capturing(
+            places.connect_url,
+            places.kafka["bootstrap.servers"],
+            capture_options(configured, places),
+        )
     lag = configured.load.max_replica_lag
     return Migrate(
         MigrateOptions(
             name=configured.name,
             source_dsn=configured.source.dsn_with_password(),
             target_dsn=configured.target.dsn_with_password(),
-            connect_url=places.connect_url,
-            bootstrap_servers=places.kafka["bootstrap.servers"],
             include=configured.tables.include,
             exclude=configured.tables.exclude,
             accept=configured.accept,
-            capture=capture_options(configured, places),
+            capturing=capturing,
             takeover_after=configured.service.takeover_after.total_seconds(),
             load=LoadOptions(
                 workers=configured.load.workers,
@@ -59,7 +72,9 @@ def migrate_steps(
                 ),
             ),
             schema=SchemaOptions(
-                jobs=configured.load.workers, postgres_bin=configured.postgres_bin
+                jobs=configured.load.workers,
+                postgres_bin=configured.postgres_bin,
+                grants=grants or configured.grants,
             ),
             existing_schema=existing_schema,
         ),

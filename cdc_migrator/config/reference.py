@@ -119,6 +119,8 @@ def _default(name: str, field: FieldInfo) -> str | None:
         return None
     if value is None:
         return ""
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, dict):
         return "{}"
     if isinstance(value, tuple):

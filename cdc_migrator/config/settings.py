@@ -167,8 +167,8 @@ class Capture(Section):
 
     slot_patience: Duration = Field(
         default=timedelta(minutes=10),
-        description="Making the slot waits for every transaction that is open on the source: "
-        "at most this long.",
+        description="Making the slot, or adding a table, waits for every transaction that is open "
+        "on the source: at most this long.",
     )
     streaming_patience: Duration = Field(
         default=timedelta(minutes=2),
@@ -327,6 +327,11 @@ class Settings(BaseSettings):
         "`CDCM-LEFT-JOBS: made by hand on the day`.",
     )
     tables: Tables = Field(default=Tables(), description=str(Tables.__doc__))
+    grants: bool = Field(
+        default=False,
+        description="Who may do what (GRANT, ALTER DEFAULT PRIVILEGES) comes along with the "
+        "schema, and is compared. Roles are not made: those that are named must be on the target.",
+    )
     capture: Capture = Field(default=Capture(), description=str(Capture.__doc__))
     load: Load = Field(default=Load(), description=str(Load.__doc__))
     apply: Apply = Field(default=Apply(), description=str(Apply.__doc__))

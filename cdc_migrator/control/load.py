@@ -27,6 +27,18 @@ class LoadState(StrEnum):
     LOADED = "loaded"
 
 
+class Joining(StrEnum):
+    """``table_progress.joining``: how far a table is that is taken into a stream that runs.
+
+    PUBLISHING: some transaction may still be without its changes in the stream, so that it must
+    not be read yet. LOADING: they are all there; rows and indexes are on their way, and the
+    applier waits at its first change.
+    """
+
+    PUBLISHING = "publishing"
+    LOADING = "loading"
+
+
 @dataclass(frozen=True, slots=True)
 class TableLoad:
     """One row of ``table_progress``, as far as the load is concerned.
@@ -38,6 +50,7 @@ class TableLoad:
             first one, which sees exactly what committed up to the slot's consistent point.
         reread_until: a log position past every commit that `reread_snapshot` sees.
         planned: its chunks are written down.
+        joining: None for a table that the stream is applied to.
         seconds: from its first chunk's beginning to its last one's end; None before that.
     """
 
@@ -53,7 +66,13 @@ class TableLoad:
     reread_snapshot: str | None
     reread_until: str | None
     planned: bool
+    joining: Joining | None = None
     seconds: float | None = None
+
+    @property
+    def due(self) -> bool:
+        """Whether a load has something to do for it."""
+        return self.state is not LoadState.LOADED and self.joining is not Joining.PUBLISHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,27 +99,77 @@ def register(conn: psycopg.Connection, tables: Sequence[tuple[Table, int]]) -> N
     with conn.transaction(), conn.cursor() as cursor:
         journal.write(conn, "tables-registered", tables=[str(t.name) for t, _ in tables])
         cursor.execute("DELETE FROM cdc_migrator.table_progress")
-        cursor.executemany(
-            "INSERT INTO cdc_migrator.table_progress (source_schema, source_table, "
-            "target_schema, target_table, estimated_rows, estimated_bytes, source_filenode) "
-            "VALUES (%s, %s, %s, %s, %s, %s, %s)",
-            [
-                (
-                    table.name.schema,
-                    table.name.name,
-                    table.name.schema,
-                    table.name.name,
-                    table.estimated_rows,
-                    table.bytes,
-                    filenode,
-                )
-                for table, filenode in tables
-            ],
+        _insert(cursor, tables, None)
+
+
+def add(conn: psycopg.Connection, tables: Sequence[tuple[Table, int]]) -> None:
+    """Write tables down that join a stream that runs, each with its present file.
+
+    Call it before they are published: the applier waits at a change of a table that is on its
+    way, and halts at one of a table that nobody knows.
+    """
+    with conn.transaction(), conn.cursor() as cursor:
+        journal.write(conn, "tables-added", tables=[str(t.name) for t, _ in tables])
+        _insert(cursor, tables, Joining.PUBLISHING)
+
+
+def _insert(
+    cursor: psycopg.Cursor, tables: Sequence[tuple[Table, int]], joining: Joining | None
+) -> None:
+    cursor.executemany(
+        "INSERT INTO cdc_migrator.table_progress (source_schema, source_table, target_schema, "
+        "target_table, estimated_rows, estimated_bytes, source_filenode, joining) "
+        "VALUES (%s, %s, %s, %s, %s, %s, %s, %s)",
+        [
+            (
+                table.name.schema,
+                table.name.name,
+                table.name.schema,
+                table.name.name,
+                table.estimated_rows,
+                table.bytes,
+                filenode,
+                joining,
+            )
+            for table, filenode in tables
+        ],
+    )
+
+
+def move(
+    conn: psycopg.Connection, tables: Sequence[TableName], before: Joining, after: Joining | None
+) -> None:
+    """Take joining tables a step on; None makes them part of the stream."""
+    with conn.transaction():
+        journal.write(
+            conn, "tables-joining", tables=[str(table) for table in tables], step=after or "joined"
         )
+        for table in tables:
+            conn.execute(
+                "UPDATE cdc_migrator.table_progress SET joining = %s "
+                "WHERE (source_schema, source_table) = (%s, %s) AND joining = %s",
+                (after, table.schema, table.name, before),
+            )
+
+
+def ahead_until(conn: psycopg.Connection) -> str | None:
+    """The log position up to which some table may be ahead of the stream; None: none ever was."""
+    row = conn.execute("SELECT max(reread_until)::text FROM cdc_migrator.table_progress").fetchone()
+    return row[0] if row else None
+
+
+def joining(conn: psycopg.Connection) -> bool:
+    """Whether some table is on its way into the stream."""
+    row = conn.execute(
+        "SELECT EXISTS (SELECT FROM cdc_migrator.table_progress WHERE joining IS NOT NULL)"
+    ).fetchone()
+    return row == (True,)
 
 
 def _table(**row: Any) -> TableLoad:
+    step = row.pop("joining")
     return TableLoad(
+        joining=Joining(step) if step else None,
         source=TableName(row.pop("source_schema"), row.pop("source_table")),
         target=TableName(row.pop("target_schema"), row.pop("target_table")),
         state=LoadState(row.pop("load_state")),
@@ -114,7 +183,7 @@ def read_tables(conn: psycopg.Connection) -> list[TableLoad]:
         return cursor.execute(
             "SELECT source_schema, source_table, target_schema, target_table, load_state, "
             "estimated_rows, estimated_bytes, rows_loaded, bytes_loaded, source_filenode, "
-            "attempt, reread_snapshot::text, reread_until::text, "
+            "attempt, joining, reread_snapshot::text, reread_until::text, "
             "EXISTS (SELECT FROM cdc_migrator.backfill_chunk c WHERE "
             "(c.source_schema, c.source_table) = (t.source_schema, t.source_table)) AS planned, "
             "extract(epoch FROM load_ended_at - load_started_at)::float8 AS seconds "

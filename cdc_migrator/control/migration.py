@@ -35,7 +35,11 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """One row of ``migration``; `placeholder` stands for unchanged TOAST values in events."""
+    """One row of ``migration``.
+
+    `placeholder` stands for unchanged TOAST values in events; `existing_schema`: the target's
+    schema is made by other tools.
+    """
 
     name: str
     generation: int
@@ -47,6 +51,7 @@ class Migration:
     snapshot: str | None
     snapshot_holder_pid: int | None
     placeholder: str
+    existing_schema: bool
     last_error: dict[str, Any] | None
     created_at: datetime
     changed_at: datetime
@@ -59,7 +64,7 @@ class Migration:
 _COLUMNS = (
     "name, generation, phase, source_system_identifier, source_timeline, "
     "consistent_point::text, snapshot_name, snapshot::text, snapshot_holder_pid, placeholder, "
-    "last_error, created_at, changed_at"
+    "existing_schema, last_error, created_at, changed_at"
 )
 
 

@@ -2,12 +2,13 @@
 
 `advance` runs inside the transaction that writes the rows, so rows and progress commit
 together. The epoch is the fencing token: whoever claims the stream raises it, and every
-apply transaction compares it.
+apply transaction compares it. `applies` numbers these transactions: it tells one that was
+carried out from one that was not, also where it moves no position.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -24,7 +25,11 @@ FORWARD = "forward"
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """One row of ``stream_progress``; positions as in `model.changes.Transaction`."""
+    """One row of ``stream_progress``; positions as in `model.changes.Transaction`.
+
+    `applies` counts the apply transactions; `applied_ahead` are the commit positions above
+    `commit_position` whose transactions are applied all the same.
+    """
 
     stream: str
     topic: str
@@ -39,11 +44,13 @@ class Progress:
     transactions_suspect: int
     epoch: int
     owner: str | None
+    applies: int
+    applied_ahead: list[int]
 
 
 @dataclass(frozen=True, slots=True)
 class Advance:
-    """What one apply transaction adds to the progress row."""
+    """What one apply transaction adds to the progress row; `ahead` as in `Progress`."""
 
     next_offset: int
     commit_position: int
@@ -51,6 +58,7 @@ class Advance:
     transactions: int = 0
     redelivered: int = 0
     suspect: int = 0
+    ahead: Sequence[int] = ()
 
 
 # Of one table: inserts, updates, deletes, truncates that the stream carried, and those of the
@@ -60,7 +68,8 @@ Counts = tuple[int, int, int, int, int]
 
 _COLUMNS = (
     "stream, topic, partition, generation, next_offset, commit_position, source_committed_at, "
-    "applied_at, transactions_applied, transactions_redelivered, transactions_suspect, epoch, owner"
+    "applied_at, transactions_applied, transactions_redelivered, transactions_suspect, epoch, "
+    "owner, applies, applied_ahead"
 )
 _THIS_BACKEND = (
     "owner_backend = pg_backend_pid(), owner_backend_start = "
@@ -224,7 +233,8 @@ def release(conn: psycopg.Connection, epoch: int, stream: str = FORWARD) -> None
 def advance(
     conn: psycopg.Connection,
     epoch: int,
-    expected_offset: int,
+    applies: int,
+    offset: int,
     step: Advance,
     stream: str = FORWARD,
 ) -> None:
@@ -233,16 +243,20 @@ def advance(
     Call it first in the transaction: it takes the row's lock, so a fenced writer stops here
     before it touches a row.
 
+    Args:
+        applies, offset: number of apply transactions and `next_offset` before this one.
+
     Raises:
-        Fenced: epoch or offset are no longer what this process believes.
+        Fenced: epoch, number or offset are no longer what this process believes.
     """
     moved = conn.execute(
         "UPDATE cdc_migrator.stream_progress SET next_offset = %s, commit_position = %s, "
         "source_committed_at = coalesce(to_timestamp(%s::float8 / 1000000), source_committed_at), "
         "applied_at = clock_timestamp(), transactions_applied = transactions_applied + %s, "
         "transactions_redelivered = transactions_redelivered + %s, "
-        "transactions_suspect = transactions_suspect + %s "
-        "WHERE stream = %s AND epoch = %s AND next_offset = %s",
+        "transactions_suspect = transactions_suspect + %s, "
+        "applies = applies + 1, applied_ahead = %s "
+        "WHERE stream = %s AND epoch = %s AND applies = %s AND next_offset = %s",
         (
             step.next_offset,
             step.commit_position,
@@ -250,12 +264,25 @@ def advance(
             step.transactions,
             step.redelivered,
             step.suspect,
+            list(step.ahead),
             stream,
             epoch,
-            expected_offset,
+            applies,
+            offset,
         ),
     ).rowcount
     if moved != 1:
+        raise Fenced("the stream's epoch or position was moved by another process")
+
+
+def stand(conn: psycopg.Connection, epoch: int, applies: int, stream: str = FORWARD) -> None:
+    """Count an apply transaction that moves no position; otherwise as `advance`."""
+    stood = conn.execute(
+        "UPDATE cdc_migrator.stream_progress SET applies = applies + 1 "
+        "WHERE stream = %s AND epoch = %s AND applies = %s",
+        (stream, epoch, applies),
+    ).rowcount
+    if stood != 1:
         raise Fenced("the stream's epoch or position was moved by another process")
 
 

@@ -20,7 +20,6 @@ from cdc_migrator.control import differences, journal
 from cdc_migrator.model.differences import RowDifference
 from cdc_migrator.model.tables import TableName
 
-
 _RUNS_IN_DETAIL = 100  # of older ones only the run itself and its differences are kept
 
 

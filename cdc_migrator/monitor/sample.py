@@ -22,6 +22,7 @@ class ServiceState(StrEnum):
     STREAMING = "streaming"
     WAITING_FOR_KAFKA = "waiting-for-kafka"
     WAITING_FOR_TARGET = "waiting-for-target"
+    WAITING_FOR_TABLE = "waiting-for-table"
     STOPPING = "stopping"
     HALTED = "halted"
 
@@ -126,7 +127,10 @@ class ConnectorSample:
 
 @dataclass(frozen=True, slots=True)
 class TableSample:
-    """One table: the load's state, and the changes that the stream has applied to it."""
+    """One table: the load's state, and the changes that the stream has applied to it.
+
+    `joining`: how far it is, while it is added to a stream that runs (`control.load.Joining`).
+    """
 
     source: str
     target: str
@@ -139,6 +143,7 @@ class TableSample:
     deletes: int
     truncates: int
     truncates_ignored: int = 0
+    joining: str | None = None
 
     @property
     def events_applied(self) -> int:
@@ -185,6 +190,8 @@ class Sample:
         lag_seconds, events_pending: see `ServiceSample`; `pending_exact` tells which it is.
         end_offset: offset behind the last committed record of the topic.
         target_ahead: seconds by which the target's clock is ahead of the source's.
+        not_added: tables of the source that shall move and are not part of the migration; None
+            where nobody looked.
         notes: what could not be measured, and why.
     """
 
@@ -204,6 +211,7 @@ class Sample:
     lag_seconds: float | None = None
     events_pending: int | None = None
     pending_exact: bool | None = None
+    not_added: tuple[str, ...] | None = None
     notes: tuple[Note, ...] = ()
 
     @property

@@ -7,7 +7,7 @@ leaves its numbers None. The service, `status` and the metrics all use this one.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -19,6 +19,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from cdc_migrator.control import load, migration, progress, schema
 from cdc_migrator.control.migration import Migration
+from cdc_migrator.databases.postgres.catalog import table_names
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.errors import Failed, MigratorError
 from cdc_migrator.model.naming import Names
@@ -47,13 +48,15 @@ T = TypeVar("T")
 @dataclass(frozen=True, slots=True)
 class Places:
     """Where to measure. The functions give complete connection strings, read anew each time a
-    session is opened; `kafka` holds librdkafka properties with ``bootstrap.servers``."""
+    session is opened; `kafka` holds librdkafka properties with ``bootstrap.servers``. `shall_move`
+    says by its names whether a table of the source does; without it nobody looks for new ones."""
 
     migration: str
     source_dsn: Callable[[], str]
     target_dsn: Callable[[], str]
     connect_url: str | None
     kafka: Mapping[str, str] | None
+    shall_move: Callable[[Sequence[str]], bool] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,7 @@ class _TargetFacts:
 class _SourceFacts:
     ahead_of_us: float
     slot: SlotSample | None
+    tables: tuple[tuple[str, ...], ...] = ()
 
 
 class Sampler:
@@ -114,7 +118,8 @@ class Sampler:
         generation = row.generation if row and row.name == name else None
         names = Names(name, generation) if generation is not None else None
         source_asked = self._pool.submit(
-            self._source.ask, lambda conn: _read_source(conn, name, names)
+            self._source.ask,
+            lambda conn: _read_source(conn, name, names, self._places.shall_move is not None),
         )
         connector: Future[ConnectorSample | None] | None = None
         kafka: Future[int] | None = None
@@ -142,6 +147,7 @@ class Sampler:
                 load=target.load,
                 stream=target.stream,
                 owner=target.owner,
+                not_added=self._not_added(target, source) if source else None,
             )
         if row and generation is None:
             notes.append(
@@ -151,6 +157,16 @@ class Sampler:
             owner = sample.owner.owner if sample.owner else None
             sample = replace(sample, owner=OwnerSample(owner, 0.0, service))
         return replace(_with_lag(sample), notes=tuple(notes))
+
+    def _not_added(self, target: _TargetFacts, source: _SourceFacts) -> tuple[str, ...] | None:
+        shall_move, row = self._places.shall_move, target.migration
+        # Before capture begins, what the source has is what will be captured.
+        if shall_move is None or row is None or row.consistent_point is None:
+            return None
+        known = {table.source for table in target.tables}
+        return tuple(
+            called[0] for called in source.tables if called[0] not in known and shall_move(called)
+        )
 
 
 def _with_lag(sample: Sample) -> Sample:
@@ -261,7 +277,7 @@ WHERE p.stream = %s
 _TABLES = """
 SELECT source_schema || '.' || source_table, target_schema || '.' || target_table, load_state,
        estimated_rows, rows_loaded, bytes_loaded, inserts, updates, deletes, truncates,
-       truncates_ignored
+       truncates_ignored, joining
 FROM cdc_migrator.table_progress ORDER BY 1
 """
 
@@ -314,18 +330,21 @@ FROM pg_replication_slots WHERE slot_name = %s
 """
 
 
-def _read_source(conn: psycopg.Connection, name: str, names: Names | None) -> _SourceFacts:
+def _read_source(
+    conn: psycopg.Connection, name: str, names: Names | None, look_at_tables: bool
+) -> _SourceFacts:
     _, ahead = _clock(conn)
     if names is None:
         names = _names_on_source(conn, name)
     if names is None:
         return _SourceFacts(ahead, None)
+    tables = tuple(table_names(conn)) if look_at_tables else ()
     row = conn.execute(_SLOT, (names.slot,)).fetchone()
     if row is None:
-        return _SourceFacts(ahead, SlotSample(names.slot, exists=False))
+        return _SourceFacts(ahead, SlotSample(names.slot, exists=False), tables)
     active, status, safe, confirmed, retained = row
     slot = SlotSample(names.slot, True, active, status, retained, safe, confirmed)
-    return _SourceFacts(ahead, slot)
+    return _SourceFacts(ahead, slot, tables)
 
 
 def _names_on_source(conn: psycopg.Connection, name: str) -> Names | None:

@@ -5,12 +5,15 @@ Pure: a `Sample` in, plain values out. Unknown is None. Keys are only ever added
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
 from cdc_migrator.control.migration import Phase
 from cdc_migrator.monitor.sample import Sample, TableSample
 
+_ADD = "`cdc-migrator migrate --no-run` adds what is not part yet, also while `run` runs"
+_NAMED = 3
 # No estimate from so little that the first table's start-up would decide it.
 _LEAST_FRACTION = 0.01
 
@@ -26,6 +29,7 @@ def document(sample: Sample, max_lag: timedelta) -> dict[str, Any]:
         "lag_events": sample.events_pending,
         "lag_events_exact": sample.pending_exact,
         "tables": [_table(t) for t in sample.tables] if sample.tables is not None else None,
+        "not_added": _not_added(sample),
         # Nothing can be parked in this release: what cannot be applied halts the stream.
         "dead_letters": 0 if sample.phase is not None else None,
         "ready": {"verdict": not reasons, "reasons": reasons},
@@ -61,6 +65,11 @@ def verdict_reasons(sample: Sample, max_lag: timedelta) -> list[str]:
             f"{suspect} transactions were applied although their start was not proven, "
             "and their tables were not compared since"
         )
+    if sample.not_added:
+        reasons.append(f"not part of the migration: {_few(sample.not_added)}; {_ADD}")
+    joining = [table.source for table in sample.tables or () if table.joining]
+    if joining:
+        reasons.append(f"being added, and not done yet: {_few(joining)}")
     ignored = [table.source for table in sample.tables or () if table.truncates_ignored]
     if ignored:
         reasons.append(
@@ -70,6 +79,20 @@ def verdict_reasons(sample: Sample, max_lag: timedelta) -> list[str]:
         "the content of both sides was not compared: reconcile is not part of this release"
     )
     return reasons
+
+
+def _few(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if names[_NAMED:] else ""
+    return ", ".join(names[:_NAMED]) + more
+
+
+def _not_added(sample: Sample) -> dict[str, Any] | None:
+    if sample.not_added is None:
+        return None
+    return {
+        "tables": list(sample.not_added),
+        "remedy": "cdc-migrator migrate --no-run" if sample.not_added else None,
+    }
 
 
 def _stream_reasons(sample: Sample, max_lag: timedelta) -> list[str]:
@@ -117,6 +140,7 @@ def _table(table: TableSample) -> dict[str, Any]:
         "deletes": table.deletes,
         "truncates": table.truncates,
         "truncates_ignored": table.truncates_ignored,
+        "joining": table.joining,
     }
 
 

@@ -43,6 +43,14 @@ JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = %s AND c.relname
 """
 
 
+def same_file(conn: psycopg.Connection, table: TableName) -> bool:
+    """Whether the table's file is still the one that the session's snapshot sees.
+
+    The table must be locked, at least by having been read in this transaction.
+    """
+    return conn.execute(_SAME_FILE, (table.schema, table.name)).fetchone() == (True,)
+
+
 @contextmanager
 def _under(conn: psycopg.Connection, snapshot: str, table: TableName) -> Iterator[None]:
     conn.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
@@ -59,7 +67,7 @@ def _under(conn: psycopg.Connection, snapshot: str, table: TableName) -> Iterato
             yield
         except (errors.UndefinedTable, errors.UndefinedColumn, errors.LockNotAvailable) as exc:
             raise TableMoved(str(table)) from exc
-        if conn.execute(_SAME_FILE, (table.schema, table.name)).fetchone() != (True,):
+        if not same_file(conn, table):
             raise TableMoved(str(table))
     finally:
         with suppress(psycopg.Error):

@@ -45,6 +45,7 @@ def diff_schemas(sides: Sides) -> list[Difference]:
         Names(sides.name),
         _tables(sides),
         loaded=there is not None and there.phase.reached(Phase.STREAM),
+        grants=sides.schema.grants,
     )
 
 

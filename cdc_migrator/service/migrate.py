@@ -1,7 +1,8 @@
 """The steps from an empty target to a streaming one; each is skipped once its phase is past.
 
 schema, capture, load, indexes: the phase is written down before the step begins, and a step that
-was killed is begun again, which every one of them bears.
+was killed is begun again, which every one of them bears. Tables that the source has got since then
+go through the same steps and join the stream (`join`).
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import psycopg
@@ -27,13 +28,16 @@ from cdc_migrator.backfill.schema import (
 )
 from cdc_migrator.backfill.views import populate
 from cdc_migrator.capture import preflight
+from cdc_migrator.capture.join import join_capture
 from cdc_migrator.capture.start import CaptureOptions, CaptureStarted, start_capture
 from cdc_migrator.control import load as loads
 from cdc_migrator.control import migration, progress, schema
+from cdc_migrator.control.load import Joining
 from cdc_migrator.control.migration import Migration, Phase
 from cdc_migrator.databases.postgres.catalog import read_tables
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.errors import MigratorError, Refused
+from cdc_migrator.faultpoints import reach
 from cdc_migrator.model.naming import Names
 from cdc_migrator.model.parts import Severity
 from cdc_migrator.model.positions import lsn_to_int
@@ -45,18 +49,31 @@ _log = structlog.get_logger("cdc_migrator.migrate")
 
 
 @dataclass(frozen=True, slots=True)
+class Capturing:
+    """Where Connect and Kafka are, and how capture is set up."""
+
+    connect_url: str
+    bootstrap_servers: str
+    options: CaptureOptions
+
+
+@dataclass(frozen=True, slots=True)
 class MigrateOptions:
-    """Where everything is, and how each step is done. The strings hold passwords."""
+    """Where everything is, and how each step is done. The strings hold passwords.
+
+    Attributes:
+        capturing: what `check`, `capture` and `until_streaming` need beside the databases.
+        existing_schema: the target's schema is made by other tools. Once said it is stored with
+            the migration.
+    """
 
     name: str
     source_dsn: str
     target_dsn: str
-    connect_url: str
-    bootstrap_servers: str
     include: Sequence[str]
     exclude: Sequence[str]
     accept: Mapping[str, str]
-    capture: CaptureOptions
+    capturing: Capturing | None = None
     takeover_after: float = 15.0
     load: LoadOptions = field(default_factory=LoadOptions)
     schema: SchemaOptions = field(default_factory=SchemaOptions)
@@ -85,12 +102,12 @@ class Migrate:
 
     def check(self) -> preflight.Preflight:
         """Look at everything that could stand against the migration."""
-        options = self._options
+        options, capturing = self._options, self._capturing()
         return preflight.check(
             options.source_dsn,
             options.target_dsn,
-            options.connect_url,
-            options.bootstrap_servers,
+            capturing.connect_url,
+            capturing.bootstrap_servers,
             Names(options.name),
             options.include,
             options.exclude,
@@ -119,15 +136,56 @@ class Migrate:
         if took:
             self._enter(Phase.STREAM)
             self._observer.step(f"ready to apply changes: {', '.join(took)}")
+        self.join()
+
+    def join(self) -> None:
+        """Take in the tables that match the patterns and are not part of the stream yet.
+
+        `run` may apply the stream all the while: it waits at the first change of such a table
+        until that is loaded and has its indexes. Does nothing where there is none.
+
+        Raises, beside what the steps do, what `capture.join.join_capture` raises.
+        """
+        options = self._options
+        tables = self._source_tables()
+        with self._target() as conn:
+            known = {one.source: one for one in loads.read_tables(conn)}
+        new = [one.name for one in tables if one.name not in known]
+        begun = [one.source for one in known.values() if one.joining]
+        if not new and not begun:
+            return
+        told = ", ".join(str(name) for name in sorted([*new, *begun]))
+        self._observer.step(f"adding {told}")
+        if new or any(one.joining is Joining.PUBLISHING for one in known.values()):
+            join_capture(
+                options.source_dsn,
+                options.target_dsn,
+                self._names(),
+                tables,
+                self._capturing().options.slot_patience,
+                self.schema,
+                lambda text: self._observer.step(f"capture: {text}"),
+            )
+        self.load()
+        reach("join.loaded")
+        with self._target() as conn:
+            joining = [t.source for t in loads.read_tables(conn) if t.joining is Joining.LOADING]
+        self._complete(joining)
+        reach("join.indexed")
+        with self._target() as conn:
+            loads.move(conn, joining, Joining.LOADING, None)
+        self._observer.step(f"added {told}")
 
     def schema(self) -> Restored:
         """Tables, types, functions, views: what comes before the rows.
 
         With `existing_schema` nothing is made: what is there must be able to take every row.
         """
-        self._create()
+        there = self._create()
         options = self._options
-        if options.existing_schema:
+        if there.existing_schema:
+            if not options.existing_schema:
+                self._observer.step("schema: --existing-schema, as this migration was started")
             found = diff_schemas(
                 Sides(
                     options.name,
@@ -145,7 +203,7 @@ class Migrate:
             options.source_dsn,
             options.target_dsn,
             self._names(),
-            [table.name for table in self._source_tables()],
+            sorted({table.name for table in self._source_tables()} | set(self._registered())),
             options.schema,
         )
         self._tell_restored("schema", made)
@@ -153,15 +211,15 @@ class Migrate:
 
     def capture(self) -> CaptureStarted:
         """Publication, slot, snapshot holder and connector."""
-        options = self._options
+        options, capturing = self._options, self._capturing()
         return start_capture(
             options.source_dsn,
             options.target_dsn,
-            options.connect_url,
-            options.bootstrap_servers,
+            capturing.connect_url,
+            capturing.bootstrap_servers,
             self._names(),
             self._source_tables(),
-            options.capture,
+            capturing.options,
             lambda text: self._observer.step(f"capture: {text}"),
         )
 
@@ -208,10 +266,14 @@ class Migrate:
 
     def indexes(self) -> Restored:
         """Indexes, keys, triggers, foreign keys: what comes after the rows."""
+        return self._complete(self._registered())
+
+    def _complete(self, loaded: Sequence[TableName]) -> Restored:
+        """What comes after the rows of these tables."""
         made = self._make_indexes()
         self._tell_restored("indexes", made)
-        analyze(self._options.target_dsn, self._names())
-        views = populate(self._options.target_dsn, self._names())
+        analyze(self._options.target_dsn, self._names(), loaded)
+        views = populate(self._options.source_dsn, self._options.target_dsn, self._names())
         if views.filled:
             self._observer.step(f"indexes: {len(views.filled)} materialized views filled")
         for view, state in views.failed:
@@ -219,24 +281,26 @@ class Migrate:
         return made
 
     def finish_foreign_keys(self, stopping: threading.Event) -> None:
-        """Make the foreign keys that had to wait for the stream; returns when none is left.
+        """Make foreign keys that have to wait for the stream, whenever it has got so far.
 
-        Runs beside the stream, which must first pass what some tables were read anew with.
+        Runs beside the stream until `stopping`; the stream must first pass what some tables were
+        read anew with, and those that are being added must be part of it.
         """
+        done: str | None = None
         while not stopping.wait(_KEY_SECONDS):
             try:
                 with self._target() as conn:
+                    until = loads.ahead_until(conn)
+                    if until == done or loads.joining(conn):
+                        continue
                     stored = progress.read(conn)
-                    ends = [t.reread_until for t in loads.read_tables(conn) if t.reread_until]
-                if not ends:
-                    return
-                if stored is None or stored.commit_position < max(map(lsn_to_int, ends)):
+                if until and (stored is None or stored.commit_position < lsn_to_int(until)):
                     continue
                 made = self._make_indexes()
                 if made.made:
                     _log.info("foreign-keys-made", count=len(made.made))
                 if not made.postponed:
-                    return
+                    done = until
             except (MigratorError, psycopg.Error) as error:
                 reason = error.code if isinstance(error, MigratorError) else type(error).__name__
                 _log.warning("foreign-keys-wait", reason=reason)
@@ -280,7 +344,15 @@ class Migrate:
     def _create(self) -> Migration:
         with self._target() as conn:
             schema.ensure(conn, "target")
-            return migration.create(conn, self._options.name)
+            there = migration.create(conn, self._options.name)
+            if self._options.existing_schema and not there.existing_schema:
+                migration.update(conn, "existing-schema", existing_schema=True)
+                there = replace(there, existing_schema=True)
+            return there
+
+    def _capturing(self) -> Capturing:
+        assert self._options.capturing is not None, "this step needs Connect and Kafka"
+        return self._options.capturing
 
     def _enter(self, phase: Phase) -> None:
         self._observer.step(f"phase {phase}")

@@ -38,27 +38,23 @@ class Pruner:
         self,
         source_dsn: Callable[[], str],
         migration: str,
-        tables: Sequence[TableName],
         on_lost: Callable[[MigratorError], None],
         every: float = _EVERY_SECONDS,
     ) -> None:
         self._source_dsn = source_dsn
         self._migration = migration
-        self._tables = tables
         self._on_lost = on_lost
         self._every = every
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="pruner", daemon=True)
 
     def __enter__(self) -> Pruner:
-        if self._tables:
-            self._thread.start()
+        self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        self._thread.join()
 
     def _run(self) -> None:
         while not self._stop.is_set():
@@ -69,7 +65,7 @@ class Pruner:
                     side="source",
                     settings={"lock_timeout": "10ms"},
                 ) as conn:
-                    for table in self._tables:
+                    for table in sides.names(conn, self._migration):
                         prune(conn, table)
                     off = sides.switched_off(conn, self._migration)
                 if off:

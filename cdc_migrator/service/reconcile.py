@@ -24,6 +24,7 @@ from cdc_migrator.reconcile import mend, person, probe
 from cdc_migrator.reconcile.pairs import Pair, Unpaired, only, read_pairs
 from cdc_migrator.reconcile.passes import Outcome, Pass, PassOptions, Progress, conclude
 from cdc_migrator.reconcile.snapshot import Sides
+from cdc_migrator.service.alignment import RequestedAlignment
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,16 +118,8 @@ class Report:
 
 
 def aligning(options: ReconcileOptions) -> AbstractContextManager[Aligner]:
-    """Where this migration's alignment points come from; closed at the end.
-
-    Raises:
-        Refused: CDCM-RECONCILE-ALIGNMENT: no running service aligns both sides.
-    """
-    raise Refused(
-        "CDCM-RECONCILE-ALIGNMENT",
-        f"no running service can align both sides of the migration {options.name!r}",
-        "Start `cdc-migrator run` of a release that answers such requests, and repeat.",
-    )
+    """Where this migration's alignment points come from: its running service."""
+    return RequestedAlignment(options.target_dsn)
 
 
 def run(

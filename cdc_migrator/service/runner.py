@@ -8,48 +8,47 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from contextlib import ExitStack, closing, suppress
 from datetime import UTC, datetime
 
 import psycopg
 import structlog
 
 from cdc_migrator import __version__
+from cdc_migrator.apply.applied import Applied
 from cdc_migrator.apply.applier import Applier
-from cdc_migrator.apply.batcher import Batcher, BatchLimits
+from cdc_migrator.apply.batcher import Batch, Batcher
+from cdc_migrator.apply.fold import UnknownTable
 from cdc_migrator.apply.pieces import PieceLimits
-from cdc_migrator.apply.shape import Reread
-from cdc_migrator.control import journal, load, migration, progress, schema
-from cdc_migrator.control.load import LoadState
+from cdc_migrator.control import journal, migration, progress, schema
 from cdc_migrator.control.migration import Migration, Phase
 from cdc_migrator.control.progress import Progress
-from cdc_migrator.databases.postgres.catalog import read_tables
 from cdc_migrator.databases.postgres.connect import connect
-from cdc_migrator.databases.postgres.side import sides
 from cdc_migrator.errors import (
-    ConfigurationError,
+    Failed,
     Fenced,
     MigratorError,
     Refused,
     StreamHalted,
 )
-from cdc_migrator.model.changes import Op, TruncatePolicy
-from cdc_migrator.model.positions import Snapshot, lsn_to_int
-from cdc_migrator.model.tables import Table, TableName
-from cdc_migrator.monitor.http import Answers, Check, HealthServer
+from cdc_migrator.model.changes import Op
+from cdc_migrator.monitor.http import Answers
 from cdc_migrator.monitor.metrics import Metrics
 from cdc_migrator.monitor.sample import ServiceSample, ServiceState
 from cdc_migrator.monitor.sampler import Places, Sampler
+from cdc_migrator.service import health, registry
 from cdc_migrator.service.keeper import Keeper
-from cdc_migrator.service.pipeline import Pipeline, Work
+from cdc_migrator.service.options import RunOptions
+from cdc_migrator.service.pipeline import Pipeline
 from cdc_migrator.service.pruner import Pruner
+from cdc_migrator.service.registry import Registry
+from cdc_migrator.service.repairing import Repairs
+from cdc_migrator.service.responder import Responder
+from cdc_migrator.service.writer import Writer
 from cdc_migrator.stream.assembler import Assembler
 from cdc_migrator.stream.consumer import StreamConsumer
 from cdc_migrator.stream.envelope import Envelope
 from cdc_migrator.stream.reader import StreamReader
-from cdc_migrator.stream.spill import SpillLimits
 
 _TURN_SECONDS = 0.25
 _STANDBY_SECONDS = 1.0
@@ -57,34 +56,6 @@ _STOP_SECONDS = 60.0
 _OPS = (Op.INSERT, Op.UPDATE, Op.DELETE, Op.TRUNCATE)
 
 _log = structlog.get_logger("cdc_migrator.service")
-
-
-@dataclass(frozen=True, slots=True)
-class RunOptions:
-    """What the service works with.
-
-    Attributes:
-        source_dsn, target_dsn: give complete connection strings, read when connecting.
-        kafka: librdkafka properties with ``bootstrap.servers``.
-        limits, queue_bytes, spill: see `Batcher`, `ByteQueue` and `Assembler`.
-        truncates, retry_for: see `Applier`.
-        takeover_after: seconds without a sign of life after which an owner is replaced.
-        http_host, http_port: where metrics and health are served; no port serves nothing.
-    """
-
-    migration: str
-    source_dsn: Callable[[], str]
-    target_dsn: Callable[[], str]
-    kafka: Mapping[str, str]
-    connect_url: str
-    limits: BatchLimits
-    queue_bytes: int
-    spill: SpillLimits
-    truncates: TruncatePolicy
-    retry_for: float
-    takeover_after: float
-    http_host: str
-    http_port: int | None
 
 
 class Service:
@@ -100,6 +71,7 @@ class Service:
         self._lost: MigratorError | None = None
         self._metrics = Metrics(options.migration, __version__)
         self._pipeline: Pipeline | None = None
+        self._writer: Writer | None = None
         self._consumer: StreamConsumer | None = None
         self._keeper: Keeper | None = None
 
@@ -116,21 +88,19 @@ class Service:
             MigratorError: the stream cannot be started.
         """
         with ExitStack() as stack:
-            self._serve(stack)
+            health.serve(stack, self._options.http_host, self._options.http_port, self._answers())
             there = self._read_migration()
-            tables, rereads = self._read_tables()
-            beside = sides(tables, self._options.migration)
-            pruned = [one.name for one in beside.values()]
+            known = self._read_registry()
             stack.enter_context(
-                Pruner(self._options.source_dsn, self._options.migration, pruned, self._on_lost)
+                Pruner(self._options.source_dsn, self._options.migration, self._on_lost)
             )
             applier = stack.enter_context(
                 Applier(
                     self._options.target_dsn(),
-                    tables,
+                    known.tables,
                     there.placeholder,
-                    sides=beside,
-                    rereads=rereads,
+                    sides=known.sides,
+                    rereads=known.rereads,
                     truncates=self._options.truncates,
                     pieces=PieceLimits(self._options.limits.rows, self._options.limits.bytes),
                     retry_for=self._options.retry_for,
@@ -141,7 +111,7 @@ class Service:
             if claimed is None:
                 return
             try:
-                self._stream(applier, claimed, rereads)
+                self._stream(applier, claimed, known)
             except Fenced:
                 raise
             except MigratorError as error:
@@ -164,35 +134,9 @@ class Service:
             )
         return there
 
-    def _read_tables(self) -> tuple[list[Table], dict[TableName, Reread]]:
+    def _read_registry(self) -> Registry:
         with self._target() as conn:
-            loads = load.read_tables(conn)
-        unread = [str(one.source) for one in loads if one.state is not LoadState.LOADED]
-        if unread:
-            raise Refused(
-                "CDCM-RUN-TOO-EARLY",
-                f"{', '.join(unread)} is to be read again, and is not yet",
-                f"Type `cdc-migrator backfill --again '{unread[0]}'`, which ends what was begun.",
-            )
-        wanted = {one.source for one in loads}
-        with connect(
-            self._options.source_dsn(), application_name="cdc-migrator run", side="source"
-        ) as conn:
-            tables = [table for table in read_tables(conn) if table.name in wanted]
-        missing = sorted(str(name) for name in wanted - {table.name for table in tables})
-        if missing:
-            raise Refused(
-                "CDCM-SOURCE-TABLE-GONE",
-                f"the source has no longer: {', '.join(missing)}",
-                "A table that moves must not be dropped or renamed. `cdc-migrator abort`, then "
-                "`cdc-migrator migrate` starts over.",
-            )
-        rereads = {
-            one.source: Reread(Snapshot.parse(one.reread_snapshot), lsn_to_int(one.reread_until))
-            for one in loads
-            if one.reread_snapshot and one.reread_until
-        }
-        return tables, rereads
+            return registry.read(conn, self._options.source_dsn, self._options.migration)
 
     def _claim(self, applier: Applier) -> Progress | None:
         owner = journal.actor()
@@ -215,43 +159,10 @@ class Service:
             self._stop.wait(_STANDBY_SECONDS)
         return None
 
-    def _stream(
-        self, applier: Applier, claimed: Progress, rereads: Mapping[TableName, Reread]
-    ) -> None:
+    def _stream(self, applier: Applier, claimed: Progress, known: Registry) -> None:
+        """Apply until stopped; where a table is being added, wait for it, then go on with it."""
         options = self._options
-        security = {k: v for k, v in options.kafka.items() if k != "bootstrap.servers"}
         with ExitStack() as stack:
-            consumer = StreamConsumer(
-                options.kafka["bootstrap.servers"],
-                claimed.topic,
-                f"cdcm-{options.migration}",
-                claimed.next_offset,
-                security,
-            )
-            stack.callback(consumer.close)
-            self._consumer = consumer
-            reader = StreamReader(
-                consumer,
-                Envelope(claimed.topic),
-                Assembler(
-                    claimed.topic,
-                    claimed.next_offset,
-                    claimed.commit_position,
-                    claimed.partition,
-                    options.spill,
-                    lambda table, xid, commit: (
-                        table in rereads and rereads[table].covers(xid, commit)
-                    ),
-                ),
-            )
-            pipeline = Pipeline(
-                reader,
-                Batcher(options.limits, claimed.next_offset, claimed.commit_position),
-                applier.prepare,
-                lambda work: self._apply(applier, work),
-                options.queue_bytes,
-            )
-            self._pipeline = pipeline
             sampler = stack.enter_context(
                 Sampler(
                     Places(
@@ -274,6 +185,63 @@ class Service:
                     self._on_lost,
                 )
             )
+            writer = self._writer = Writer(applier, self._on_applied)
+            stack.enter_context(
+                Responder(
+                    options.source_dsn,
+                    options.target_dsn,
+                    options.migration,
+                    writer,
+                    Repairs(options.source_dsn, options.target_dsn),
+                )
+            )
+            begin = claimed
+            while True:
+                try:
+                    self._flow(applier, writer, begin, known)
+                    break
+                except UnknownTable as unknown:
+                    learned = self._learn(applier, writer, unknown)
+                    if learned is None:
+                        break
+                    known, begin = learned
+            self._state = ServiceState.STOPPING
+            _log.info("stopped", transactions=self._transactions, events=self._events)
+
+    def _flow(self, applier: Applier, writer: Writer, begin: Progress, known: Registry) -> None:
+        """Read and apply from `begin` on. Raises UnknownTable at a table that is not known."""
+        options = self._options
+        security = {k: v for k, v in options.kafka.items() if k != "bootstrap.servers"}
+        consumer = StreamConsumer(
+            options.kafka["bootstrap.servers"],
+            begin.topic,
+            f"cdcm-{options.migration}",
+            begin.next_offset,
+            security,
+        )
+        with closing(consumer):
+            reader = StreamReader(
+                consumer,
+                Envelope(begin.topic),
+                Assembler(
+                    begin.topic,
+                    begin.next_offset,
+                    begin.commit_position,
+                    begin.partition,
+                    options.spill,
+                    known.covers,
+                    begin.applied_ahead,
+                ),
+            )
+            writer.begin(begin.commit_position)
+            pipeline = Pipeline(
+                reader,
+                Batcher(options.limits, begin.next_offset, begin.commit_position),
+                applier.prepare,
+                writer.write,
+                options.queue_bytes,
+            )
+            self._consumer, self._pipeline = consumer, pipeline
             self._state = ServiceState.STREAMING
             pipeline.start()
             try:
@@ -282,9 +250,49 @@ class Service:
                     if self._lost is not None:
                         raise self._lost
             finally:
-                self._state = ServiceState.STOPPING
+                if self._stop.is_set() or self._lost is not None:
+                    self._state = ServiceState.STOPPING
                 self._wind_up(pipeline)
-            _log.info("stopped", transactions=self._transactions, events=self._events)
+
+    def _learn(
+        self, applier: Applier, writer: Writer, unknown: UnknownTable
+    ) -> tuple[Registry, Progress] | None:
+        """Wait until the table can be applied to and take it up; None when stopped meanwhile.
+
+        Raises `unknown` where the table is not being added; Fenced; and what has stood against
+        it for longer than the target may be away.
+        """
+        self._state = ServiceState.WAITING_FOR_TABLE
+        writer.interrupt()
+        failing: float | None = None
+        told = False
+        while not self._stop.is_set():
+            self._turn = time.monotonic()
+            if self._lost is not None:
+                raise self._lost
+            try:
+                known = self._read_registry()
+                if known.knows(unknown.table):
+                    with writer.turn():
+                        begin = applier.learn(known.tables, known.sides, known.rereads)
+                    _log.info("tables-learned", tables=len(known.tables), offset=begin.next_offset)
+                    return known, begin
+                failing = None
+            except Fenced:
+                raise
+            except Failed as error:
+                failing = failing or self._turn
+                if self._turn - failing > self._options.retry_for:
+                    raise
+                _log.warning("tables-not-read", code=error.code)
+            else:
+                if unknown.table not in known.joining:
+                    raise unknown
+                if not told:
+                    _log.info("waiting-for-table", reason="a table is being added")
+                    told = True
+            self._stop.wait(_STANDBY_SECONDS)
+        return None
 
     def _wind_up(self, pipeline: Pipeline) -> None:
         """Wait for the batch under way; after a halt, for all that lies in front of it."""
@@ -297,8 +305,7 @@ class Service:
                 if self._turn > deadline:
                     return
 
-    def _apply(self, applier: Applier, work: Work) -> None:
-        applied = applier.apply(work.batch, work.prepared)
+    def _on_applied(self, batch: Batch, applied: Applied) -> None:
         self._transactions += applied.transactions
         self._events += applied.changes
         self._metrics.batch_applied(
@@ -310,24 +317,26 @@ class Service:
                 for op, count in zip(_OPS, of_table[:4], strict=True)
                 if count
             },
-            work.batch.redelivered,
-            work.batch.suspect,
+            batch.redelivered,
+            batch.suspect,
         )
         if applied.retries:
             _log.warning("applied-after-retries", retries=applied.retries, seconds=applied.seconds)
         if self._consumer is not None:
-            self._consumer.hint(work.batch.next_offset)
+            self._consumer.hint(batch.next_offset)
 
     def _measure(self) -> ServiceSample:
-        pipeline, consumer = self._pipeline, self._consumer
+        pipeline, consumer, writer = self._pipeline, self._consumer, self._writer
         waiting = consumer.waiting if consumer else None
         state = self._state
         if state is ServiceState.STREAMING and waiting:
             state = ServiceState.WAITING_FOR_KAFKA
+        if state is ServiceState.WAITING_FOR_TABLE:
+            waiting = "a table is being added; if nobody does: cdc-migrator migrate --no-run"
         return ServiceSample(
             at=datetime.now(UTC),
             state=state,
-            at_end=pipeline.idle if pipeline else None,
+            at_end=pipeline.idle and not writer.holding if pipeline and writer else None,
             queue_bytes=pipeline.queued_bytes if pipeline else None,
             waiting=waiting,
         )
@@ -352,47 +361,14 @@ class Service:
             self._options.target_dsn(), application_name="cdc-migrator run", side="target"
         )
 
-    def _serve(self, stack: ExitStack) -> None:
-        if self._options.http_port is None:
-            return
-        answers = Answers(
+    def _answers(self) -> Answers:
+        return Answers(
             metrics=self._metrics.render,
             idle_seconds=lambda: time.monotonic() - self._turn,
             checks={
-                "stream": self._check_stream,
-                "target": self._check_target,
-                "kafka": self._check_kafka,
-                "source": lambda: self._check_part("source"),
+                "stream": lambda: health.stream(self._state),
+                "target": lambda: health.target(self._keeper),
+                "kafka": lambda: health.kafka(self._consumer),
+                "source": lambda: health.part(self._keeper, "source"),
             },
         )
-        try:
-            server = HealthServer(self._options.http_host, self._options.http_port, answers)
-        except ConfigurationError as error:
-            # A standby beside the owner finds the port taken; applying matters more.
-            _log.warning("http-not-served", code=error.code, reason=error.cause)
-            return
-        stack.enter_context(server)
-        _log.info("http-served", host=self._options.http_host, port=server.port)
-
-    def _check_stream(self) -> Check:
-        return Check(self._state is ServiceState.STREAMING, str(self._state))
-
-    def _check_kafka(self) -> Check:
-        consumer = self._consumer
-        if consumer is None:
-            return Check(False, "not connected")
-        return Check(consumer.waiting is None, consumer.waiting or "")
-
-    def _check_target(self) -> Check:
-        keeper = self._keeper
-        if keeper is None:
-            return Check(False, "no stream is claimed")
-        silent = time.monotonic() - keeper.seen_at
-        return Check(silent < 10, f"answered {silent:.0f} s ago")
-
-    def _check_part(self, part: str) -> Check:
-        sample = self._keeper.sample if self._keeper else None
-        if sample is None:
-            return Check(False, "not measured yet")
-        note = next((note for note in sample.notes if note.part == part), None)
-        return Check(note is None, note.code if note else "")

@@ -11,13 +11,16 @@ one transaction T that was cut: the next BEGIN came before its END). What each r
     row        its own             any      is added to what is open
     row        another or nothing  any      halts: UNOPENED
     END <= L   any                 any      re-delivery: what it ends is dropped; counted
+    END in A   any                 any      as well
     END > L    another or nothing  any      halts: UNOPENED
     END > L    U                   T        halts: INTERRUPTED
     END > L    T                   - or T   parts joined, proven and given; L := END
 
 L is the commit position of the last transaction given or, at the start, of the last one that the
 target holds: a transaction's END position says whether it was delivered before; nothing else
-does. Only END knows it, so every proof waits for END, and a re-delivery is never doubted.
+does. A are positions above L that the target holds all the same: they were applied ahead of one
+that was held back. Only END knows it, so every proof waits for END, and a re-delivery is never
+doubted.
 
 A transaction of which only the BEGIN was read before the cut is aside as well: it must come
 again, or something was lost. A cut may also leave nothing but a pause inside the transaction;
@@ -84,6 +87,7 @@ class Assembler:
         spill: what an open transaction may hold in memory.
         settled: whether a table was read again since a transaction (its id, its commit
             position), so that what was lost of that does not matter.
+        applied_ahead: commit positions above `last_commit_lsn` that the target holds.
 
     After StreamHalted was raised the assembler is of no further use.
     """
@@ -96,8 +100,10 @@ class Assembler:
         partition: int = 0,
         spill: SpillLimits = SpillLimits(),
         settled: Callable[[TableName, int, int], bool] = lambda *_: False,
+        applied_ahead: Iterable[int] = (),
     ) -> None:
         self.counters = Counters()
+        self._applied_ahead = frozenset(applied_ahead)
         self._spill = spill
         self._settled = settled
         self._place = f"{topic}[{partition}]"
@@ -192,7 +198,7 @@ class Assembler:
             raise self._interrupted(by.offset, cut.xid)
 
     def _end(self, end: End) -> Transaction | None:
-        if end.commit_lsn <= self._last_commit:
+        if end.commit_lsn <= self._last_commit or end.commit_lsn in self._applied_ahead:
             self._skip(end)
             return None
         part = self._open

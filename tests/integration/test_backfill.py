@@ -547,11 +547,11 @@ def test_foreign_keys_wait_for_the_stream_where_tables_were_read_anew(
         claimed = progress.claim(conn, "test")
         assert claimed is not None
         with conn.transaction():
-            progress.advance(conn, claimed.epoch, 0, progress.Advance(10, 1 << 62, None))
+            progress.advance(conn, claimed.epoch, 0, 0, progress.Advance(10, 1 << 62, None))
     late = make_indexes(rig.source, rig.target, rig.names, tables)
 
     assert (late.made, late.postponed) == (("FK CONSTRAINT rich orders orders_cid_fkey",), ())
-    analyze(rig.target, rig.names)
+    analyze(rig.target, rig.names, tables)
     assert (
         rig.one(
             rig.target, "SELECT reltuples::int FROM pg_class WHERE oid = 'rich.orders'::regclass"

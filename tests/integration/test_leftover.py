@@ -50,6 +50,24 @@ def test_everything_that_stays_behind_is_found_and_can_be_accepted() -> None:
     assert {one.code for one in calm if "accepted: nobody needs it" in one.cause} == refused
 
 
+def test_a_sequence_that_stays_with_its_table_is_found() -> None:
+    """Where a table that moves takes values from it; not if both move, or neither does."""
+    with private_database() as dsn, connect(dsn, application_name="test") as conn:
+        conn.execute(
+            "CREATE SCHEMA s; CREATE TABLE s.owner (id serial PRIMARY KEY);"
+            "CREATE TABLE s.user (id int PRIMARY KEY DEFAULT nextval('s.owner_id_seq'));"
+            "CREATE TABLE s.whole (id serial) PARTITION BY RANGE (id);"
+            "CREATE TABLE s.part PARTITION OF s.whole DEFAULT"
+        )
+        for include, exclude in ((None, ()), (["s.owner"], ()), (["s.part"], ())):
+            assert leftover(left_behind(conn, include, exclude)) == []
+        (found,) = leftover(left_behind(conn, ["s.*"], ["s.owner"]))
+        conn.execute("ALTER SEQUENCE s.owner_id_seq OWNED BY NONE")
+        assert leftover(left_behind(conn, ["s.*"], ["s.owner"])) == []
+    assert (found.code, found.severity) == ("CDCM-LEFT-SEQUENCES", Severity.REFUSE)
+    assert found.object == "s.owner_id_seq for s.user"
+
+
 def test_jobs_of_an_extension_are_found() -> None:
     """Where pg_cron keeps them; only those of this database."""
     with private_database() as dsn, psycopg.connect(dsn, autocommit=True) as conn:

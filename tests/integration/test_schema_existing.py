@@ -16,7 +16,6 @@ import pytest
 from cdc_migrator.backfill.diff.run import differences
 from cdc_migrator.backfill.schema import make_indexes, make_tables
 from cdc_migrator.backfill.tools import find
-from cdc_migrator.capture.start import CaptureOptions
 from cdc_migrator.control import migration
 from cdc_migrator.control import schema as control
 from cdc_migrator.databases.postgres.catalog import read_tables
@@ -83,11 +82,8 @@ class Pair:
                 name=NAMES.migration,
                 source_dsn=self.source,
                 target_dsn=self.target,
-                connect_url="",
-                bootstrap_servers="",
                 include=["shop.*"],
                 exclude=["shop.stays"],
-                capture=CaptureOptions(Path("/nowhere"), Path("/nowhere")),
                 accept={},
                 existing_schema=True,
             ),
@@ -255,8 +251,8 @@ def test_destructive_statements_are_comments_until_asked_for(pair: Pair, tmp_pat
     assert f"destructive: {drop}" in command(pair, tmp_path, "diff").stdout
 
 
-def test_plan_as_a_command(pair: Pair, tmp_path: Path) -> None:
-    """It names what is missing, and nothing is made."""
+def test_plan_and_apply_as_commands(pair: Pair, tmp_path: Path) -> None:
+    """Plan makes nothing, apply makes what it named; neither asks for Kafka or Connect."""
     planned = command(pair, tmp_path, "plan", "-o", "json")
     assert planned.returncode == 0, planned.stderr
     document = json.loads(planned.stdout)
@@ -266,3 +262,22 @@ def test_plan_as_a_command(pair: Pair, tmp_path: Path) -> None:
     with psycopg.connect(pair.target) as conn:
         row = conn.execute("SELECT count(*) FROM pg_namespace WHERE nspname = 'shop'").fetchone()
         assert row == (0,)
+    made = command(pair, tmp_path, "apply", "pre-data", "-o", "json")
+    assert made.returncode == 0, made.stderr
+    assert json.loads(made.stdout)["made"] == document["pre_data"]
+
+
+def test_grants_as_a_flag_and_as_a_setting(pair: Pair, tmp_path: Path) -> None:
+    """Both show what would be granted, and compare it; without them there is nothing of it."""
+    with psycopg.connect(pair.source, autocommit=True) as conn:
+        conn.execute("GRANT SELECT ON shop.orders TO PUBLIC")
+    grant = "ACL shop TABLE orders"
+    for asked in ("--grants", "--set=grants=true"):
+        planned = command(pair, tmp_path, "plan", asked, "-o", "json")
+        assert grant in json.loads(planned.stdout)["pre_data"], planned.stderr
+    assert grant not in command(pair, tmp_path, "plan").stdout
+    pair.run(SHOP + "DROP TABLE shop.stays CASCADE")
+    assert command(pair, tmp_path, "diff").returncode == 0
+    found = command(pair, tmp_path, "diff", "--grants", "--sql")
+    assert found.returncode == 1
+    assert "GRANT SELECT ON TABLE shop.orders TO PUBLIC;" in found.stdout

@@ -143,7 +143,7 @@ def advance(site: Site, offset: int, committed_ago: float) -> None:
         at = int((time.time() - committed_ago) * 1e6)
         step = progress.Advance(offset, 99, at, 1)
         with conn.transaction():
-            progress.advance(conn, claimed.epoch, claimed.next_offset, step)
+            progress.advance(conn, claimed.epoch, claimed.applies, claimed.next_offset, step)
             progress.count(conn, {TableName("public", "orders"): (3, 2, 1, 0, 0)})
         progress.seen(conn, claimed.epoch, SERVICE.to_json())
 

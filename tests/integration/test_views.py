@@ -11,8 +11,16 @@ from tests.support.private_postgres import private_database
 
 def test_empty_views_are_filled_whatever_reads_from_whatever() -> None:
     """One that cannot be is told, and keeps no other from it; a second call finds nothing to do."""
-    with private_database() as dsn, connect(dsn, application_name="test") as conn:
+    with (
+        private_database() as source,
+        private_database() as dsn,
+        connect(dsn, application_name="test") as conn,
+        connect(source, application_name="test") as full,
+    ):
         schema.ensure(conn, "target")
+        full.execute("CREATE SCHEMA s")
+        for view in ("base", '"On Base"', "bad", "first"):
+            full.execute(f"CREATE MATERIALIZED VIEW s.{view} AS SELECT 1".encode())
         for statement in (
             "CREATE SCHEMA s; CREATE TABLE s.t AS SELECT 1 AS id",
             "CREATE MATERIALIZED VIEW s.base AS SELECT id FROM s.t WITH NO DATA",
@@ -23,11 +31,21 @@ def test_empty_views_are_filled_whatever_reads_from_whatever() -> None:
             "CREATE MATERIALIZED VIEW s.first AS SELECT s.f() AS n WITH NO DATA",
         ):
             conn.execute(statement.encode())
-        done = populate(dsn, Names("m"))
+        done = populate(source, dsn, Names("m"))
         assert sorted(done.filled) == ["s.On Base", "s.base", "s.first"]
         assert done.failed == (("s.bad", "22012"),)
         assert conn.execute('SELECT n, (SELECT n FROM s.first) FROM s."On Base"').fetchone() == (
             2,
             2,
         )
-        assert populate(dsn, Names("m")).filled == ()
+        assert populate(source, dsn, Names("m")).filled == ()
+
+
+def test_view_that_is_empty_on_the_source_stays_empty() -> None:
+    """Nobody has filled it there: both sides refuse to read it, and neither differs."""
+    with private_database() as source, private_database() as target:
+        for dsn in (source, target):
+            with connect(dsn, application_name="test") as conn:
+                schema.ensure(conn, "target")
+                conn.execute("CREATE MATERIALIZED VIEW public.empty AS SELECT 1 AS n WITH NO DATA")
+        assert populate(source, target, Names("m")).filled == ()

@@ -6,15 +6,17 @@ that is there under another name is one difference of its name, not one too few 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from cdc_migrator.backfill.diff import severity
+from cdc_migrator.backfill.diff import grants, severity
 from cdc_migrator.backfill.diff.mend import Mender
+from cdc_migrator.backfill.diff.scope import ONLY_SEEN, dependents, needed_by
 from cdc_migrator.backfill.diff.words import Words
 from cdc_migrator.model.parts import Catalog, Difference, Key, Part, Severity, Statement
 
 _LATER = "comes after the load"
+_DUMPED = "`cdc-migrator schema apply pre-data` makes it"
 _ORDER = "column order"
 
 
@@ -39,10 +41,11 @@ def compare(source: Catalog, target: Catalog, *, loaded: bool) -> list[Differenc
     """
     mender, words = Mender(source, target), Words(source, target)
     pairs = _pairs(source, target)
+    later = set() if loaded else _later(source)
     found = []
     for pair in pairs:
         for one in _differences(pair, mender, words):
-            found.append(one if loaded else _early(one, pair))
+            found.append(one if loaded else _early(one, pair, later))
     return sorted(found, key=lambda d: (d.table or "", d.table is not None, d.kind, d.object))
 
 
@@ -113,9 +116,10 @@ def _differences(pair: _Pair, mender: Mender, words: Words) -> Iterator[Differen
         return
     if other is None:
         if one.kind != "view column":
-            yield _difference(
+            told = _difference(
                 one, "presence", "there", None, severity.missing(one), mender.make(one)
             )
+            yield replace(told, note=_DUMPED) if one.kind in ONLY_SEEN else told
         return
     if one.key != other.key:
         yield _difference(
@@ -135,6 +139,12 @@ def _differences(pair: _Pair, mender: Mender, words: Words) -> Iterator[Differen
             severity.changed(one, other, attribute),
             mender.change(one, other, attribute),
         )
+    if "grants" in one.facts and "grants" in other.facts and grants.differ(one, other):
+        said, found = (
+            grants.text(side.facts["grants"], side.facts["role"]) for side in (one, other)
+        )
+        statements = mender.change(one, other, "grants")
+        yield _difference(one, "grants", said, found, Severity.WARN, statements)
     if one.kind in ("table", "composite type"):
         yield from _order(one, mender)
 
@@ -194,12 +204,23 @@ def _enforced(owned: Sequence[Part]) -> set[str]:
     return {part.facts["unique"] for part in owned if part.facts.get("unique") is not None}
 
 
-def _early(one: Difference, pair: _Pair) -> Difference:
+def _later(source: Catalog) -> set[Key]:
+    """What the source makes after the rows: keys, indexes, triggers, and what cannot be without
+    them, such as a view that groups by a primary key."""
+    roots = [key for key, part in source.parts.items() if part.facts.get("after rows")]
+    living = dependents(source, needed_by(source), roots, lambda part: part.kind in _LIVING)
+    return living.union(roots)
+
+
+_LIVING = frozenset({"view", "materialized view", "function", "procedure", "aggregate"})
+
+
+def _early(one: Difference, pair: _Pair, later: Collection[Key]) -> Difference:
     """The same before the load has ended: what is made after the rows may still be missing."""
-    part = pair.any
-    after = part.facts.get("after rows") and one.attribute == "presence" and one.target is None
+    after = pair.any.key in later and one.attribute == "presence" and one.target is None
     on = one.kind == "table" and one.attribute.startswith("row security") and one.target is None
-    if after or on:
+    empty = pair.target is not None and pair.target.facts.get("placeholder")
+    if after or on or (empty and one.attribute == "definition"):
         return replace(one, severity=Severity.INFO, note=_LATER)
     if one.attribute == "populated":
         return replace(one, severity=Severity.INFO, note="to be refreshed after the load")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 from enum import IntEnum
 
+from cdc_migrator.backfill.diff.grants import given
 from cdc_migrator.backfill.diff.scope import dependents, needed_by, places
 from cdc_migrator.model.parts import Catalog, Key, Part, Statement
 
@@ -49,6 +50,11 @@ class Maker:
         """The statement that sets the part's comment, after all that may make it anew."""
         return Statement((Stage.DEFINE, 2 * self._made[part.key] + 1), comment(part))
 
+    def grant(self, part: Part, there: Part | None = None) -> list[Statement]:
+        """The statements that set who may do what with the part, after it is made anew."""
+        place = (Stage.DEFINE, 2 * self._made[part.key] + 1)
+        return [Statement(place, sql) for sql in given(part, there)]
+
     def after(self, part: Part, *statements: str) -> list[Statement]:
         """Statements that run when everything else is there."""
         return [Statement((Stage.AFTER, self._made[part.key]), sql) for sql in statements]
@@ -62,12 +68,15 @@ class Maker:
             statements += self.define(part, *row_security(part))
         if "comment" in part.attributes:
             statements.append(self.say(part))
+        statements += self.grant(part)
         if part.owner is None:
             for one in self.owned.get(part.name, ()):
                 if one.kind not in ("column", "attribute", "view column"):
                     statements += self.make(one)
-                elif "comment" in one.attributes:
+                    continue
+                if "comment" in one.attributes:
                     statements.append(self.say(one))
+                statements += self.grant(one)
         return sorted(statements, key=lambda statement: statement.place)
 
     def drop(self, part: Part, *, destructive: bool) -> Statement:

@@ -59,6 +59,8 @@ class Mender:
         """Both have it, with another value of `attribute`."""
         if attribute == "comment":
             return (self._maker.say(part),)
+        if attribute == "grants":
+            return tuple(self._maker.grant(part, there))
         said = part.attributes.get(attribute)
         match part.kind:
             case "column":

@@ -35,6 +35,7 @@ def differences(
     tables: Sequence[TableName],
     *,
     loaded: bool,
+    grants: bool = False,
 ) -> list[Difference]:
     """In what the target's schema is unlike the source's, for these tables and all around them.
 
@@ -44,11 +45,12 @@ def differences(
 
     Args:
         loaded: the load has ended; before that, missing keys and indexes are only information.
+        grants: compare privileges and default privileges, too.
 
     Raises:
         Refused: CDCM-SCHEMA-DEPENDS.
     """
-    ours, theirs = _read(source_dsn, target_dsn, names, tables)
+    ours, theirs = _read(source_dsn, target_dsn, names, tables, grants)
     return compare(ours, theirs, loaded=loaded)
 
 
@@ -64,7 +66,11 @@ def renamed(
 
 
 def _read(
-    source_dsn: str, target_dsn: str, names: Names, tables: Sequence[TableName]
+    source_dsn: str,
+    target_dsn: str,
+    names: Names,
+    tables: Sequence[TableName],
+    grants: bool = False,
 ) -> tuple[Catalog, Catalog]:
     called = f"cdcm-{names.migration}-diff"
     with (
@@ -74,7 +80,7 @@ def _read(
         with speaking("source", "reading its schema"):
             gone, _ = staying(source, tables)
             known = _tables(source)
-            ours = read_catalog(source, gone)
+            ours = read_catalog(source, gone, grants=grants)
         schemas = _schemas(ours, tables)
         ours = within(ours, schemas)
         with speaking("target", "reading its schema"):
@@ -84,7 +90,7 @@ def _read(
                 for part in ours.parts.values()
                 if part.kind == "table"
             ]
-            theirs = read_catalog(target, beside(target, [*moved, *only]))
+            theirs = read_catalog(target, beside(target, [*moved, *only]), grants=grants)
         return ours, _opposite(ours, theirs, schemas)
 
 

@@ -6,6 +6,12 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 
 from cdc_migrator.model.parts import Catalog, Key, Part
 
+# Nothing but their presence is compared, and only the dump makes them.
+ONLY_SEEN = (
+    *("collation", "conversion", "text search parser", "text search template"),
+    *("text search dictionary", "text search configuration"),
+    *("operator", "operator family", "operator class", "cast"),
+)
 _RANK = {
     kind: rank
     for rank, kind in enumerate(
@@ -20,6 +26,7 @@ _RANK = {
             "function",
             "procedure",
             "aggregate",
+            *ONLY_SEEN,
             "sequence",
             "table",
             "column",
@@ -32,6 +39,7 @@ _RANK = {
             "rule",
             "trigger",
             "policy",
+            "default privileges",
         )
     )
 }
@@ -41,13 +49,15 @@ _FOREIGN_KEY = len(_RANK)
 def within(catalog: Catalog, schemas: Collection[str]) -> Catalog:
     """The parts that live in these schemas, and whatever those cannot be without.
 
-    Extensions are always in: they are made for the database as a whole.
+    Extensions are always in: they are made for the database as a whole. So are privileges that
+    a role gives by default in all schemas.
     """
     chosen = {
         key
         for key, part in catalog.parts.items()
         if part.schema in schemas
         or part.kind == "extension"
+        or (part.kind == "default privileges" and part.schema is None)
         or (part.kind == "schema" and part.facts["schema"] in schemas)
     }
     owned: dict[str, set[Key]] = {}

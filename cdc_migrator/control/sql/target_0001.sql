@@ -12,12 +12,17 @@ CREATE TABLE cdc_migrator.migration (
     snapshot text,
     snapshot_holder_pid integer,
     placeholder text NOT NULL,
+    -- The target's schema is made by other tools: it is compared, never made.
+    existing_schema boolean NOT NULL DEFAULT false,
     last_error jsonb,
     created_at timestamptz NOT NULL DEFAULT now(),
     changed_at timestamptz NOT NULL DEFAULT now()
 );
 
--- One row a stream; moves in the transaction that writes the rows.
+-- One row a stream; moves in the transaction that writes the rows. Batches may commit without moving
+-- next_offset: while a transaction is held back others are applied ahead of it. So each apply
+-- transaction has a number of its own, and what was applied ahead is listed by its commit positions
+-- until commit_position has passed them.
 CREATE TABLE cdc_migrator.stream_progress (
     stream text PRIMARY KEY,
     topic text NOT NULL,
@@ -30,6 +35,8 @@ CREATE TABLE cdc_migrator.stream_progress (
     transactions_applied bigint NOT NULL DEFAULT 0,
     transactions_redelivered bigint NOT NULL DEFAULT 0,
     transactions_suspect bigint NOT NULL DEFAULT 0,
+    applies bigint NOT NULL DEFAULT 0,
+    applied_ahead bigint[] NOT NULL DEFAULT '{}',
     epoch bigint NOT NULL DEFAULT 0,
     owner text,
     owner_backend integer,
@@ -46,7 +53,8 @@ CREATE TABLE cdc_migrator.stream_owner_seen (
 
 -- One row a table: the load's state, and what the stream has applied to it. source_filenode is
 -- the table's file when its snapshot was taken: a TRUNCATE or a rewrite since then empties
--- that snapshot. attempt counts how often the load began anew.
+-- that snapshot. attempt counts how often the load began anew. joining is set while the table is
+-- taken into a stream that runs: before it is published for certain, then until it can be applied.
 CREATE TABLE cdc_migrator.table_progress (
     source_schema text NOT NULL,
     source_table text NOT NULL,
@@ -62,6 +70,7 @@ CREATE TABLE cdc_migrator.table_progress (
     load_ended_at timestamptz,
     source_filenode bigint,
     attempt integer NOT NULL DEFAULT 0,
+    joining text CHECK (joining IN ('publishing', 'loading')),
     reread_snapshot text,
     reread_until pg_lsn,
     inserts bigint NOT NULL DEFAULT 0,
@@ -100,4 +109,20 @@ CREATE TABLE cdc_migrator.journal (
     details jsonb NOT NULL,
     previous_hash text NOT NULL,
     hash text NOT NULL
+);
+
+-- What a command asks of the running service, and its answer. The asker is known by its session:
+-- what was given to it is taken back when that is gone.
+CREATE TABLE cdc_migrator.request (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    kind text NOT NULL,
+    details jsonb NOT NULL,
+    state text NOT NULL DEFAULT 'asked'
+        CHECK (state IN ('asked', 'taken', 'answered', 'failed', 'released')),
+    asked_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    asked_by text NOT NULL,
+    asker_backend integer NOT NULL,
+    asker_backend_start timestamptz NOT NULL,
+    answer jsonb,
+    answered_at timestamptz
 );

@@ -106,6 +106,23 @@ def read_tables(
     return tables
 
 
+_NAMES = f"""
+SELECT n.nspname || '.' || c.relname, rn.nspname || '.' || r.relname
+FROM pg_class c
+JOIN pg_namespace n ON n.oid = c.relnamespace
+LEFT JOIN pg_class r ON c.relispartition AND r.oid = pg_partition_root(c.oid)
+LEFT JOIN pg_namespace rn ON rn.oid = r.relnamespace
+WHERE {_OURS}
+ORDER BY n.nspname, c.relname
+"""  # noqa: S608
+
+
+def table_names(conn: psycopg.Connection) -> list[tuple[str, ...]]:
+    """The names by which each table that can be captured is chosen (`chosen`), its own first."""
+    rows = conn.execute(_NAMES).fetchall()
+    return [tuple(name for name in row if name is not None) for row in rows]
+
+
 def _chosen(table: Table, include: Sequence[str] | None, exclude: Sequence[str]) -> bool:
     names = [str(table.name)] + ([str(table.root)] if table.root else [])
     return chosen(names, include, exclude)

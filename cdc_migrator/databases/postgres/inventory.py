@@ -23,6 +23,7 @@ class Kind(StrEnum):
     SUBSCRIPTION = "subscription"
     EVENT_TRIGGER = "event trigger"
     JOB = "job of pg_cron"
+    SEQUENCE = "sequence"
     PUBLICATION = "publication"
     TABLESPACE = "tablespace"
     ROLE = "role"
@@ -65,6 +66,45 @@ _NAMES = {
 }
 
 
+# Sequences that belong to one table (itself and its whole) and feed a default of another one.
+_BORROWED = """
+SELECT format('%s.%s for %s.%s', sn.nspname, s.relname, tn.nspname, t.relname),
+       on_.nspname || '.' || o.relname, pn.nspname || '.' || p.relname,
+       tn.nspname || '.' || t.relname, rn.nspname || '.' || r.relname
+FROM pg_depend owned
+JOIN pg_class s ON s.oid = owned.objid AND s.relkind = 'S'
+JOIN pg_namespace sn ON sn.oid = s.relnamespace
+JOIN pg_class o ON o.oid = owned.refobjid AND o.relkind IN ('r', 'p') AND o.relpersistence = 'p'
+JOIN pg_namespace on_ ON on_.oid = o.relnamespace
+LEFT JOIN pg_class p ON o.relispartition AND p.oid = pg_partition_root(o.oid)
+LEFT JOIN pg_namespace pn ON pn.oid = p.relnamespace
+JOIN pg_depend used ON used.refclassid = 'pg_class'::regclass AND used.refobjid = s.oid
+    AND used.classid = 'pg_attrdef'::regclass
+JOIN pg_attrdef d ON d.oid = used.objid AND d.adrelid <> o.oid
+JOIN pg_class t ON t.oid = d.adrelid AND t.relpersistence = 'p'
+JOIN pg_namespace tn ON tn.oid = t.relnamespace
+LEFT JOIN pg_class r ON t.relispartition AND r.oid = pg_partition_root(t.oid)
+LEFT JOIN pg_namespace rn ON rn.oid = r.relnamespace
+WHERE owned.classid = 'pg_class'::regclass AND owned.refclassid = 'pg_class'::regclass
+  AND owned.refobjsubid > 0 AND owned.deptype IN ('a', 'i')
+ORDER BY 1
+"""
+
+
+def _borrowed(
+    conn: psycopg.Connection, include: Sequence[str] | None, exclude: Sequence[str]
+) -> list[str]:
+    """Sequences that stay with their table, though a table that moves takes values from them."""
+    found = []
+    for told, owner, whole, table, root in conn.execute(_BORROWED):
+        owners = [name for name in (owner, whole) if name]
+        users = [name for name in (table, root) if name]
+        moves = chosen(users, include, exclude)
+        if moves and not chosen(owners, include, exclude) and not {*owners} & {*users}:
+            found.append(str(told))
+    return found
+
+
 def left_behind(
     conn: psycopg.Connection, include: Sequence[str] | None, exclude: Sequence[str]
 ) -> list[LeftBehind]:
@@ -79,6 +119,9 @@ def left_behind(
             names = [name for name in names if chosen([name], include, exclude)]
         if names:
             found.append(LeftBehind(kind, len(names), tuple(names[:_MANY])))
+    borrowed = _borrowed(conn, include, exclude)
+    if borrowed:
+        found.append(LeftBehind(Kind.SEQUENCE, len(borrowed), tuple(borrowed[:_MANY])))
     if conn.execute("SELECT to_regclass('cron.job')").fetchone() != (None,):
         jobs = conn.execute(
             "SELECT coalesce(jobname, jobid::text) FROM cron.job "

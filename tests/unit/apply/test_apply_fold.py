@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cdc_migrator.apply.fold import fold
+from cdc_migrator.apply.fold import UnknownTable, fold
 from cdc_migrator.apply.follow import TableState
 from cdc_migrator.apply.shape import Reread, Shape
 from cdc_migrator.errors import StreamHalted
@@ -226,7 +226,12 @@ def test_control_tables_are_set_apart() -> None:
 
 
 def test_unknown_table_halts() -> None:
-    """No event is dropped because nobody knows its table."""
-    with pytest.raises(StreamHalted) as halted:
+    """No event is dropped because nobody knows its table, or whose side table it comes from."""
+    with pytest.raises(UnknownTable) as halted:
         fold([transaction(insert(1, "a"))], {LOG: shapes()[LOG]})
     assert halted.value.code == "CDCM-STREAM-UNKNOWN-TABLE"
+    assert halted.value.table == T
+    side = Change(TableName("cdc_migrator", "side_0123"), Op.INSERT, b"{}", None, b"{}", 1)
+    with pytest.raises(UnknownTable) as halted:
+        fold([transaction([side])], shapes())
+    assert halted.value.table == side.table

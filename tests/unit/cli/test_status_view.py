@@ -24,8 +24,10 @@ def document(**changes: object) -> dict[str, object]:
                 "updates": 0,
                 "deletes": 0,
                 "truncates": 0,
+                "joining": None,
             }
         ],
+        "not_added": {"tables": [], "remedy": None},
         "ready": {"verdict": False, "reasons": ["the lag is unknown"]},
         "load": {
             "done_fraction": 1.0,
@@ -116,6 +118,16 @@ def test_the_last_error_comes_with_its_remedy() -> None:
     text = drawn(document(last_error={"code": "CDCM-X", "cause": "it broke", "remedy": "mend"}))
     assert "last error CDCM-X: it broke" in text
     assert "remedy: mend" in text
+
+
+def test_tables_that_are_not_part_or_being_added_are_told_with_the_remedy() -> None:
+    """By name, below the tables that are."""
+    whole = document(not_added={"tables": ["shop.late"], "remedy": "cdc-migrator migrate --no-run"})
+    whole["tables"][0]["joining"] = "publishing"  # type: ignore[index]
+    shown = drawn(whole)
+    assert "not part of the migration: shop.late" in shown
+    assert "remedy: `cdc-migrator migrate --no-run` adds them" in shown
+    assert "being added: publishing" in shown
 
 
 def test_a_line_for_a_log() -> None:

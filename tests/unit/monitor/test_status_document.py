@@ -114,6 +114,11 @@ STREAM = StreamSample("t", 1, 1, NOW, NOW, 30, 0, 3)
             "and their tables were not compared since",
         ),
         (
+            {"not_added": ("s.a", "s.b", "s.c", "s.d")},
+            "not part of the migration: s.a, s.b, s.c and 1 more; "
+            "`cdc-migrator migrate --no-run` adds what is not part yet, also while `run` runs",
+        ),
+        (
             {"notes": (Note("source", "CDCM-X", "no answer"),)},
             "source could not be measured: no answer",
         ),

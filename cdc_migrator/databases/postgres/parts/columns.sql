@@ -64,5 +64,6 @@ SELECT 'attribute', 'pg_class'::regclass::oid::int8, attrelid::int8, attnum::int
 FROM told WHERE relkind = 'c'
 UNION ALL
 SELECT 'view column', 'pg_class'::regclass::oid::int8, attrelid::int8, attnum::int4, name, owner,
-       nspname::text, 'COLUMN ' || name, '', '{}', jsonb_build_object('comment', comment), '{}'
+       nspname::text, 'COLUMN ' || name, '', '{}', jsonb_build_object('comment', comment),
+       jsonb_build_object('column', quote_ident(attname))
 FROM told WHERE relkind IN ('v', 'm')

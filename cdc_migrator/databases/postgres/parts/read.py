@@ -8,25 +8,70 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from importlib.resources import files
+from typing import NamedTuple
 
 import psycopg
 
 from cdc_migrator.model.parts import Catalog, Key, Part
 
-_FAMILIES = ("types", "functions", "relations", "columns", "constraints", "triggers")
+_FAMILIES = ("types", "functions", "relations", "columns", "constraints", "triggers", "others")
+
+_GRANTED = frozenset(
+    {"schema", "table", "view", "materialized view", "column", "view column", "sequence"}
+    | {"function", "procedure", "aggregate", "enumeration", "domain", "composite type"}
+    | {"range type", "default privileges"}
+)
 
 ObjectId = tuple[int, int]  # catalog's oid, object's oid
 
 
-def read_catalog(conn: psycopg.Connection, gone: Collection[ObjectId] = ()) -> Catalog:
-    """All parts but the objects `gone` and what belongs to them; all of one moment."""
+class Privilege(NamedTuple):
+    """What one role may do with one object. Roles are quoted for SQL, or ``PUBLIC``.
+
+    Attributes:
+        sub: number of the column; 0 for the object as a whole.
+        unlike: the owner was given less or more than owners have by themselves.
+    """
+
+    catalog: int
+    oid: int
+    sub: int
+    owner: str
+    grantee: str
+    privilege: str
+    passed_on: bool
+    grantor: str
+    unlike: bool
+
+
+def read_privileges(conn: psycopg.Connection) -> list[Privilege]:
+    """All privileges on what users made, by object and role."""
+    return [Privilege(*row) for row in conn.execute(_query("privileges"))]
+
+
+def read_catalog(
+    conn: psycopg.Connection, gone: Collection[ObjectId] = (), *, grants: bool = False
+) -> Catalog:
+    """All parts but the objects `gone` and what belongs to them; all of one moment.
+
+    With `grants` the default privileges are parts, too, and each part on which something can be
+    granted has the facts ``grants`` (roles, each with its privileges) and ``role`` (its owner).
+    """
+    families = (*_FAMILIES, "defaults") if grants else _FAMILIES
+    held: dict[tuple[int, int, int], dict[str, list[str]]] = {}
+    owning: dict[tuple[int, int], str] = {}
     parts: dict[Key, Part] = {}
     keys: dict[tuple[int, int, int], Key] = {}
     left_out: set[str] = set()
     with conn.transaction():
         conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        rows = [row for family in _FAMILIES for row in conn.execute(_query(family))]
+        rows = [row for family in families for row in conn.execute(_query(family))]
+        privileges = read_privileges(conn) if grants else []
         edges = conn.execute(_query("depends")).fetchall()
+    for one in privileges:
+        roles = held.setdefault((one.catalog, one.oid, one.sub), {})
+        roles.setdefault(one.grantee, []).append(one.privilege + (" *" if one.passed_on else ""))
+        owning[one.catalog, one.oid] = one.owner
     for _, catalog, oid, _, name, owner, *_ in rows:
         if (catalog, oid) in gone and owner is None:
             left_out.add(name)
@@ -36,6 +81,9 @@ def read_catalog(conn: psycopg.Connection, gone: Collection[ObjectId] = ()) -> C
             continue
         attributes = {key: value for key, value in said.items() if value is not None}
         facts["object"] = (catalog, oid)
+        if grants and kind in _GRANTED:
+            facts["grants"] = held.get((catalog, oid, sub), {})
+            facts["role"] = owning.get((catalog, oid), "")
         part = Part(kind, name, owner, schema, address, drop, tuple(create), attributes, facts)
         parts[part.key] = part
         keys[catalog, oid, sub] = part.key

@@ -41,7 +41,11 @@ SELECT k.kind, 'pg_class'::regclass::oid::int8, r.oid::int8, 0, r.name, NULL, r.
            'definition', pg_get_viewdef(r.oid), 'options', r.options, 'comment', r.comment,
            'populated', CASE WHEN r.relkind = 'm' THEN
                CASE WHEN r.relispopulated THEN 'yes' ELSE 'no' END END),
-       '{}'::jsonb
+       -- What a dump puts in the place of a view until the keys that it needs are there.
+       jsonb_build_object('placeholder', r.relkind = 'v' AND NOT EXISTS (
+           SELECT FROM pg_rewrite w JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass
+               AND d.objid = w.oid AND d.refclassid = 'pg_class'::regclass
+           WHERE w.ev_class = r.oid AND w.rulename = '_RETURN' AND d.refobjid <> r.oid))
 FROM relation r
 CROSS JOIN LATERAL (
     SELECT CASE r.relkind WHEN 'm' THEN 'materialized view' ELSE 'view' END AS kind) k

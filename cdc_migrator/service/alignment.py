@@ -1,0 +1,118 @@
+"""Ask the running service for a point at which both sides are equal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import datetime
+from typing import Any
+
+import psycopg
+
+from cdc_migrator.control import progress, requests
+from cdc_migrator.databases.postgres.coded import speaking
+from cdc_migrator.databases.postgres.connect import connect
+from cdc_migrator.errors import Failed, MigratorError, Refused
+from cdc_migrator.model.alignment import Aligned, Repair
+from cdc_migrator.service.repairing import to_details
+
+_STALE_SECONDS = 15.0
+_LOOK_SECONDS = 1.0
+
+
+class RequestedAlignment:
+    """Points from the service that applies this target's stream; the last one is kept alive.
+
+    Args:
+        patience: seconds to wait for an answer.
+    """
+
+    def __init__(self, target_dsn: str, patience: float = 120.0) -> None:
+        self._target_dsn = target_dsn
+        self._patience = patience
+        self._conn: psycopg.Connection | None = None
+        self._request: int | None = None
+        self.answer: dict[str, Any] = {}
+
+    def __enter__(self) -> RequestedAlignment:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the last point up and end the session."""
+        with suppress(psycopg.Error, MigratorError):
+            self.release()
+        if self._conn is not None:
+            with suppress(psycopg.Error):
+                self._conn.close()
+            self._conn = None
+
+    def align(self, repairs: Sequence[Repair] = ()) -> Aligned:
+        """A new point, in place of the one before, at which the repairs have been written.
+
+        Raises:
+            Refused: CDCM-ALIGN-NO-RUN: nobody applies the stream.
+            Failed: what the service said, or CDCM-ALIGN-SILENT.
+        """
+        with speaking("target", "asking the service to align both sides"):
+            conn = self._session()
+            self.release()
+            self._require_run(conn)
+            number = self._request = requests.ask(conn, "align", to_details(repairs))
+            answer = self.answer = self._wait(conn, number)
+        return Aligned(
+            answer["source_snapshot"],
+            answer["target_snapshot"],
+            answer["sees"],
+            datetime.fromisoformat(answer["at"]),
+        )
+
+    def release(self) -> None:
+        """Let the service give the last point up."""
+        if self._request is not None and self._conn is not None and not self._conn.closed:
+            number, self._request = self._request, None
+            requests.release(self._conn, number)
+
+    def _session(self) -> psycopg.Connection:
+        if self._conn is None or self._conn.closed:
+            self._request = None
+            self._conn = connect(
+                self._target_dsn, application_name="cdc-migrator reconcile", side="target"
+            )
+            self._conn.execute(f"LISTEN {requests.ANSWERED}")
+        return self._conn
+
+    def _require_run(self, conn: psycopg.Connection) -> None:
+        if not progress.alive(conn, _STALE_SECONDS):
+            raise Refused(
+                "CDCM-ALIGN-NO-RUN",
+                "no service applies this migration's stream: without it nothing can show that "
+                "both sides are at the same commit",
+                "Start `cdc-migrator run`, then run the same command again.",
+            )
+
+    def _wait(self, conn: psycopg.Connection, number: int) -> dict[str, Any]:
+        deadline = time.monotonic() + self._patience
+        while True:
+            request = requests.read(conn, number)
+            if request is not None and request.state == "answered":
+                return request.answer or {}
+            if request is None or request.state == "failed":
+                said = (request.answer if request else None) or {}
+                raise Failed(
+                    said.get("code", "CDCM-ALIGN-STOPPED"),
+                    said.get("cause", "the request is gone"),
+                    said.get("remedy", "Run the same command again."),
+                )
+            if time.monotonic() > deadline:
+                raise Failed(
+                    "CDCM-ALIGN-SILENT",
+                    f"the running service did not align both sides within {self._patience:g} s",
+                    "See its log and `cdc-migrator status`, then run the same command again.",
+                )
+            self._require_run(conn)
+            for _ in conn.notifies(timeout=_LOOK_SECONDS, stop_after=1):
+                pass

@@ -1,0 +1,38 @@
+"""What the long-running consumer works with, out of the settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from cdc_migrator.apply.batcher import BatchLimits
+from cdc_migrator.model.changes import TruncatePolicy
+from cdc_migrator.stream.spill import SpillLimits
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """What the service works with.
+
+    Attributes:
+        source_dsn, target_dsn: give complete connection strings, read when connecting.
+        kafka: librdkafka properties with ``bootstrap.servers``.
+        limits, queue_bytes, spill: see `Batcher`, `ByteQueue` and `Assembler`.
+        truncates, retry_for: see `Applier`.
+        takeover_after: seconds without a sign of life after which an owner is replaced.
+        http_host, http_port: where metrics and health are served; no port serves nothing.
+    """
+
+    migration: str
+    source_dsn: Callable[[], str]
+    target_dsn: Callable[[], str]
+    kafka: Mapping[str, str]
+    connect_url: str
+    limits: BatchLimits
+    queue_bytes: int
+    spill: SpillLimits
+    truncates: TruncatePolicy
+    retry_for: float
+    takeover_after: float
+    http_host: str
+    http_port: int | None

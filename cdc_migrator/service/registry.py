@@ -1,0 +1,93 @@
+"""The tables that the stream is applied to, and those that are on their way into it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import psycopg
+
+from cdc_migrator.apply.shape import Reread
+from cdc_migrator.control import load
+from cdc_migrator.control.load import LoadState
+from cdc_migrator.databases.postgres.catalog import read_tables
+from cdc_migrator.databases.postgres.coded import speaking
+from cdc_migrator.databases.postgres.connect import connect
+from cdc_migrator.databases.postgres.side import Side, sides
+from cdc_migrator.errors import Refused
+from cdc_migrator.model.positions import Snapshot, lsn_to_int
+from cdc_migrator.model.tables import Table, TableName
+
+
+@dataclass(frozen=True, slots=True)
+class Registry:
+    """What the target knows of the migration's tables, with the source's catalog of them.
+
+    Attributes:
+        tables: those that changes are applied to; `sides` and `rereads` are of them.
+        joining: names, as the stream has them, of tables that are being added (side tables
+            among them): their changes must wait.
+    """
+
+    tables: tuple[Table, ...]
+    sides: dict[TableName, Side]
+    rereads: dict[TableName, Reread]
+    joining: frozenset[TableName]
+
+    def knows(self, name: TableName) -> bool:
+        """Whether changes that come under this name can be applied."""
+        return any(name == table.name for table in self.tables) or any(
+            name == one.name for one in self.sides.values()
+        )
+
+    def covers(self, table: TableName, xid: int, commit_lsn: int) -> bool:
+        """Whether a table's loaded rows contain this transaction."""
+        reread = self.rereads.get(table)
+        return reread is not None and reread.covers(xid, commit_lsn)
+
+
+def read(target: psycopg.Connection, source_dsn: Callable[[], str], migration: str) -> Registry:
+    """The registry as it is now.
+
+    Raises:
+        Refused: CDCM-RUN-TOO-EARLY: a table of the stream is to be read again first;
+            CDCM-SOURCE-TABLE-GONE.
+        MigratorError: a database does not answer.
+    """
+    with speaking("target", "reading the tables of the migration"):
+        loads = load.read_tables(target)
+    applied = {one.source: one for one in loads if one.joining is None}
+    unread = [str(name) for name, one in applied.items() if one.state is not LoadState.LOADED]
+    if unread:
+        raise Refused(
+            "CDCM-RUN-TOO-EARLY",
+            f"{', '.join(unread)} is to be read again, and is not yet",
+            f"Type `cdc-migrator backfill --again '{unread[0]}'`, which ends what was begun.",
+        )
+    with (
+        connect(source_dsn(), application_name="cdc-migrator run", side="source") as source,
+        speaking("source", "reading its tables"),
+    ):
+        registered = {one.source for one in loads}
+        found = [table for table in read_tables(source) if table.name in registered]
+    tables = tuple(table for table in found if table.name in applied)
+    missing = sorted(str(name) for name in applied.keys() - {table.name for table in tables})
+    if missing:
+        raise Refused(
+            "CDCM-SOURCE-TABLE-GONE",
+            f"the source has no longer: {', '.join(missing)}",
+            "A table that moves must not be dropped or renamed. `cdc-migrator abort`, then "
+            "`cdc-migrator migrate` starts over.",
+        )
+    beside = sides(found, migration)
+    joining = registered - applied.keys()
+    return Registry(
+        tables=tables,
+        sides={name: one for name, one in beside.items() if name in applied},
+        rereads={
+            one.source: Reread(Snapshot.parse(one.reread_snapshot), lsn_to_int(one.reread_until))
+            for one in applied.values()
+            if one.reread_snapshot and one.reread_until
+        },
+        joining=frozenset(joining | {beside[name].name for name in joining if name in beside}),
+    )

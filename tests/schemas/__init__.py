@@ -1,0 +1,1 @@
+"""Schemas that nobody here wrote, and the proof that they go through."""
