@@ -280,6 +280,20 @@ def test_tables_that_cannot_be_compared_are_told(two: World) -> None:
     assert two.run(tables=["public.b*"]).tables[0].table == BIG
 
 
+def test_a_table_that_is_not_loaded_yet_is_neither_equal_nor_different(two: World) -> None:
+    """Also one that joins a stream that runs."""
+    two.target.execute("TRUNCATE public.big, public.little")
+    for column, value in (("load_state", "loading"), ("joining", "loading")):
+        two.target.execute(
+            "UPDATE cdc_migrator.table_progress SET load_state = 'loaded', joining = NULL"
+        )
+        two.target.execute(f"UPDATE cdc_migrator.table_progress SET {column} = '{value}'")
+        report = two.run()
+        assert not report.equal
+        assert two.found(report) == {}
+        assert {t.unproven for t in report.tables} == {"it is not loaded yet"}
+
+
 def test_generated_columns_of_another_making_are_left_out() -> None:
     """One that both sides compute alike is compared; one that they do not is told."""
     with world("CREATE TABLE public.g (id int PRIMARY KEY, a int, b int, c int)") as made:
