@@ -100,7 +100,7 @@ def queries(made: World, rows: int, rounds: int) -> dict[str, Any]:
     )
     asked: dict[str, Any] = {"ours": ours, **{n: q.encode() for n, q in _OTHERS.items()}}
     taken: dict[str, list[float]] = {name: [] for name in asked}
-    settings = {"max_parallel_workers_per_gather": "0", "jit": "off"}
+    settings = {"max_parallel_workers_per_gather": "0", "jit": "off", "work_mem": "32MB"}
     with connect(made.source_dsn, application_name="bench", settings=settings) as conn:
         for number in range(rounds + 1):
             for name, query in asked.items():
