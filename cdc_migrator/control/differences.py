@@ -50,6 +50,9 @@ def _known(**row: Any) -> Known:
     )
 
 
+_SAME = "(d.kind, d.columns) = (excluded.kind, excluded.columns)"
+
+
 def record(
     conn: psycopg.Connection, run: int, found: Iterable[RowDifference], at: datetime
 ) -> None:
@@ -66,8 +69,11 @@ def record(
             "WHERE state IN ('open', 'accepted') DO UPDATE SET kind = excluded.kind, "
             "columns = excluded.columns, source_count = excluded.source_count, "
             "target_count = excluded.target_count, run = excluded.run, "
-            "last_seen = excluded.last_seen, state = CASE WHEN (d.kind, d.columns) = "
-            "(excluded.kind, excluded.columns) THEN d.state ELSE 'open' END",
+            "last_seen = excluded.last_seen, "
+            "state = CASE WHEN {same} THEN d.state ELSE 'open' END, "
+            "reason = CASE WHEN {same} THEN d.reason END, "
+            "changed_by = CASE WHEN {same} THEN d.changed_by END, "
+            "changed_at = CASE WHEN {same} THEN d.changed_at END".replace("{same}", _SAME),
             [
                 (
                     one.table.schema,

@@ -211,6 +211,8 @@ def test_differences_have_a_history(two: World) -> None:
     two.target.execute("DELETE FROM public.big WHERE id = 10")
     report = two.run()
     assert not report.equal, "what was accepted was another difference"
+    (anew,) = (k for t in report.tables for k in t.standing)
+    assert (anew.kind, anew.state, anew.reason) == ("missing_in_target", "open", None)
     assert two.run(repair=True).equal
     runs, known = reconcile.history(NAME, two.target_dsn, BIG, 10)
     assert [run.state for run in runs] == ["differs", "differs", "equal", "differs", "differs"]
