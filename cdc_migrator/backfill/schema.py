@@ -12,7 +12,7 @@ other's way. So whoever begins ends the sessions of such tools first.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,12 +41,24 @@ class SchemaOptions:
     """How the schema is brought over.
 
     Attributes:
-        jobs: indexes and keys built at a time.
+        jobs: indexes and keys built at a time, each by a session of its own.
+        memory: bytes of ``maintenance_work_mem`` for each; None: as the target has it.
+        parallel: ``max_parallel_maintenance_workers`` for each; None: as the target has it.
         postgres_bin: directory of pg_dump and pg_restore; None: searched.
     """
 
     jobs: int = 2
+    memory: int | None = None
+    parallel: int | None = None
     postgres_bin: Path | None = None
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """The run-time settings of the sessions that build."""
+        memory = None if self.memory is None else f"{max(self.memory // 1024, 1024)}kB"
+        parallel = None if self.parallel is None else str(self.parallel)
+        given = {"maintenance_work_mem": memory, "max_parallel_maintenance_workers": parallel}
+        return {name: value for name, value in given.items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,12 +124,16 @@ def make_indexes(
     names: Names,
     tables: Sequence[TableName],
     options: SchemaOptions | None = None,
+    before_foreign_keys: Callable[[], None] = lambda: None,
 ) -> Restored:
     """Indexes, keys, triggers, then foreign keys: all that comes after the rows.
 
     What is there under another name is kept, and not made a second time. Foreign keys that look
     at a table which was read anew wait until the stream has passed
     `reread_until`: before that, the tables are not of one moment. Call it again then.
+
+    Args:
+        before_foreign_keys: called when all else is there.
 
     Raises: as `make_tables`.
     """
@@ -133,12 +149,13 @@ def make_indexes(
         keys = [entry for entry in left if entry.kind == _FOREIGN_KEY]
         rest = [entry for entry in left if entry.kind != _FOREIGN_KEY]
         parallel = ["--section=post-data", f"--jobs={max(1, options.jobs)}"]
-        _restore(dump, target, rest, parallel, "schema-indexes")
+        _restore(dump, target, rest, parallel, "schema-indexes", options)
+        before_foreign_keys()
         postponed: tuple[str, ...] = ()
         if keys and _anew(target):
             postponed = tuple(entry.label for entry in keys)
             keys = []
-        _restore(dump, target, keys, parallel, "schema-foreign-keys")
+        _restore(dump, target, keys, parallel, "schema-foreign-keys", options)
         made = [e for e in rest if e.object is not None] + keys
         return Restored(tuple(e.label for e in made), dump.left_out, postponed)
 
@@ -173,23 +190,39 @@ def plan(
     return Planned(tuple(e.label for e in before), tuple(e.label for e in after), left_out)
 
 
-def analyze(target_dsn: str, names: Names) -> None:
-    """Gather the planner's statistics of all loaded tables."""
-    with (
-        connect(
-            target_dsn, application_name=f"cdcm-{names.migration}-load", side="target"
-        ) as target,
-        speaking("target", "gathering statistics"),
-    ):
-        journal.write(target, "analyze")
-        rows = target.execute(
-            "SELECT DISTINCT n.nspname, c.relname FROM cdc_migrator.table_progress t "
-            "JOIN pg_class l ON l.oid = to_regclass(format('%I.%I', target_schema, target_table)) "
-            "JOIN pg_class c ON c.oid = coalesce(pg_partition_root(l.oid), l.oid) "
-            "JOIN pg_namespace n ON n.oid = c.relnamespace ORDER BY 1, 2"
-        ).fetchall()
-        for schema, table in rows:
-            target.execute(sql.SQL("ANALYZE {}").format(sql.Identifier(schema, table)))
+class PostData:
+    """What comes after the rows and is not there yet, and the means to make any part of it."""
+
+    def __init__(
+        self, dump: _Dump, target_dsn: str, called: str, left: list[Entry], options: SchemaOptions
+    ) -> None:
+        self._dump = dump
+        self._target_dsn = target_dsn
+        self._called = called
+        self._options = options
+        self.left = left
+
+    def make(self, entries: Sequence[Entry]) -> None:
+        """Make some of `left`, one after the other; several threads may each make others."""
+        with connect(self._target_dsn, application_name=self._called, side="target") as target:
+            only = ["--section=post-data"]
+            _restore(self._dump, target, entries, only, "schema-indexes", self._options)
+
+
+@contextmanager
+def post_data(
+    source_dsn: str,
+    target_dsn: str,
+    names: Names,
+    tables: Sequence[TableName],
+    options: SchemaOptions | None = None,
+) -> Iterator[PostData]:
+    """To make indexes and keys while some tables are not loaded yet. Raises: as `make_tables`."""
+    options = options or SchemaOptions()
+    with _dump(source_dsn, target_dsn, names, tables, options, "post-data") as (dump, _, there):
+        named_otherwise = renamed(source_dsn, target_dsn, names, tables)
+        left = toc.remaining(toc.without_renamed(dump.entries, named_otherwise), there, post=True)
+        yield PostData(dump, target_dsn, f"cdcm-{names.migration}-schema", left, options)
 
 
 @contextmanager
@@ -302,13 +335,14 @@ def _restore(
     entries: Sequence[Entry],
     arguments: Sequence[str],
     action: str,
+    options: SchemaOptions | None = None,
 ) -> None:
     """Have pg_restore make exactly these entries."""
     if not entries:
         return
     with speaking("target", "writing the journal"):
         journal.write(target, action, entries=len(entries))
-    chosen = dump.file.with_suffix(".list")
+    chosen = dump.file.with_suffix(f".{entries[0].number}.list")
     chosen.write_text("".join(f"{entry.line}\n" for entry in entries))
     dump.tools.run(
         "pg_restore",
@@ -321,6 +355,7 @@ def _restore(
             str(dump.file),
         ],
         target,
+        options.settings if options else None,
     )
 
 

@@ -19,7 +19,8 @@ import pytest
 from cdc_migrator.backfill import schema, toc
 from cdc_migrator.backfill.load import LoadOptions
 from cdc_migrator.backfill.progress import LoadProgress
-from cdc_migrator.backfill.schema import SchemaOptions, analyze, make_indexes, make_tables
+from cdc_migrator.backfill.schema import SchemaOptions, make_indexes, make_tables
+from cdc_migrator.backfill.statistics import analyze
 from cdc_migrator.backfill.throttle import ThrottleOptions
 from cdc_migrator.backfill.tools import find
 from cdc_migrator.control import load, locks, migration, progress
