@@ -31,8 +31,6 @@ from cdc_migrator.errors import MigratorError
 from cdc_migrator.model.naming import Names
 from cdc_migrator.model.tables import TableName
 
-# A load that is over by then gains nothing.
-_PATIENCE = 2.0
 _LOOK_SECONDS = 0.5
 # From this size on a table's indexes are built each by a pg_restore of its own.
 _LARGE = 16 * 1024 * 1024
@@ -56,12 +54,16 @@ def early_indexes(
     names: Names,
     tables: Sequence[TableName],
     options: SchemaOptions,
+    patience: float = 2.0,
 ) -> Iterator[Early]:
     """Build beside the block, which loads; after it, wait until every whole table is built.
 
     Where the block raises, only what is under way is waited for.
+
+    Args:
+        patience: seconds before anything is done: a load that is over by then gains nothing.
     """
-    builder = _Builder(source_dsn, target_dsn, names, tables, options)
+    builder = _Builder(source_dsn, target_dsn, names, tables, options, patience)
     thread = threading.Thread(target=builder.run, name="indexes")
     thread.start()
     try:
@@ -82,6 +84,7 @@ class _Builder:
         names: Names,
         tables: Sequence[TableName],
         options: SchemaOptions,
+        patience: float,
     ) -> None:
         self._source_dsn = source_dsn
         self._target_dsn = target_dsn
@@ -89,12 +92,13 @@ class _Builder:
         self._called = f"cdcm-{names.migration}-schema"
         self._tables = tables
         self._options = options
+        self._patience = patience
         self.told = Early()
         self.over = threading.Event()
         self.failing = threading.Event()
 
     def run(self) -> None:
-        if self.over.wait(_PATIENCE):
+        if self.over.wait(self._patience):
             return
         try:
             with (

@@ -49,7 +49,7 @@ import sys
 from cdc_migrator.backfill.load import LoadOptions, load
 from cdc_migrator.model.naming import Names
 source, target, name = sys.stdin.read().split("\\n")
-load(source, target, Names(name), LoadOptions(workers=2, chunk_bytes=16 * 1024))
+load(source, target, Names(name), LoadOptions(workers=2, chunk_bytes=16 * 1024, freeze_bytes=0))
 """
 
 

@@ -26,7 +26,7 @@ WRITERS = Settings(writers=3, rate=100, bulk_rows=2_000, bulk_seconds=0.3, bulk_
 TRUNCATED = ("session_cache", "session_cache_hits")
 SETTINGS = {
     "tables": {"include": ["shop.*"]},
-    "load": {"workers": 2, "chunk_bytes": "1MiB"},
+    "load": {"workers": 2, "chunk_bytes": "1MiB", "freeze_bytes": 0},
 }
 
 
