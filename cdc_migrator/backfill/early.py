@@ -32,6 +32,7 @@ from cdc_migrator.model.naming import Names
 from cdc_migrator.model.tables import TableName
 
 _LOOK_SECONDS = 0.5
+_AGAIN_SECONDS = 30.0
 # From this size on a table's indexes are built each by a pg_restore of its own.
 _LARGE = 16 * 1024 * 1024
 
@@ -41,7 +42,7 @@ Task = Callable[[], "list[Task]"]
 
 @dataclass(slots=True)
 class Early:
-    """What came of it: indexes and constraints made, and the code of the error that ended it."""
+    """What came of it: indexes and constraints made, and the code of the last error."""
 
     made: int = 0
     failed: str | None = None
@@ -98,8 +99,15 @@ class _Builder:
         self.failing = threading.Event()
 
     def run(self) -> None:
-        if self.over.wait(self._patience):
-            return
+        pause = self._patience
+        while not self.over.wait(pause):
+            self.told.failed = None
+            self._try()
+            if self.told.failed is None:
+                return
+            pause = _AGAIN_SECONDS
+
+    def _try(self) -> None:
         try:
             with (
                 post_data(

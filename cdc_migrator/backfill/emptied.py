@@ -32,15 +32,17 @@ def begin_empty(conn: psycopg.Connection, table: TableName) -> bool:
     can write to it, so nobody's rows go.
 
     Returns:
-        False if a foreign key or a missing privilege forbids TRUNCATE: nothing was done then.
+        False if a foreign key or a missing privilege forbids TRUNCATE, or the table is a
+        partitioned one: nothing was done then.
 
     Raises:
         Refused: CDCM-TARGET-NOT-EMPTY.
     """
     name = quoted.table(table)
     row = conn.execute(
-        "SELECT has_table_privilege(c, 'TRUNCATE') AND NOT EXISTS (SELECT FROM pg_constraint "
-        "WHERE contype = 'f' AND confrelid = c AND conrelid <> c) FROM to_regclass(%s) c",
+        "SELECT relkind = 'r' AND has_table_privilege(oid, 'TRUNCATE') AND NOT EXISTS ("
+        "SELECT FROM pg_constraint WHERE contype = 'f' AND confrelid = c.oid AND conrelid <> c.oid"
+        ") FROM pg_class c WHERE oid = to_regclass(%s)",
         (name.as_string(conn),),
     ).fetchone()
     possible = row == (True,)

@@ -99,15 +99,18 @@ def by_psql(psql: Path, source: psycopg.Connection, job: Job) -> Iterator[Blocks
     with tempfile.TemporaryFile() as script, tempfile.TemporaryFile() as said:
         script.write(_script(source, job))
         script.seek(0)
-        process = subprocess.Popen(
-            [psql, "-qX", "-v", "ON_ERROR_STOP=1", "-d", address],
-            stdin=script,
-            stdout=subprocess.PIPE,
-            stderr=said,
-            env=environment,
-            bufsize=0,
-            process_group=0,  # an interrupt from the terminal is ours to deal with
-        )
+        try:
+            process = subprocess.Popen(
+                [psql, "-qX", "-v", "ON_ERROR_STOP=1", "-d", address],
+                stdin=script,
+                stdout=subprocess.PIPE,
+                stderr=said,
+                env=environment,
+                bufsize=0,
+                process_group=0,  # an interrupt from the terminal is ours to deal with
+            )
+        except OSError as exc:
+            raise PsqlFailed from exc
         assert process.stdout is not None
         try:
             yield _pass_on(process, process.stdout, said, job)
