@@ -20,6 +20,8 @@ from cdc_migrator.control import differences, journal
 from cdc_migrator.model.differences import RowDifference
 from cdc_migrator.model.tables import TableName
 
+_RUNS_IN_DETAIL = 100  # of older ones only the run itself and its differences are kept
+
 
 class RunState(StrEnum):
     """``reconcile_run.state``: a stopped run, or one whose process died, can be resumed."""
@@ -91,7 +93,7 @@ _RUN = "SELECT id, mode, tables, state, actor, started_at, ended_at FROM cdc_mig
 
 
 def begin(conn: psycopg.Connection, mode: str, tables: Sequence[TableName]) -> Run:
-    """Write a new run down."""
+    """Write a new run down, and forget the parts of very old ones."""
     with conn.transaction(), conn.cursor(row_factory=kwargs_row(_run)) as cursor:
         row = cursor.execute(
             "INSERT INTO cdc_migrator.reconcile_run (mode, tables, actor) VALUES (%s, %s, %s) "
@@ -99,6 +101,9 @@ def begin(conn: psycopg.Connection, mode: str, tables: Sequence[TableName]) -> R
             (mode, Jsonb([[one.schema, one.name] for one in tables]), journal.actor()),
         ).fetchone()
         assert row is not None
+        cursor.execute(
+            "DELETE FROM cdc_migrator.reconcile_chunk WHERE run <= %s", (row.id - _RUNS_IN_DETAIL,)
+        )
         journal.write(conn, "reconcile-begun", run=row.id, mode=mode, tables=len(tables))
     return row
 

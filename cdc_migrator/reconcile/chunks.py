@@ -183,5 +183,4 @@ def units(
             weight,
         )
         for number, (low, high) in enumerate(pairwise(edges))
-        if low != high or low is None
     ]

@@ -67,7 +67,9 @@ def plan(
             percent = min(100.0, 100.0 * _PAGES_A_CHUNK * chunks / max(blocks, 1))
             bounds = sampled(sides, pair, slicer, aligned, chunks, percent)
     if sample:
-        return _some(units_of_chunks(pair, by, bounds, estimated), sizes.sample_chunks)
+        # A range of hashes is found by reading the whole table: once is enough.
+        wanted = sizes.sample_chunks if by is not None else 1
+        return _some(units_of_chunks(pair, by, bounds, estimated), wanted)
     ranges = by is not None and _in_order(sides, pair, by)
     return units(pair.source.name, by, bounds, estimated, ranges, sizes)
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from psycopg import sql
 
 from cdc_migrator.control import differences
 from cdc_migrator.model.differences import DIGEST
 from cdc_migrator.model.tables import TableName
-from cdc_migrator.reconcile.chunks import Sizes
+from cdc_migrator.reconcile import probe
+from cdc_migrator.reconcile.chunks import Range, Sizes, Slicer, Unit
+from cdc_migrator.reconcile.digest import Digest, add, statement
+from cdc_migrator.reconcile.pairs import only, read_pairs
 from tests.integration.reconcile_rig import World, world
 from tests.support.corpus import STYLES
 
@@ -273,3 +277,49 @@ def test_a_large_chunk_is_cut_by_hash_before_rows_are_fetched(healed: World) -> 
     report = healed.run(work=whole)
     notes = [what for what in healed.found(report).values() if "note" in what]
     assert len(notes) == ROWS // 2
+
+
+def sums(made: World) -> tuple[Digest, Digest]:
+    """Both sides' digests of the whole table of swaps."""
+    name = TableName("public", "swaps")
+    pair = only(read_pairs(made.source, made.target, {name: name}))[name]
+    hashing = probe.agree(made.source, made.target)
+    unit = Unit(name, 0, None, Range(), (), 0)
+    found = []
+    for conn, target in ((made.source, False), (made.target, True)):
+        query = statement(pair, Slicer(pair, None, hashing), hashing, unit, target, sql.SQL("true"))
+        one_side: dict[int | None, Digest] = {}
+        add(conn.execute(query).fetchall(), one_side)
+        found.append(one_side[0])
+    return found[0], found[1]
+
+
+SWAPS = {
+    "between rows": "UPDATE {t} t SET {c} = o.{c} FROM {t} o "
+    "WHERE (t.id, o.id) IN ((1, 2), (2, 1))",
+    "between columns": "UPDATE {t} SET a = b, b = a, x = y, y = x WHERE id = 3",
+    "pairs of rows": "UPDATE {t} SET id = 7, a = 7, b = 7, x = 7, y = 7 WHERE id = 6",
+}
+
+
+def test_each_of_the_two_sums_notices_what_is_only_moved() -> None:
+    """Of never-null and nullable columns; but pairs of rows, which an exclusive or cannot see."""
+    rows = (
+        "TRUNCATE public.swaps; "
+        "INSERT INTO public.swaps SELECT n, n, n * 3, n, n * 3 FROM generate_series(1, 5) n; "
+        "INSERT INTO public.swaps SELECT 6, 6, 6, 6, 6 FROM generate_series(1, 2)"
+    )
+    with world(
+        "CREATE TABLE public.swaps (id int, a int NOT NULL, b int NOT NULL, x int, y int); "
+        "ALTER TABLE public.swaps REPLICA IDENTITY FULL"
+    ) as made:
+        for name, swap in SWAPS.items():
+            for column in ("a", "x"):
+                made.both(rows)
+                here, there = sums(made)
+                assert here == there
+                made.target.execute(swap.format(t="public.swaps", c=column).encode())
+                here, there = sums(made)
+                assert here.rows == there.rows
+                assert here.total != there.total
+                assert (here.either == there.either) == (name == "pairs of rows")
