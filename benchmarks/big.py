@@ -15,9 +15,8 @@ from pathlib import Path
 
 import psutil
 import psycopg
-import yaml
 
-from benchmarks.load import database
+from benchmarks.ours import command, database
 from cdc_migrator.stack import local
 from cdc_migrator.stack.local import StackInfo, StackOptions
 
@@ -49,20 +48,7 @@ def measure(stack: StackInfo, base: Path) -> int:
             conn.execute(f"ALTER TABLE {table} ADD PRIMARY KEY (id)".encode())
             size = conn.execute("SELECT pg_table_size(%s::regclass)", (table,)).fetchone()
             print(f"{table}: {(size or (0,))[0] / 1e9:.2f} GB")
-    config = base / "migration.yaml"
-    config.write_text(
-        yaml.safe_dump(
-            {
-                "name": "big",
-                "source": {"dsn": source},
-                "target": {"dsn": target},
-                "kafka": {"bootstrap_servers": stack.bootstrap_servers},
-                "connect": {"url": stack.connect_url, "secrets_dir": str(stack.secrets_dir)},
-                "state_dir": str(base / "state"),
-            }
-        )
-    )
-    cli = [sys.executable, "-m", "cdc_migrator.cli.main", "--config", str(config)]
+    cli = command(stack, base, source, target)
     process = subprocess.Popen([*cli, "migrate", "--no-run"])
     watched = psutil.Process(process.pid)
     peak = 0

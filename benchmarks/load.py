@@ -8,6 +8,8 @@ after each. What is told is the median of the rounds and its ratio to ``pg_dump 
     psql      pg_dump | psql
     restore   pg_dump -Fd -j2, then pg_restore -j2
     pgcopydb  pgcopydb clone, where it is installed and knows the server's version
+
+At last writers work on the source while we load: see `traffic`.
 """
 
 from __future__ import annotations
@@ -17,7 +19,6 @@ import json
 import os
 import platform
 import re
-import secrets
 import shutil
 import statistics
 import subprocess
@@ -28,11 +29,12 @@ import warnings
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import Any
 
 import psycopg
-import yaml
 
+from benchmarks import traffic
+from benchmarks.ours import command, database, run
 from cdc_migrator.stack import local
 from cdc_migrator.stack.local import StackInfo, StackOptions
 
@@ -76,15 +78,6 @@ def content(dsn: str) -> tuple[object, ...]:
     return tuple(row)
 
 
-def database(server: str, name: str) -> str:
-    """A fresh database's connection string."""
-    with psycopg.connect(server, autocommit=True) as conn:
-        conn.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)".encode())
-        conn.execute(f"CREATE DATABASE {name}".encode())
-        conn.execute("CHECKPOINT")
-    return urlsplit(server)._replace(path=f"/{name}").geturl()
-
-
 def shell(command: str, **environment: str) -> float:
     """Run a pipeline; the seconds that it took."""
     began = time.monotonic()
@@ -110,35 +103,12 @@ class Ways:
 
     def ours(self, target: str) -> float:
         """Schema, load and indexes of `migrate --no-run`."""
-        name = f"bench_{secrets.token_hex(3)}"
-        directory = self._directory / name
-        directory.mkdir()
-        config = directory / "migration.yaml"
-        config.write_text(
-            yaml.safe_dump(
-                {
-                    "name": name,
-                    "source": {"dsn": self._source},
-                    "target": {"dsn": target},
-                    "kafka": {"bootstrap_servers": self._stack.bootstrap_servers},
-                    "connect": {
-                        "url": self._stack.connect_url,
-                        "secrets_dir": str(self._stack.secrets_dir),
-                    },
-                    "state_dir": str(directory / "state"),
-                    "load": {"workers": 2},
-                    "postgres_bin": str(self._tools),
-                }
-            )
-        )
-        cli = [sys.executable, "-m", "cdc_migrator.cli.main", "--config", str(config)]
-        done = subprocess.run(
-            [*cli, "migrate", "--no-run"], check=True, capture_output=True, text=True
-        )
-        found = re.search(r"ready to apply changes: (.*)", done.stderr)
-        assert found is not None, done.stderr
+        cli = command(self._stack, self._directory, self._source, target, self._tools, workers=2)
+        said = run(cli, "migrate", "--no-run")
+        found = re.search(r"ready to apply changes: (.*)", said)
+        assert found is not None, said
         took = {step: float(s) for step, s in re.findall(r"(\w+) ([\d.]+) s", found[1])}
-        subprocess.run([*cli, "abort", "--yes"], check=True, capture_output=True)
+        run(cli, "abort", "--yes")
         print(f"         ({found[1]})", flush=True)
         self.other.append(took["capture"])
         return took["schema"] + took["load"] + took["indexes"]
@@ -178,19 +148,34 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--rows", type=int, default=2_000_000, help="of each of the two tables")
+    parser.add_argument("--traffic-rounds", type=int, default=2)
     parser.add_argument("--postgres-bin", type=Path, help="servers and tools of another version")
     arguments = parser.parse_args()
     base = Path(tempfile.mkdtemp(prefix="cdcm-bench-"))
     base.chmod(0o755)
     try:
         stack = local.up(StackOptions(base / "stack", postgres_bin=arguments.postgres_bin))
-        return measure(stack, base, arguments.rounds, arguments.rows, arguments.postgres_bin)
+        return measure(
+            stack,
+            base,
+            arguments.rounds,
+            arguments.rows,
+            arguments.traffic_rounds,
+            arguments.postgres_bin,
+        )
     finally:
         local.down(base / "stack", purge=True)
         shutil.rmtree(base, ignore_errors=True)
 
 
-def measure(stack: StackInfo, base: Path, rounds: int, rows: int, postgres_bin: Path | None) -> int:
+def measure(
+    stack: StackInfo,
+    base: Path,
+    rounds: int,
+    rows: int,
+    traffic_rounds: int,
+    postgres_bin: Path | None,
+) -> int:
     """All ways in turn, as often as there are rounds."""
     if postgres_bin is None:
         with warnings.catch_warnings():
@@ -228,14 +213,21 @@ def measure(stack: StackInfo, base: Path, rounds: int, rows: int, postgres_bin: 
             if content(target) != wanted:
                 failed.append(name)
             print(f"round {round_ + 1}  {name:9} {seconds[name][-1]:7.2f} s", flush=True)
-    tell(seconds, 2 * rows, version, ways.other)
+    line = tell(seconds, 2 * rows, version, ways.other)
+    if traffic_rounds:
+        line["traffic"] = traffic.measure(stack, base, source, rows, traffic_rounds, postgres_bin)
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    with RESULTS.open("a") as out:
+        out.write(json.dumps(line) + "\n")
     if failed:
         print(f"content differs: {failed}")
     return bool(failed)
 
 
-def tell(seconds: dict[str, list[float]], rows: int, version: int, capture: list[float]) -> None:
-    """A table of medians, and one line for the results."""
+def tell(
+    seconds: dict[str, list[float]], rows: int, version: int, capture: list[float]
+) -> dict[str, Any]:
+    """Print a table of medians; the line for the results."""
     base = statistics.median(seconds["psql"])
     print(f"\n{rows:,} rows with 5 indexes and a foreign key, PostgreSQL {version}, 2 jobs each")
     for name, took in seconds.items():
@@ -247,16 +239,14 @@ def tell(seconds: dict[str, list[float]], rows: int, version: int, capture: list
     print(
         f"  (slot, connector and its first event, not counted: {statistics.median(capture):.1f} s)"
     )
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    with RESULTS.open("a") as out:
-        line = {
-            "at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "machine": f"{os.cpu_count()} cores, {platform.processor() or platform.machine()}",
-            "postgres": version,
-            "rows": rows,
-            "seconds": {name: [round(s, 2) for s in took] for name, took in seconds.items()},
-        }
-        out.write(json.dumps(line) + "\n")
+    return {
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": f"{os.cpu_count()} cores, {platform.processor() or platform.machine()}",
+        "busy": round(os.getloadavg()[1], 1),
+        "postgres": version,
+        "rows": rows,
+        "seconds": {name: [round(s, 2) for s in took] for name, took in seconds.items()},
+    }
 
 
 if __name__ == "__main__":

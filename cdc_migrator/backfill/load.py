@@ -15,19 +15,22 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import psycopg
-from psycopg import sql
 
 from cdc_migrator.backfill import chunks
 from cdc_migrator.backfill.columns import Passage, passage
+from cdc_migrator.backfill.emptied import empty, require_empty
 from cdc_migrator.backfill.progress import LoadProgress, Meter
+from cdc_migrator.backfill.reading import Job
 from cdc_migrator.backfill.snapshot import HeldSnapshot, Snapshot, alive
 from cdc_migrator.backfill.throttle import Throttle, ThrottleOptions
-from cdc_migrator.backfill.workers import Job, Workers
+from cdc_migrator.backfill.tools import find_psql
+from cdc_migrator.backfill.workers import Workers
 from cdc_migrator.control import load as rows
 from cdc_migrator.control import locks, migration
-from cdc_migrator.control.load import TableLoad
+from cdc_migrator.control.load import Chunk, TableLoad
 from cdc_migrator.databases.postgres import catalog
 from cdc_migrator.databases.postgres import names as quoted
 from cdc_migrator.databases.postgres.coded import speaking
@@ -44,6 +47,10 @@ class LoadOptions:
     Attributes:
         workers: chunks copied at a time; each has one session on either side.
         chunk_bytes: of the source's table (with TOAST) in one chunk and one transaction.
+        freeze_bytes: a table up to this size is one chunk, and frozen. Not where the load is held
+            back: there a chunk lasts long, and a kill should not cost so much.
+        psql_bytes: a chunk from this size on is read by psql, if there is one.
+        postgres_bin: directory of psql; None: searched.
         attempts: how often one table may be begun anew within one call of `load`.
         patience: seconds for which a server may be away before the load gives up.
         throttle: what the load may cost.
@@ -51,6 +58,9 @@ class LoadOptions:
 
     workers: int = 3
     chunk_bytes: int = chunks.CHUNK_BYTES
+    freeze_bytes: int = chunks.WHOLE_BYTES
+    psql_bytes: int = 8 * 1024 * 1024
+    postgres_bin: Path | None = None
     attempts: int = 5
     patience: float = 300.0
     throttle: ThrottleOptions = field(default_factory=ThrottleOptions)
@@ -149,6 +159,7 @@ class _Round:
         self._control = control
         self._held = held
         self._stack = stack
+        self._psql = find_psql(options.postgres_bin)
         self.meter = Meter(0, 0, 0, 0, 0, 0, 0)
 
     def prepare(self, anew: dict[TableName, int]) -> list[Job] | None:
@@ -189,8 +200,21 @@ class _Round:
             table = by_name[chunk.table]
             snapshot = self._snapshot(table, first)
             if snapshot is not None:
-                jobs.append(Job(chunk, ways[chunk.table], snapshot, table.source_filenode))
+                jobs.append(self._job(chunk, table, ways[chunk.table], snapshot))
         return jobs
+
+    def _job(self, chunk: Chunk, table: TableLoad, way: Passage, snapshot: Snapshot) -> Job:
+        share = chunk.weight / max(table.estimated_bytes, chunk.weight)
+        # psql does not tell rows while they pass.
+        counted = self._options.throttle.rows_per_second is not None
+        return Job(
+            chunk,
+            way,
+            snapshot,
+            table.source_filenode,
+            rows=int(share * max(table.estimated_rows, 0)),
+            psql=self._psql if chunk.weight >= self._options.psql_bytes and not counted else None,
+        )
 
     def _first_snapshot(self) -> Snapshot | None:
         """The snapshot of the slot's creation, if somebody still holds it."""
@@ -266,7 +290,8 @@ class _Round:
                     "table all the time, then run the same command again.",
                 )
             with speaking("target", f"emptying {table.target}"), self._control.transaction():
-                _check_empty(self._control, table)
+                if not table.planned:
+                    require_empty(self._control, table.target)
                 rows.begin_anew(
                     self._control,
                     name,
@@ -275,7 +300,7 @@ class _Round:
                     file,
                     "its snapshot was lost" if table.attempt or not table.joining else "it is new",
                 )
-                _empty(self._control, table.target)
+                empty(self._control, table.target)
             self._held[name] = held
 
     def _plan(self, tables: Sequence[TableLoad]) -> None:
@@ -288,36 +313,16 @@ class _Round:
                 ).fetchone()
             blocks, size = row if row and row[0] is not None else (0, 0)
             planned = chunks.plan(
-                table.source, table.attempt, blocks, size, self._options.chunk_bytes
+                table.source,
+                table.attempt,
+                blocks,
+                size,
+                self._options.chunk_bytes,
+                0 if self._options.throttle.holds_back else self._options.freeze_bytes,
             )
             with speaking("target", f"planning {table.target}"):
-                _check_empty(self._control, table)
+                require_empty(self._control, table.target)
                 rows.plan(self._control, table.source, planned)
-
-
-def _check_empty(conn: psycopg.Connection, table: TableLoad) -> None:
-    """A table without chunks was never loaded, or is emptied: rows in it are somebody else's."""
-    if table.planned:
-        return
-    query = sql.SQL("SELECT EXISTS (SELECT FROM ONLY {})").format(quoted.table(table.target))
-    if conn.execute(query).fetchone() == (True,):
-        raise Refused(
-            "CDCM-TARGET-NOT-EMPTY",
-            f"the target's table {table.target} holds rows that this migration has not loaded",
-            "Empty or drop it, or use another target, then run the same command again.",
-        )
-
-
-def _empty(conn: psycopg.Connection, table: TableName) -> None:
-    """Remove all rows, inside the caller's transaction."""
-    name = quoted.table(table)
-    try:
-        with conn.transaction():
-            conn.execute(sql.SQL("TRUNCATE ONLY {}").format(name))
-    except psycopg.errors.FeatureNotSupported:
-        # A foreign key of another table forbids it, even where no row is referred to.
-        conn.execute("SET LOCAL session_replication_role = replica")
-        conn.execute(sql.SQL("DELETE FROM ONLY {}").format(name))
 
 
 def _finish(control: psycopg.Connection, began: float, anew: dict[TableName, int]) -> Loaded:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ from psycopg import sql
 from cdc_migrator.backfill import roles, toc
 from cdc_migrator.backfill.diff.run import renamed
 from cdc_migrator.backfill.excluded import staying
+from cdc_migrator.backfill.receiving import check_extensions, told_of_public
 from cdc_migrator.backfill.toc import Entry, ObjectId
 from cdc_migrator.backfill.tools import Tools, find, session_name
 from cdc_migrator.control import journal, load, locks, progress
@@ -52,14 +53,26 @@ class SchemaOptions:
     """How the schema is brought over.
 
     Attributes:
-        jobs: indexes and keys built at a time.
+        jobs: indexes and keys built at a time, each by a session of its own.
+        memory: bytes of ``maintenance_work_mem`` for each; None: as the target has it.
+        parallel: ``max_parallel_maintenance_workers`` for each; None: as the target has it.
         postgres_bin: directory of pg_dump and pg_restore; None: searched.
         grants: who may do what comes along; the roles must be there.
     """
 
     jobs: int = 2
+    memory: int | None = None
+    parallel: int | None = None
     postgres_bin: Path | None = None
     grants: bool = False
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """The run-time settings of the sessions that build."""
+        memory = None if self.memory is None else f"{max(self.memory // 1024, 1024)}kB"
+        parallel = None if self.parallel is None else str(self.parallel)
+        given = {"maintenance_work_mem": memory, "max_parallel_maintenance_workers": parallel}
+        return {name: value for name, value in given.items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +125,7 @@ def make_tables(
     options = options or SchemaOptions()
     with _dump(source_dsn, target_dsn, names, tables, options, "pre-data") as (dump, target, there):
         left = toc.remaining(dump.entries, there, post=False)
-        _check_extensions(target, left)
+        check_extensions(target, left)
         _restore(dump, target, left, ["--single-transaction"], "schema-tables")
         return Restored(tuple(e.label for e in left), dump.left_out)
 
@@ -123,12 +136,16 @@ def make_indexes(
     names: Names,
     tables: Sequence[TableName],
     options: SchemaOptions | None = None,
+    before_foreign_keys: Callable[[], None] = lambda: None,
 ) -> Restored:
     """Indexes, keys, triggers, then foreign keys: all that comes after the rows.
 
     What is there under another name is kept, and not made a second time. Foreign keys that look
     at a table which was read anew wait until the stream has passed
     `reread_until`: before that, the tables are not of one moment. Call it again then.
+
+    Args:
+        before_foreign_keys: called when all else is there.
 
     Raises: as `make_tables`.
     """
@@ -144,12 +161,13 @@ def make_indexes(
         keys = [entry for entry in left if entry.kind == _FOREIGN_KEY]
         rest = [entry for entry in left if entry.kind != _FOREIGN_KEY]
         parallel = [f"--jobs={max(1, options.jobs)}"]
-        _restore(dump, target, rest, parallel, "schema-indexes")
+        _restore(dump, target, rest, parallel, "schema-indexes", options)
+        before_foreign_keys()
         postponed: tuple[str, ...] = ()
         if keys and _anew(target):
             postponed = tuple(entry.label for entry in keys)
             keys = []
-        _restore(dump, target, keys, parallel, "schema-foreign-keys")
+        _restore(dump, target, keys, parallel, "schema-foreign-keys", options)
         made = [e for e in rest if e.object is not None] + keys
         return Restored(tuple(e.label for e in made), dump.left_out, postponed)
 
@@ -184,27 +202,38 @@ def plan(
     return Planned(tuple(e.label for e in before), tuple(e.label for e in after), left_out)
 
 
-def analyze(target_dsn: str, names: Names, tables: Sequence[TableName]) -> None:
-    """Gather the planner's statistics of these tables of the migration."""
-    with (
-        connect(
-            target_dsn, application_name=f"cdcm-{names.migration}-load", side="target"
-        ) as target,
-        speaking("target", "gathering statistics"),
-    ):
-        journal.write(target, "analyze")
-        rows = target.execute(
-            "SELECT DISTINCT n.nspname, c.relname FROM cdc_migrator.table_progress t "
-            "JOIN pg_class l ON l.oid = "
-            "to_regclass(format('%%I.%%I', target_schema, target_table)) "
-            "JOIN pg_class c ON c.oid = coalesce(pg_partition_root(l.oid), l.oid) "
-            "JOIN pg_namespace n ON n.oid = c.relnamespace "
-            "JOIN unnest(%s::text[], %s::text[]) AS a(schema, name) "
-            "ON (source_schema, source_table) = (a.schema, a.name) ORDER BY 1, 2",
-            ([t.schema for t in tables], [t.name for t in tables]),
-        ).fetchall()
-        for schema, table in rows:
-            target.execute(sql.SQL("ANALYZE {}").format(sql.Identifier(schema, table)))
+class PostData:
+    """What comes after the rows and is not there yet, and the means to make any part of it."""
+
+    def __init__(
+        self, dump: _Dump, target_dsn: str, called: str, left: list[Entry], options: SchemaOptions
+    ) -> None:
+        self._dump = dump
+        self._target_dsn = target_dsn
+        self._called = called
+        self._options = options
+        self.left = left
+
+    def make(self, entries: Sequence[Entry]) -> None:
+        """Make some of `left`, one after the other; several threads may each make others."""
+        with connect(self._target_dsn, application_name=self._called, side="target") as target:
+            _restore(self._dump, target, entries, [], "schema-indexes", self._options)
+
+
+@contextmanager
+def post_data(
+    source_dsn: str,
+    target_dsn: str,
+    names: Names,
+    tables: Sequence[TableName],
+    options: SchemaOptions | None = None,
+) -> Iterator[PostData]:
+    """To make indexes and keys while some tables are not loaded yet. Raises: as `make_tables`."""
+    options = options or SchemaOptions()
+    with _dump(source_dsn, target_dsn, names, tables, options, "post-data") as (dump, _, there):
+        named_otherwise = renamed(source_dsn, target_dsn, names, tables)
+        left = toc.remaining(toc.without_renamed(dump.entries, named_otherwise), there, post=True)
+        yield PostData(dump, target_dsn, f"cdcm-{names.migration}-schema", left, options)
 
 
 @contextmanager
@@ -250,7 +279,7 @@ def _dump(
         told += [e.label for e in entries if e.kind == "EVENT TRIGGER"]
         numbers = {entry.number for entry in toc.parse(tools.contents(file, section))}
         in_section = [entry for entry in kept if entry.number in numbers]
-        told_of = _told_of_public(target)
+        told_of = told_of_public(target)
         in_section = [e for e in in_section if not (e.of_public and e.kind in told_of)]
         there = _there(source, target, kept)
         roles.require(source, target, [e for e in kept if e.object not in there], options.grants)
@@ -279,22 +308,6 @@ def _alone(target: psycopg.Connection, called: str) -> None:
             journal.write(target, "schema-tools-ended", sessions=row[0])
 
 
-def _told_of_public(target: psycopg.Connection) -> set[str]:
-    """In what the target's schema `public` is not as the server made it."""
-    with speaking("target", "looking at its schema public"):
-        rows = target.execute(
-            "SELECT obj_description(n.oid, 'pg_namespace') = 'standard public schema', "
-            "n.nspacl IS NOT DISTINCT FROM i.initprivs FROM pg_namespace n "
-            "LEFT JOIN pg_init_privs i ON i.classoid = 'pg_namespace'::regclass "
-            "AND i.objoid = n.oid "
-            "WHERE n.nspname = 'public'"
-        ).fetchall()
-    new = {
-        kind for row in rows for kind, plain in zip(("COMMENT", "ACL"), row, strict=True) if plain
-    }
-    return {"COMMENT", "ACL"} - new
-
-
 def _there(
     source: psycopg.Connection, target: psycopg.Connection, entries: Collection[Entry]
 ) -> set[ObjectId]:
@@ -320,26 +333,13 @@ def _there(
     return {(catalog, oid) for catalog, oid, identity in named if (catalog, identity) in present}
 
 
-def _check_extensions(target: psycopg.Connection, entries: Collection[Entry]) -> None:
-    wanted = [e.label.split(" - ")[1] for e in entries if e.kind == "EXTENSION"]
-    with speaking("target", "looking for extensions"):
-        rows = target.execute("SELECT name::text FROM pg_available_extensions").fetchall()
-    missing = sorted(set(wanted) - {row[0] for row in rows})
-    if missing:
-        raise Refused(
-            "CDCM-TARGET-EXTENSION",
-            f"the target's server does not have the extensions {', '.join(missing)}",
-            "Install them on the target's server (or drop them on the source, if unused), then "
-            "run the same command again.",
-        )
-
-
 def _restore(
     dump: _Dump,
     target: psycopg.Connection,
     entries: Sequence[Entry],
     arguments: Sequence[str],
     action: str,
+    options: SchemaOptions | None = None,
 ) -> None:
     """Have pg_restore make exactly these entries.
 
@@ -350,7 +350,7 @@ def _restore(
         return
     with speaking("target", "writing the journal"):
         journal.write(target, action, entries=len(entries))
-    chosen = dump.file.with_suffix(".list")
+    chosen = dump.file.with_suffix(f".{entries[0].number}.list")
     chosen.write_text("".join(f"{entry.line}\n" for entry in entries))
     dump.tools.run(
         "pg_restore",
@@ -362,6 +362,7 @@ def _restore(
             str(dump.file),
         ],
         target,
+        options.settings if options else None,
     )
 
 

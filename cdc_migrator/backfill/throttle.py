@@ -38,6 +38,11 @@ class ThrottleOptions:
     active_sessions: int | None = None
 
     @property
+    def holds_back(self) -> bool:
+        """Whether anything is limited."""
+        return self != ThrottleOptions()
+
+    @property
     def looks(self) -> bool:
         """Whether something of the source must be looked at."""
         return self.replica_lag is not None or self.active_sessions is not None

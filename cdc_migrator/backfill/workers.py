@@ -12,16 +12,15 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import psycopg
 
-from cdc_migrator.backfill.columns import Passage
-from cdc_migrator.backfill.copy import SourceError, Stopped, copy_chunk
+from cdc_migrator.backfill.copy import Stopped, copy_chunk
 from cdc_migrator.backfill.progress import LoadProgress, Meter
-from cdc_migrator.backfill.snapshot import Snapshot, SnapshotLost
+from cdc_migrator.backfill.reading import Job, PsqlFailed, SourceError
+from cdc_migrator.backfill.snapshot import SnapshotLost
 from cdc_migrator.backfill.throttle import Throttle
-from cdc_migrator.control.load import Chunk
 from cdc_migrator.databases.postgres.coded import coded
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.databases.postgres.sqlstate import Disposition, disposition
@@ -30,16 +29,6 @@ from cdc_migrator.model.tables import TableName
 
 _TICK = 0.25
 _PAUSES = (0.2, 0.5, 1.0, 2.0, 5.0)
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One chunk with all that copying it needs."""
-
-    chunk: Chunk
-    way: Passage
-    snapshot: Snapshot
-    filenode: int
 
 
 class Workers:
@@ -117,6 +106,11 @@ class Workers:
                 except SnapshotLost:
                     with self._lock:
                         self._lost.add(job.chunk.table)
+                except PsqlFailed:
+                    sessions.close()
+                    source = target = None
+                    with self._lock:
+                        self._jobs.appendleft(replace(job, psql=None))
                 except (psycopg.Error, SourceError, Failed) as exc:
                     sessions.close()
                     source = target = None
@@ -154,9 +148,7 @@ class Workers:
         with self._lock:
             self._meter.begin(table, number, job.chunk.weight)
         try:
-            copied = copy_chunk(
-                source, target, job.chunk, job.way, job.snapshot, job.filenode, passed
-            )
+            copied = copy_chunk(source, target, job, passed)
         except BaseException:
             with self._lock:
                 self._meter.failed(table, number)

@@ -64,6 +64,8 @@ def migrate_steps(
             load=LoadOptions(
                 workers=configured.load.workers,
                 chunk_bytes=configured.load.chunk_bytes,
+                freeze_bytes=configured.load.freeze_bytes,
+                postgres_bin=configured.postgres_bin,
                 throttle=ThrottleOptions(
                     configured.load.max_rows_per_second,
                     configured.load.max_bytes_per_second,
@@ -72,7 +74,9 @@ def migrate_steps(
                 ),
             ),
             schema=SchemaOptions(
-                jobs=configured.load.workers,
+                jobs=configured.load.index_jobs or configured.load.workers,
+                memory=configured.load.index_memory,
+                parallel=configured.load.index_workers,
                 postgres_bin=configured.postgres_bin,
                 grants=grants or configured.grants,
             ),

@@ -199,6 +199,33 @@ class Load(Section):
         ge=1 << 20,
         description="Size of the parts that a large table is copied in.",
     )
+    freeze_bytes: Size = Field(
+        default=1 << 30,
+        ge=0,
+        description="A table up to this size is copied in one part, whose rows are frozen as they "
+        "are written: indexes and foreign keys are then made faster. A part that is interrupted "
+        "is copied again from its beginning. Not where the load is held back by the limits below.",
+    )
+    index_jobs: int | None = Field(
+        default=None,
+        ge=1,
+        le=64,
+        description="Indexes and keys built at once, beside the load and after it; each takes a "
+        "session of the target. Default: as many as workers.",
+    )
+    index_memory: Size | None = Field(
+        default=None,
+        ge=1 << 20,
+        description="maintenance_work_mem of each build. Default: the target's own setting.",
+    )
+    index_workers: int | None = Field(
+        default=None,
+        ge=0,
+        le=64,
+        description="Parallel workers of each build (max_parallel_maintenance_workers); 0 is best "
+        "where index_jobs already keeps the target's cores busy. Default: the target's own "
+        "setting.",
+    )
     max_rows_per_second: int | None = Field(
         default=None, ge=1, description="Held to this many rows a second. Default: as many as go."
     )
@@ -340,8 +367,8 @@ class Settings(BaseSettings):
     stack: Stack = Field(default=Stack(), description=str(Stack.__doc__))
     postgres_bin: FilePath | None = Field(
         default=None,
-        description="Directory of pg_dump and pg_restore (and of the server for the local stack). "
-        "Default: the PATH, then the wheel of the `local` extra.",
+        description="Directory of pg_dump, pg_restore and psql (and of the server for the local "
+        "stack). Default: the PATH, then the wheel of the `local` extra.",
     )
     state_dir: FilePath = Field(
         default=Path(".cdc-migrator"),

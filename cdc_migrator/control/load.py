@@ -89,6 +89,11 @@ class Chunk:
     end_block: int | None
     weight: int
 
+    @property
+    def whole(self) -> bool:
+        """Whether it is all of its table."""
+        return self.first_block == 0 and self.end_block is None
+
 
 def register(conn: psycopg.Connection, tables: Sequence[tuple[Table, int]]) -> None:
     """Write the tables of a migration down, each with its present file; target names are equal.
@@ -190,6 +195,27 @@ def read_tables(conn: psycopg.Connection) -> list[TableLoad]:
             "FROM cdc_migrator.table_progress t "
             "ORDER BY estimated_bytes DESC, source_schema, source_table"
         ).fetchall()
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A table that is loaded: its size on the source and in how many chunks it came."""
+
+    source: TableName
+    target: TableName
+    bytes: int
+    parts: int
+
+
+def finished(conn: psycopg.Connection) -> list[Finished]:
+    """The tables that are loaded, largest first."""
+    found = conn.execute(
+        "SELECT source_schema, source_table, target_schema, target_table, "
+        "sum(weight)::bigint, count(*) FROM cdc_migrator.table_progress t "
+        "JOIN cdc_migrator.backfill_chunk c USING (source_schema, source_table) "
+        "WHERE load_state = 'loaded' GROUP BY 1, 2, 3, 4 ORDER BY 5 DESC, 1, 2"
+    ).fetchall()
+    return [Finished(TableName(a, b), TableName(c, d), e, f) for a, b, c, d, e, f in found]
 
 
 def _chunk(**row: Any) -> Chunk:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -17,15 +17,16 @@ import psycopg
 import structlog
 
 from cdc_migrator.backfill.diff.run import require_alike
+from cdc_migrator.backfill.early import early_indexes
 from cdc_migrator.backfill.load import Loaded, LoadOptions, load
 from cdc_migrator.backfill.progress import LoadProgress
 from cdc_migrator.backfill.schema import (
     Restored,
     SchemaOptions,
-    analyze,
     make_indexes,
     make_tables,
 )
+from cdc_migrator.backfill.statistics import analyze
 from cdc_migrator.backfill.views import populate
 from cdc_migrator.capture import preflight
 from cdc_migrator.capture.join import join_capture
@@ -125,7 +126,7 @@ class Migrate:
         for phase, after, step in (
             (Phase.SCHEMA, Phase.CAPTURE, self.schema),
             (Phase.CAPTURE, Phase.LOAD, self.capture),
-            (Phase.LOAD, Phase.INDEXES, self.load),
+            (Phase.LOAD, Phase.INDEXES, self._load_and_index),
             (Phase.INDEXES, Phase.STREAM, self.indexes),
         ):
             if not there.phase.reached(after):
@@ -244,6 +245,23 @@ class Migrate:
         )
         return loaded
 
+    def _load_and_index(self) -> None:
+        """Copy the rows; the indexes of tables that are whole are built meanwhile."""
+        options = self._options
+        with early_indexes(
+            options.source_dsn,
+            options.target_dsn,
+            self._names(),
+            self._registered(),
+            options.schema,
+        ) as early:
+            self.load()
+        if early.made:
+            self._observer.step(f"load: {early.made} indexes and keys made beside it")
+        if early.failed:
+            # Whatever it was, the next step meets it again, or it has passed.
+            _log.warning("early-indexes-ended", reason=early.failed)
+
     def _forget(self, again: Sequence[str]) -> None:
         with self._target() as conn:
             known = {str(one.source): one.source for one in loads.read_tables(conn)}
@@ -270,10 +288,12 @@ class Migrate:
 
     def _complete(self, loaded: Sequence[TableName]) -> Restored:
         """What comes after the rows of these tables."""
-        made = self._make_indexes()
+        options = self._options
+        made = self._make_indexes(
+            lambda: analyze(options.target_dsn, self._names(), loaded, options.schema.jobs)
+        )
         self._tell_restored("indexes", made)
-        analyze(self._options.target_dsn, self._names(), loaded)
-        views = populate(self._options.source_dsn, self._options.target_dsn, self._names())
+        views = populate(options.source_dsn, options.target_dsn, self._names())
         if views.filled:
             self._observer.step(f"indexes: {len(views.filled)} materialized views filled")
         for view, state in views.failed:
@@ -305,7 +325,7 @@ class Migrate:
                 reason = error.code if isinstance(error, MigratorError) else type(error).__name__
                 _log.warning("foreign-keys-wait", reason=reason)
 
-    def _make_indexes(self) -> Restored:
+    def _make_indexes(self, before_foreign_keys: Callable[[], None] = lambda: None) -> Restored:
         options = self._options
         return make_indexes(
             options.source_dsn,
@@ -313,6 +333,7 @@ class Migrate:
             self._names(),
             self._registered(),
             options.schema,
+            before_foreign_keys,
         )
 
     def _tell_restored(self, step: str, made: Restored) -> None:

@@ -4,6 +4,10 @@
     session   one of its sessions is ended, on the source or on the target
     holder    the snapshot's holder is killed: what is unfinished is read anew
     restart   the source's or the target's server dies at once and is started again
+    psql      a psql that reads for the loader is killed
+
+Loads take turns: the tables come in many small chunks, or each whole and frozen as it is written.
+Whether psql reads or our own session does is left to chance, except where psql is to be killed.
 
 What is equal in the end is told by an account that shares nothing with the load: the loaded rows
 and the stream's changes, put together row by row, against the source's content (`Rig.account`).
@@ -30,6 +34,7 @@ from tests.integration.capture_rig import Rig, eventually
 
 PLACES = (
     "load.chunk.claimed",
+    "load.chunk.emptied",
     "load.chunk.passing",
     "load.chunk.copied",
     "load.chunk.finished",
@@ -42,14 +47,16 @@ FAULTS = (
     "holder",
     "restart source",
     "restart target",
+    "psql",
 )
 ROWS = 20_000
+WHOLE_ROWS = 100_000
 _LOAD = """
 import sys
 from cdc_migrator.backfill.load import LoadOptions, load
 from cdc_migrator.model.naming import Names
 source, target, name = sys.stdin.read().split("\\n")
-load(source, target, Names(name), LoadOptions(workers=2, chunk_bytes=16 * 1024))
+load(source, target, Names(name), LoadOptions(workers=2, chunk_bytes=16 * 1024, OPTIONS))
 """
 
 
@@ -108,7 +115,7 @@ class LoadKills:
     def run(self, faults: list[str]) -> list[str]:
         """The faults that struck, in order; the others came when all was loaded. Raises Unequal."""
         chance = random.Random(self.seed)
-        self.rig.fill(ROWS)
+        self.rig.fill(WHOLE_ROWS if self.whole else ROWS)
         writer = Writer(self.rig.source, self.seed)
         writer.start()
         struck = []
@@ -117,7 +124,7 @@ class LoadKills:
             for fault in faults:
                 if self._strike(fault, chance):
                     struck.append(fault)
-            process = self._loader()
+            process = self._loader(chance.random() < 0.5)
             if process.wait(240) != 0:
                 raise Unequal("the last loader did not end well")
         finally:
@@ -126,12 +133,21 @@ class LoadKills:
             raise Unequal(f"the sides differ after {', '.join(struck)}")
         return struck
 
-    def _loader(self, place: str | None = None, times: int = 1) -> subprocess.Popen[str]:
+    @property
+    def whole(self) -> bool:
+        """Whether each table is one chunk."""
+        return self.seed % 3 == 2
+
+    def _loader(
+        self, psql: bool, place: str | None = None, times: int = 1
+    ) -> subprocess.Popen[str]:
+        freeze, least = ("1 << 30" if self.whole else "0"), ("0" if psql else "1 << 30")
+        code = _LOAD.replace("OPTIONS", f"freeze_bytes={freeze}, psql_bytes={least}")
         environment = dict(os.environ)
         if place is not None:
             environment[VARIABLE] = f"{place}:{times}:KILL"
         process = subprocess.Popen(
-            [sys.executable, "-c", _LOAD], stdin=subprocess.PIPE, text=True, env=environment
+            [sys.executable, "-c", code], stdin=subprocess.PIPE, text=True, env=environment
         )
         assert process.stdin is not None
         process.stdin.write("\n".join((self.rig.source, self.rig.target, self.rig.names.migration)))
@@ -141,15 +157,26 @@ class LoadKills:
     def _strike(self, fault: str, chance: random.Random) -> bool:
         """One fault in the middle of loading; whether there was still something to load."""
         what, _, where = fault.partition(" ")
+        psql = what == "psql" or chance.random() < 0.5
         if what == "kill":
-            process = self._loader(where, chance.randint(1, 25))
+            # A whole table is emptied once, and has few blocks.
+            times = 1 if self.whole or where.endswith("emptied") else chance.randint(1, 25)
+            process = self._loader(psql, where, times)
             return process.wait(240) == -signal.SIGKILL
         before = self._done()
-        process = self._loader()
+        process = self._loader(psql)
         wanted = before + chance.randint(1, 25)
-        eventually(lambda: self._done() >= wanted or process.poll() is not None, 120)
+        eventually(
+            lambda: (
+                (self._copying() if self.whole else self._done() >= wanted)
+                or process.poll() is not None
+            ),
+            120,
+        )
         struck = process.poll() is None
-        if struck:
+        if struck and what == "psql":
+            struck = self._kill_psql(process)
+        elif struck:
             self._hit(what, where)
             # It goes on by itself; what it does then is cut short for the next fault.
             after = self._done()
@@ -157,6 +184,32 @@ class LoadKills:
         process.kill()
         process.wait(60)
         return struck
+
+    def _kill_psql(self, process: subprocess.Popen[str]) -> bool:
+        """Kill one psql of the loader, as soon as it has one; False if it ended first."""
+
+        def killed() -> bool:
+            with suppress(psutil.NoSuchProcess):
+                for child in psutil.Process(process.pid).children():
+                    if child.name() == "psql":
+                        child.kill()
+                        return True
+            return False
+
+        return bool(eventually(lambda: killed() or process.poll() is not None, 120)) and (
+            process.poll() is None
+        )
+
+    def _copying(self) -> bool:
+        """Whether rows are under way into the target."""
+        with suppress(psycopg.OperationalError):
+            return bool(
+                self.rig.one(
+                    self.rig.target,
+                    "SELECT count(*) FROM pg_stat_progress_copy WHERE tuples_processed > 0",
+                )
+            )
+        return False
 
     def _hit(self, what: str, where: str) -> None:
         if what == "holder":

@@ -19,7 +19,8 @@ import pytest
 from cdc_migrator.backfill import schema, toc
 from cdc_migrator.backfill.load import LoadOptions
 from cdc_migrator.backfill.progress import LoadProgress
-from cdc_migrator.backfill.schema import SchemaOptions, analyze, make_indexes, make_tables
+from cdc_migrator.backfill.schema import SchemaOptions, make_indexes, make_tables
+from cdc_migrator.backfill.statistics import analyze
 from cdc_migrator.backfill.throttle import ThrottleOptions
 from cdc_migrator.backfill.tools import find
 from cdc_migrator.control import load, locks, migration, progress
@@ -34,7 +35,8 @@ from tests.integration.capture_rig import Rig, eventually
 pytestmark = pytest.mark.stack
 
 ROWS = 30_000
-SMALL = LoadOptions(workers=2, chunk_bytes=16 * 1024)  # some three hundred chunks
+SMALL = LoadOptions(workers=2, chunk_bytes=16 * 1024, freeze_bytes=0)  # some three hundred chunks
+PSQL = "psql_bytes=0, chunk_bytes=64 * 1024"  # each chunk read by a psql of its own
 
 
 @pytest.fixture
@@ -50,21 +52,24 @@ import sys
 from cdc_migrator.backfill.load import LoadOptions, load
 from cdc_migrator.model.naming import Names
 source, target, name = sys.stdin.read().split("\\n")
-load(source, target, Names(name), LoadOptions(workers=2, chunk_bytes=16 * 1024))
+load(source, target, Names(name), LoadOptions(workers=2, freeze_bytes=0, OPTIONS))
 """
 
 
 @contextmanager
-def loader(rig: Rig) -> Iterator[subprocess.Popen[str]]:
+def loader(rig: Rig, options: str = "chunk_bytes=16 * 1024") -> Iterator[subprocess.Popen[str]]:
     """A loader in a process of its own, in the middle of its work; killed at the end."""
     process = subprocess.Popen(
-        [sys.executable, "-c", LOAD], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", LOAD.replace("OPTIONS", options)],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     assert process.stdin is not None
     process.stdin.write("\n".join((rig.source, rig.target, rig.names.migration)))
     process.stdin.close()
     try:
-        eventually(lambda: done(rig)[0] > 20)
+        eventually(lambda: done(rig)[0] > 10)
         yield process
     finally:
         process.kill()
@@ -86,6 +91,17 @@ def done(rig: Rig) -> tuple[int, int]:
 def holder_of(rig: Rig) -> psutil.Process:
     return psutil.Process(
         rig.one(rig.target, "SELECT snapshot_holder_pid FROM cdc_migrator.migration")
+    )
+
+
+def reading(rig: Rig) -> int:
+    """Sessions of loaders on the source."""
+    return int(
+        rig.one(
+            rig.source,
+            "SELECT count(*) FROM pg_stat_activity WHERE application_name = %s",
+            f"cdcm-{rig.names.migration}-load",
+        )
     )
 
 
@@ -120,14 +136,15 @@ def test_load_under_writers_is_the_snapshot(rig: Rig) -> None:
     assert rig.load().rows == counted  # a second load finds all done
 
 
-@pytest.mark.parametrize("round_", range(3))
-def test_killed_loader_resumes_without_a_doubled_row(rig: Rig, round_: int) -> None:
+@pytest.mark.parametrize("options", ["chunk_bytes=16 * 1024", "chunk_bytes=64 * 1024", PSQL])
+def test_killed_loader_resumes_without_a_doubled_row(rig: Rig, options: str) -> None:
     """SIGKILL in the middle of chunks: the next load does the rest under the same snapshot."""
     with rig.writing():
         rig.start()
-        with loader(rig) as process:
+        with loader(rig, options) as process:
             process.send_signal(signal.SIGKILL)
             process.wait()
+            eventually(lambda: reading(rig) == 0)  # no psql outlives it
             finished, total = done(rig)
             assert 0 < finished < total
         loaded = rig.load(SMALL)
@@ -156,11 +173,12 @@ def test_lost_holder_has_unfinished_tables_read_anew(rig: Rig) -> None:
     assert rig.account() == rig.content(rig.source)
 
 
-def test_holder_lost_under_a_running_loader_is_made_good(rig: Rig) -> None:
+@pytest.mark.parametrize("options", ["chunk_bytes=16 * 1024", PSQL])
+def test_holder_lost_under_a_running_loader_is_made_good(rig: Rig, options: str) -> None:
     """A loader notices the loss between two chunks and goes on by itself."""
     with rig.writing():
         rig.start()
-        with loader(rig) as process:
+        with loader(rig, options) as process:
             holder_of(rig).kill()
             assert process.wait(120) == 0
 
@@ -234,11 +252,12 @@ def test_table_rewritten_while_it_is_begun_anew_is_begun_again(rig: Rig) -> None
     assert rig.account() == rig.content(rig.source)
 
 
-def test_ended_sessions_are_replaced(rig: Rig) -> None:
+@pytest.mark.parametrize("options", ["chunk_bytes=16 * 1024", PSQL])
+def test_ended_sessions_are_replaced(rig: Rig, options: str) -> None:
     """Every session of a running loader may be ended on either side; the load still ends equal."""
     rig.start()
     called = f"cdcm-{rig.names.migration}-load"
-    with loader(rig) as process:
+    with loader(rig, options) as process:
         for dsn in (rig.source, rig.target, rig.source, rig.target):
             with psycopg.connect(dsn, autocommit=True) as conn:
                 conn.execute(
@@ -345,8 +364,9 @@ def test_swallowing_trigger_on_the_target_is_noticed(rig: Rig) -> None:
             "ALTER TABLE shop.plain ENABLE ALWAYS TRIGGER eat"
         )
     rig.start()
-    with pytest.raises(Failed, match=r"CDCM-LOAD-COUNT.*100 rows.*99 arrived"):
-        rig.load()
+    for options in (SMALL, LoadOptions(), LoadOptions(psql_bytes=0)):
+        with pytest.raises(Failed, match=r"CDCM-LOAD-COUNT.*100 rows.*99 arrived"):
+            rig.load(options)
     with psycopg.connect(rig.target, autocommit=True) as conn:
         assert conn.execute("SELECT count(*) FROM shop.plain").fetchone() == (0,)
         conn.execute("DROP TRIGGER eat ON shop.plain")

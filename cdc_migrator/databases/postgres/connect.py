@@ -7,6 +7,7 @@ one reads back as the same value. Errors name the server, never the password.
 from __future__ import annotations
 
 import psycopg
+from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from cdc_migrator.errors import ConfigurationError, Failed, MigratorError, Refused
@@ -105,7 +106,7 @@ def connect(
     except psycopg.OperationalError as exc:
         raise _refusal(exc, side, describe_dsn(dsn)) from None
     try:
-        _pin(conn, {**PINNED, **(settings or {})})
+        conn.execute(pins(settings or {}))
         conn.read_only = read_only or None
         conn.autocommit = autocommit
     except psycopg.Error as exc:
@@ -114,13 +115,16 @@ def connect(
     return conn
 
 
-def _pin(conn: psycopg.Connection, settings: dict[str, str]) -> None:
-    # One round trip; a setting that this server version does not know is left out.
-    conn.execute(
-        "SELECT set_config(s.name, s.value, false) FROM unnest(%s::text[], %s::text[]) "
-        "AS s(name, value) JOIN pg_settings g ON lower(g.name) = lower(s.name)",
-        (list(settings), list(settings.values())),
-    )
+def pins(settings: dict[str, str]) -> sql.Composed:
+    """The statement that sets `PINNED` and `settings` for a session, in one round trip.
+
+    A setting that this server version does not know is left out.
+    """
+    merged = {**PINNED, **settings}
+    return sql.SQL(
+        "SELECT set_config(s.name, s.value, false) FROM unnest({}::text[], {}::text[]) "
+        "AS s(name, value) JOIN pg_settings g ON lower(g.name) = lower(s.name)"
+    ).format(list(merged), list(merged.values()))
 
 
 def _refusal(exc: psycopg.Error, side: str, where: str) -> MigratorError:

@@ -38,6 +38,16 @@ def test_chunks_are_about_as_large_as_asked(blocks: int, per_block: int) -> None
     assert sum(chunk.weight for chunk in chunks) <= blocks * per_block + len(chunks)
 
 
+@given(blocks=st.integers(0, 5_000), size=sizes, whole_bytes=st.integers(0, 1 << 40))
+def test_table_of_up_to_a_size_stays_whole(blocks: int, size: int, whole_bytes: int) -> None:
+    """However small the chunks are to be."""
+    chunks = plan(TABLE, 0, blocks, size, 8192, whole_bytes)
+
+    assert chunks[0].whole == (len(chunks) == 1)
+    if size <= whole_bytes:
+        assert len(chunks) == 1
+
+
 def test_empty_table_has_one_open_chunk() -> None:
     """Rows that come between measuring and copying belong to somebody."""
     (chunk,) = plan(TABLE, 0, 0, 0)

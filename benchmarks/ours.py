@@ -1,0 +1,61 @@
+"""A migration of ours for a measurement: its file, and the command line that it is run by."""
+
+from __future__ import annotations
+
+import secrets
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import psycopg
+import yaml
+
+from cdc_migrator.stack.local import StackInfo
+
+
+def database(server: str, name: str) -> str:
+    """A fresh database's connection string."""
+    with psycopg.connect(server, autocommit=True) as conn:
+        conn.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)".encode())
+        conn.execute(f"CREATE DATABASE {name}".encode())
+        conn.execute("CHECKPOINT")
+    return urlsplit(server)._replace(path=f"/{name}").geturl()
+
+
+def command(
+    stack: StackInfo,
+    base: Path,
+    source: str,
+    target: str,
+    tools: Path | None = None,
+    **load: Any,
+) -> list[str]:
+    """The command line of a migration with a name of its own, verb and options to be added.
+
+    Args:
+        load: the section of that name.
+    """
+    name = f"bench_{secrets.token_hex(3)}"
+    directory = base / name
+    directory.mkdir()
+    config = directory / "migration.yaml"
+    text: dict[str, Any] = {
+        "name": name,
+        "source": {"dsn": source},
+        "target": {"dsn": target},
+        "kafka": {"bootstrap_servers": stack.bootstrap_servers},
+        "connect": {"url": stack.connect_url, "secrets_dir": str(stack.secrets_dir)},
+        "state_dir": str(directory / "state"),
+        "load": load,
+    }
+    if tools is not None:
+        text["postgres_bin"] = str(tools)
+    config.write_text(yaml.safe_dump(text))
+    return [sys.executable, "-m", "cdc_migrator.cli.main", "--config", str(config)]
+
+
+def run(cli: list[str], *verb: str) -> str:
+    """Run one verb; what it said to the operator."""
+    return subprocess.run([*cli, *verb], check=True, capture_output=True, text=True).stderr

@@ -1,0 +1,207 @@
+"""Build the indexes of tables that are loaded while others are still being copied.
+
+A thread beside the load looks every now and then which tables have become whole, and has their
+indexes and their primary, unique and exclusion constraints made: a large table's one by one, the
+small ones' together, so many at a time as the budget allows. All else (foreign keys, triggers,
+what belongs to partitioned tables) is left to `schema.make_indexes`. That also makes what this
+thread has not, and says why where it cannot be made: here no error ends anything.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import psycopg
+from psycopg import sql
+
+from cdc_migrator.backfill.schema import PostData, SchemaOptions, post_data
+from cdc_migrator.backfill.toc import Entry
+from cdc_migrator.backfill.tools import session_name
+from cdc_migrator.control import load as rows
+from cdc_migrator.control.load import Finished
+from cdc_migrator.databases.postgres import names as quoted
+from cdc_migrator.databases.postgres.connect import connect
+from cdc_migrator.errors import MigratorError
+from cdc_migrator.model.naming import Names
+from cdc_migrator.model.tables import TableName
+
+_LOOK_SECONDS = 0.5
+_AGAIN_SECONDS = 30.0
+# From this size on a table's indexes are built each by a pg_restore of its own.
+_LARGE = 16 * 1024 * 1024
+
+# A piece of work; returns what can only be begun after it.
+Task = Callable[[], "list[Task]"]
+
+
+@dataclass(slots=True)
+class Early:
+    """What came of it: indexes and constraints made, and the code of the last error."""
+
+    made: int = 0
+    failed: str | None = None
+
+
+@contextmanager
+def early_indexes(
+    source_dsn: str,
+    target_dsn: str,
+    names: Names,
+    tables: Sequence[TableName],
+    options: SchemaOptions,
+    patience: float = 2.0,
+) -> Iterator[Early]:
+    """Build beside the block, which loads; after it, wait until every whole table is built.
+
+    Where the block raises, only what is under way is waited for.
+
+    Args:
+        patience: seconds before anything is done: a load that is over by then gains nothing.
+    """
+    builder = _Builder(source_dsn, target_dsn, names, tables, options, patience)
+    thread = threading.Thread(target=builder.run, name="indexes")
+    thread.start()
+    try:
+        yield builder.told
+    except BaseException:
+        builder.failing.set()
+        raise
+    finally:
+        builder.over.set()
+        thread.join()
+
+
+class _Builder:
+    def __init__(
+        self,
+        source_dsn: str,
+        target_dsn: str,
+        names: Names,
+        tables: Sequence[TableName],
+        options: SchemaOptions,
+        patience: float,
+    ) -> None:
+        self._source_dsn = source_dsn
+        self._target_dsn = target_dsn
+        self._names = names
+        self._called = f"cdcm-{names.migration}-schema"
+        self._tables = tables
+        self._options = options
+        self._patience = patience
+        self.told = Early()
+        self.over = threading.Event()
+        self.failing = threading.Event()
+
+    def run(self) -> None:
+        pause = self._patience
+        while not self.over.wait(pause):
+            self.told.failed = self._try()
+            if self.told.failed is None:
+                return
+            pause = _AGAIN_SECONDS
+
+    def _try(self) -> str | None:
+        """Build until all is there; why it ended before, if it did."""
+        try:
+            with (
+                post_data(
+                    self._source_dsn, self._target_dsn, self._names, self._tables, self._options
+                ) as post,
+                connect(self._target_dsn, application_name=self._called, side="target") as target,
+                ThreadPoolExecutor(self._options.jobs, thread_name_prefix="index") as pool,
+            ):
+                try:
+                    self._build(post, target, pool)
+                finally:
+                    pool.shutdown(wait=False, cancel_futures=True)
+        except MigratorError as error:
+            return error.code
+        except psycopg.Error as error:
+            return type(error).__name__
+        return None
+
+    def _build(self, post: PostData, target: psycopg.Connection, pool: ThreadPoolExecutor) -> None:
+        waiting = self._by_table(post.left)
+        running: set[Future[list[Task]]] = set()
+        while not self.failing.is_set():
+            over = self.over.is_set()  # before looking: then nothing becomes whole unseen
+            finished = [table for table in rows.finished(target) if table.source in waiting]
+            for task in self._tasks(post, finished, waiting):
+                running.add(pool.submit(task))
+            if running:
+                done, running = wait(running, _LOOK_SECONDS, FIRST_COMPLETED)
+                running |= {pool.submit(task) for one in done for task in one.result()}
+            elif over or not waiting:
+                return
+            else:
+                self.over.wait(_LOOK_SECONDS)
+
+    def _by_table(self, entries: Sequence[Entry]) -> dict[TableName, list[Entry]]:
+        """The entries that only need their table's rows, by that table's name on the source."""
+        known = {entry.object: entry for entry in entries if entry.object is not None}
+        found: dict[TableName, list[Entry]] = defaultdict(list)
+        with connect(self._source_dsn, application_name=self._called, side="source") as source:
+            of_tables = source.execute(
+                "SELECT o.catalog, o.oid, n.nspname, c.relname "
+                "FROM unnest(%s::int8[], %s::int8[]) AS o(catalog, oid) "
+                "LEFT JOIN pg_index i ON o.catalog = 'pg_class'::regclass::int8 "
+                "AND i.indexrelid = o.oid "
+                "LEFT JOIN pg_constraint k ON o.catalog = 'pg_constraint'::regclass::int8 "
+                "AND k.oid = o.oid AND k.contype IN ('p', 'u', 'x') "
+                "JOIN pg_class c ON c.oid = coalesce(i.indrelid, k.conrelid) AND c.relkind = 'r' "
+                "JOIN pg_namespace n ON n.oid = c.relnamespace",
+                ([one[0] for one in known], [one[1] for one in known]),
+            )
+            for catalog, oid, schema, table in of_tables:
+                found[TableName(schema, table)].append(known[catalog, oid])
+        return found
+
+    def _tasks(
+        self,
+        post: PostData,
+        finished: Sequence[Finished],
+        waiting: dict[TableName, list[Entry]],
+    ) -> Iterator[Task]:
+        """What to do for tables that have become whole; they wait no longer."""
+        small: list[Entry] = []
+        for table in finished:
+            entries = waiting.pop(table.source)
+            if table.parts > 1:
+                yield partial(self._vacuum, post, table, entries)
+            elif table.bytes >= _LARGE:
+                yield from self._large(post, entries)
+            else:
+                small += entries
+        for lane in range(self._options.jobs):
+            if part := small[lane :: self._options.jobs]:
+                yield partial(self._make, post, part)
+
+    def _large(self, post: PostData, entries: Sequence[Entry]) -> list[Task]:
+        """First the constraints, each of which locks everybody out, then the indexes at once."""
+        alone = [entry for entry in entries if entry.kind != "INDEX"]
+        rest = [partial(self._make, post, [entry]) for entry in entries if entry.kind == "INDEX"]
+        return [partial(self._make, post, alone, rest)] if alone else list(rest)
+
+    def _make(
+        self, post: PostData, entries: Sequence[Entry], then: Sequence[Task] = ()
+    ) -> list[Task]:
+        post.make(entries)
+        self.told.made += len(entries)
+        return list(then)
+
+    def _vacuum(self, post: PostData, table: Finished, entries: Sequence[Entry]) -> list[Task]:
+        """Mark the pages of a table that could not be frozen as visible to all.
+
+        One more pass over the table, which spares each index and each foreign key more than that.
+        """
+        with connect(
+            self._target_dsn, application_name=session_name(self._called), side="target"
+        ) as conn:
+            conn.execute(sql.SQL("VACUUM (TRUNCATE false) {}").format(quoted.table(table.target)))
+        return self._large(post, entries)

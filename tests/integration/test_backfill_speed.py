@@ -1,0 +1,194 @@
+"""What makes the load fast, on the real stack: psql's hand, frozen rows, early indexes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from cdc_migrator.backfill.early import early_indexes
+from cdc_migrator.backfill.load import LoadOptions
+from cdc_migrator.backfill.schema import SchemaOptions, make_indexes
+from cdc_migrator.backfill.tools import find_psql
+from cdc_migrator.errors import Refused
+from cdc_migrator.model.tables import TableName
+from cdc_migrator.stack.local import StackInfo
+from tests.integration.capture_rig import TABLES, Rig, eventually
+
+pytestmark = pytest.mark.stack
+
+
+@pytest.fixture
+def rig(stack: StackInfo, source_db: str, target_db: str, tmp_path: Path) -> Iterator[Rig]:
+    rig = Rig(stack, source_db, target_db, tmp_path / "state")
+    rig.fill(20_000)
+    with psycopg.connect(target_db, autocommit=True) as conn:
+        for table in TABLES:
+            conn.execute(f"ALTER TABLE {table} SET (autovacuum_enabled = false)".encode())
+    yield rig
+    rig.abort()
+
+
+def wrapped(directory: Path, command: str) -> LoadOptions:
+    """Options whose psql is a script: notes that it was called, then runs `command`."""
+    real = find_psql()
+    assert real is not None
+    directory.mkdir()
+    script = directory / "psql"
+    script.write_text(
+        f"""#!/bin/sh
+PSQL={real}
+[ "$1" = --version ] && exec $PSQL --version
+cd {directory}
+echo called >> calls
+{command}
+"""
+    )
+    script.chmod(0o755)
+    return LoadOptions(workers=2, psql_bytes=0, postgres_bin=directory)
+
+
+def calls(directory: Path) -> int:
+    return len((directory / "calls").read_text().splitlines())
+
+
+def test_whole_tables_are_frozen_as_they_are_written(rig: Rig) -> None:
+    """All their pages say so, without any VACUUM; chunks of a table cannot have that."""
+    frozen = (
+        "SELECT every(all_frozen) FROM pg_visibility_map('shop.item') JOIN "
+        "(SELECT DISTINCT (ctid::text::point)[0]::bigint AS blkno FROM shop.item) b USING (blkno)"
+    )
+    with psycopg.connect(rig.target, autocommit=True) as conn:
+        conn.execute("CREATE EXTENSION pg_visibility")
+    rig.start()
+    rig.load()
+    assert rig.one(rig.target, frozen) is True
+    assert rig.one(rig.target, "SELECT count(*) FROM pg_check_frozen('shop.item')") == 0
+    assert rig.account() == rig.content(rig.source)
+
+    with psycopg.connect(rig.target, autocommit=True) as conn:
+        conn.execute("UPDATE cdc_migrator.table_progress SET load_state = 'waiting'")
+    rig.load(LoadOptions(chunk_bytes=1 << 20, freeze_bytes=0))
+    assert rig.one(rig.target, frozen) is False
+
+
+def test_rows_of_others_do_not_go_with_the_truncate(rig: Rig) -> None:
+    """A row that somebody commits after the table was found empty is seen under the lock."""
+    rig.start()
+    with ThreadPoolExecutor(1) as pool, psycopg.connect(rig.target) as other:
+        other.execute("INSERT INTO shop.plain VALUES (7, 'stray')")
+        loading = pool.submit(rig.load)
+        eventually(
+            lambda: rig.one(
+                rig.target,
+                "SELECT count(*) FROM pg_locks WHERE NOT granted AND mode = 'AccessExclusiveLock' "
+                "AND relation = 'shop.plain'::regclass",
+            )
+        )
+        other.commit()
+        with pytest.raises(Refused, match=r"CDCM-TARGET-NOT-EMPTY.*shop\.plain"):
+            loading.result(60)
+    assert rig.one(rig.target, "SELECT id, note FROM shop.plain") == (7, "stray")
+
+
+def test_psql_reads_what_our_own_session_would(rig: Rig, tmp_path: Path) -> None:
+    """Under writers; with names that need quoting, values that travel as text, and a table that
+    cannot be truncated because a foreign key looks at it."""
+    odd = """CREATE TABLE shop."o'd :d\\ ""t" ("a :b" int PRIMARY KEY, "c\\" TYPE, v text)"""
+    with psycopg.connect(rig.source, autocommit=True) as conn:
+        conn.execute(odd.replace("TYPE", "timestamptz").encode())
+        conn.execute(
+            b"""INSERT INTO shop."o'd :d\\ ""t" SELECT n, timestamptz '2024-01-01 12:00+00', """
+            b"E'two\\nlines :a' FROM generate_series(1, 500) n"
+        )
+        conn.execute(b"""ALTER TABLE shop."o'd :d\\ ""t" REPLICA IDENTITY FULL""")
+    with psycopg.connect(rig.target, autocommit=True) as conn:
+        conn.execute(odd.replace("TYPE", "text").encode())
+        conn.execute("CREATE TABLE shop.refers (item bigint REFERENCES shop.item (id))")
+    with rig.writing():
+        rig.start()
+        options = wrapped(tmp_path / "bin", 'exec $PSQL "$@"')
+        loaded = rig.load(options)
+    assert calls(tmp_path / "bin") == len(loaded.tables) == 4
+    assert rig.account() == rig.content(rig.source)
+    assert rig.one(
+        rig.target,
+        """SELECT count(*), min("c\\"), min(v) FROM shop."o'd :d\\ ""t" """,
+    ) == (500, "2024-01-01 12:00:00+00", "two\nlines :a")
+
+
+def test_whatever_stops_psql_our_own_session_reads_the_chunk(rig: Rig, tmp_path: Path) -> None:
+    """Nothing that psql had handed over is kept, and nothing is missing."""
+    rig.start()
+    options = wrapped(
+        tmp_path / "bin",
+        """case $(wc -l < calls) in
+        1) $PSQL "$@" | head -c 100000;;  # it ends in the middle
+        2) $PSQL "$@" 2>/dev/null;;  # the number of rows is not told
+        3) exit 127;;
+        esac""",
+    )
+    rig.load(replace(options, workers=1))
+    assert calls(tmp_path / "bin") == 3
+    assert rig.account() == rig.content(rig.source)
+
+
+def test_indexes_are_built_while_other_tables_are_loaded(rig: Rig) -> None:
+    """A table that is whole gets its indexes; one that came in parts is vacuumed before."""
+    with psycopg.connect(rig.source, autocommit=True) as conn:
+        conn.execute("CREATE INDEX log_kind ON shop.log (kind)")
+        conn.execute("CREATE INDEX item_amount ON shop.item (amount)")
+        conn.execute("ALTER TABLE shop.item ADD CONSTRAINT one_note UNIQUE (id, note)")
+        conn.execute("ALTER TABLE shop.plain ADD FOREIGN KEY (id) REFERENCES shop.item (id)")
+    rig.start()
+    tables = [TableName(*name.split(".")) for name in TABLES]
+    parts = LoadOptions(workers=2, chunk_bytes=256 * 1024, freeze_bytes=0)
+
+    def there(index: str) -> bool:
+        return bool(rig.one(rig.target, "SELECT to_regclass(%s) IS NOT NULL", f"shop.{index}"))
+
+    with (
+        ThreadPoolExecutor(1) as pool,
+        psycopg.connect(rig.target) as held,
+        early_indexes(
+            rig.source, rig.target, rig.names, tables, SchemaOptions(memory=1 << 23), patience=0
+        ) as early,
+    ):
+        held.execute("LOCK TABLE shop.log IN SHARE MODE")
+        loading = pool.submit(rig.load, parts)
+        eventually(lambda: there("item_amount") and there("one_note"))
+        assert not there("log_kind")
+        held.rollback()
+        loading.result(60)
+
+    assert (early.made, early.failed) == (3, None)
+    assert there("log_kind")
+    assert rig.one(
+        rig.target, "SELECT relallvisible > 0 FROM pg_class WHERE oid = 'shop.item'::regclass"
+    )
+    keys = "SELECT count(*) FROM pg_constraint WHERE conname = 'plain_id_fkey'"
+    seen = []
+    left = make_indexes(
+        rig.source,
+        rig.target,
+        rig.names,
+        tables,
+        before_foreign_keys=lambda: seen.append(rig.one(rig.target, keys)),
+    )
+    assert left.made == ("FK CONSTRAINT shop plain plain_id_fkey",)
+    assert (seen, rig.one(rig.target, keys)) == ([0], 1)
+
+
+def test_error_beside_the_load_does_not_end_it(rig: Rig, tmp_path: Path) -> None:
+    """What cannot be built meanwhile is left to the step after the load, which tells why."""
+    rig.start()
+    nothing = SchemaOptions(postgres_bin=tmp_path)
+    with early_indexes(rig.source, rig.target, rig.names, [], nothing, patience=0) as early:
+        rig.load()
+        eventually(lambda: early.failed)
+    assert (early.made, early.failed) == (0, "CDCM-TOOLS-MISSING")
+    assert rig.account() == rig.content(rig.source)
