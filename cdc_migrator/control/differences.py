@@ -50,6 +50,22 @@ def _known(**row: Any) -> Known:
     )
 
 
+_SAME = "(d.kind, d.columns) = (excluded.kind, excluded.columns)"
+_RECORD = f"""
+INSERT INTO cdc_migrator.difference AS d (source_schema, source_table, kind, key, columns,
+    source_count, target_count, first_run, run, first_seen, last_seen)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+ON CONFLICT (source_schema, source_table, md5(key::text)) WHERE state IN ('open', 'accepted')
+DO UPDATE SET kind = excluded.kind, columns = excluded.columns,
+    source_count = excluded.source_count, target_count = excluded.target_count,
+    run = excluded.run, last_seen = excluded.last_seen,
+    state = CASE WHEN {_SAME} THEN d.state ELSE 'open' END,
+    reason = CASE WHEN {_SAME} THEN d.reason END,
+    changed_by = CASE WHEN {_SAME} THEN d.changed_by END,
+    changed_at = CASE WHEN {_SAME} THEN d.changed_at END
+"""
+
+
 def record(
     conn: psycopg.Connection, run: int, found: Iterable[RowDifference], at: datetime
 ) -> None:
@@ -59,15 +75,7 @@ def record(
     """
     with conn.cursor() as cursor:
         cursor.executemany(
-            "INSERT INTO cdc_migrator.difference AS d (source_schema, source_table, kind, key, "
-            "columns, source_count, target_count, first_run, run, first_seen, last_seen) "
-            "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) "
-            "ON CONFLICT (source_schema, source_table, md5(key::text)) "
-            "WHERE state IN ('open', 'accepted') DO UPDATE SET kind = excluded.kind, "
-            "columns = excluded.columns, source_count = excluded.source_count, "
-            "target_count = excluded.target_count, run = excluded.run, "
-            "last_seen = excluded.last_seen, state = CASE WHEN (d.kind, d.columns) = "
-            "(excluded.kind, excluded.columns) THEN d.state ELSE 'open' END",
+            _RECORD,
             [
                 (
                     one.table.schema,

@@ -7,6 +7,7 @@ pieces of a table in any order.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -113,12 +114,12 @@ def digest(
     unit: Unit,
     aligned: Aligned,
     piece_blocks: int,
-    pause: Callable[[], None],
+    rest: Callable[[float], None],
 ) -> tuple[Digests, Digests]:
     """Both sides' digests of a unit, read at the same time.
 
     Args:
-        pause: called on either side before each statement; may wait, may raise.
+        rest: called on either side after each statement with its seconds; may wait, may raise.
 
     Raises:
         SnapshotLost, TableMoved, MigratorError.
@@ -131,9 +132,10 @@ def digest(
         else:
             conditions = [slicer.within(unit.range, target) or sql.SQL("true")]
         for condition in conditions:
-            pause()
             query = statement(pair, slicer, hashing, unit, target, condition)
+            began = time.monotonic()
             add(sides.read(pair, aligned, query, target), found)
+            rest(time.monotonic() - began)
         return found
 
     return sides.both(of_side)

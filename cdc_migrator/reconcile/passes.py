@@ -128,7 +128,6 @@ class Pass:
         self._weight: Counter[TableName] = Counter()
         self._done: Counter[TableName] = Counter()
         self._outcome = Outcome(True, {}, [])
-        self._pace = threading.local()
 
     def run(self) -> Outcome:
         """Work until all is proven, the time is up or `stop` is called.
@@ -275,7 +274,7 @@ class Pass:
         name = pair.source.name
         slicer = Slicer(pair, unit.by, hashing)
         here, there = digest(
-            sides, pair, slicer, hashing, unit, point, self._options.sizes.piece_blocks, self._pause
+            sides, pair, slicer, hashing, unit, point, self._options.sizes.piece_blocks, self._rest
         )
         look = Look(sides, pair, slicer, hashing, point, self._options.values)
         found: list[RowDifference] = []
@@ -327,15 +326,11 @@ class Pass:
         if self._stop.is_set() or (self._until is not None and time.monotonic() > self._until):
             raise _Stopped
 
-    def _pause(self) -> None:
-        """Called by one thread between its statements: leave the rest of the time to others."""
-        self._check()
-        now = time.monotonic()
-        worked = now - getattr(self._pace, "since", now)
+    def _rest(self, worked: float) -> None:
+        """Leave the rest of the time to others, after a statement that took so many seconds."""
         if self._options.share < 1.0:
             self._stop.wait(worked * (1.0 / self._options.share - 1.0))
-            self._check()
-        self._pace.since = time.monotonic()
+        self._check()
 
 
 def conclude(

@@ -25,8 +25,15 @@ from cdc_migrator.reconcile.pairs import Pair
 Row = tuple[Any, ...]
 Result = TypeVar("Result")
 
-# No parallel workers: how much of the servers is used is decided by the number of sessions.
-_SETTINGS = {"jit": "off", "max_parallel_workers_per_gather": "0", "lock_timeout": "5s"}
+# No parallel workers: how much of the servers is used is decided by the number of sessions. The
+# planner takes the chunks of a table for as many as its rows, and would sort them.
+_SETTINGS = {
+    "jit": "off",
+    "max_parallel_workers_per_gather": "0",
+    "enable_sort": "off",
+    "work_mem": "32MB",
+    "lock_timeout": "5s",
+}
 
 
 class SnapshotLost(Exception):

@@ -12,6 +12,7 @@ import psycopg
 
 from cdc_migrator.control import differences, load, locks, migration, reconcile, schema
 from cdc_migrator.control.differences import Known
+from cdc_migrator.control.load import LoadState, TableLoad
 from cdc_migrator.control.reconcile import Run
 from cdc_migrator.databases.postgres.catalog import chosen
 from cdc_migrator.databases.postgres.coded import speaking
@@ -139,11 +140,15 @@ def run(
     """
     began = time.monotonic()
     with _both(options) as (source, target):
-        names = _tables(options, target)
-        current = _run(options, target, list(names))
-        names = {one: names[one] for one in current.tables if one in names}
+        tables = _tables(options, target)
+        current = _run(options, target, list(tables))
+        tables = {one: tables[one] for one in current.tables if one in tables}
+        loaded = {one: table.target for one, table in tables.items() if _streams(table)}
         with speaking("source", "reading its tables"):
-            looked = read_pairs(source, target, names)
+            looked = read_pairs(source, target, loaded)
+            looked += [
+                Unpaired(one, "it is not loaded yet") for one in tables.keys() - loaded.keys()
+            ]
             pairs = only(looked)
             hashing = probe.agree(source, target)
         work = Pass(
@@ -175,11 +180,11 @@ def run(
                 done = mend.mend(sides, aligner, target, pairs, standing, current.id)
             repaired = done.repaired
         with speaking("target", "reading what was compared"):
-            tables = _reports(target, current, looked, outcome)
+            reports = _reports(target, current, looked, outcome)
         return Report(
             current,
             outcome.finished,
-            tables,
+            reports,
             tuple(planned) if options.dry_run else (),
             repaired,
             tuple(outcome.values),
@@ -214,19 +219,22 @@ def _control(name: str, dsn: str) -> Iterator[psycopg.Connection]:
         yield target
 
 
-def _tables(options: ReconcileOptions, target: psycopg.Connection) -> dict[TableName, TableName]:
+def _streams(table: TableLoad) -> bool:
+    """Whether the target's table is what the stream makes of it."""
+    return table.state is LoadState.LOADED and table.joining is None
+
+
+def _tables(options: ReconcileOptions, target: psycopg.Connection) -> dict[TableName, TableLoad]:
     with speaking("target", "reading the migration's tables"):
         known = load.read_tables(target)
-    names = {
-        one.source: one.target for one in known if chosen([str(one.source)], options.tables, ())
-    }
-    if not names:
+    tables = {one.source: one for one in known if chosen([str(one.source)], options.tables, ())}
+    if not tables:
         raise ConfigurationError(
             "CDCM-RECONCILE-TABLES",
             "no table of the migration is chosen",
             "`cdc-migrator status` lists its tables; patterns are like shop.*.",
         )
-    return names
+    return tables
 
 
 def _run(options: ReconcileOptions, target: psycopg.Connection, names: list[TableName]) -> Run:
@@ -306,14 +314,14 @@ def statement(options: ReconcileOptions, table: TableName) -> str:
         ) as source,
         _control(options.name, options.target_dsn) as target,
     ):
-        names = _tables(options, target)
-        if table not in names:
+        tables = _tables(options, target)
+        if table not in tables:
             raise ConfigurationError(
                 "CDCM-RECONCILE-TABLES",
                 f"{table} is no table of the migration",
                 "`cdc-migrator status` lists its tables; write schema.table.",
             )
-        (found,) = read_pairs(source, target, {table: names[table]})
+        (found,) = read_pairs(source, target, {table: tables[table].target})
         if isinstance(found, Unpaired):
             raise Refused(
                 "CDCM-RECONCILE-UNPAIRED",

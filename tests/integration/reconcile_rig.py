@@ -84,8 +84,9 @@ class World:
     options: dict[str, Any] = field(default_factory=dict)
 
     def register(self) -> None:
-        """Every table of the source belongs to the migration."""
+        """Every table of the source belongs to the migration, and is loaded."""
         load.register(self.target, [(table, 0) for table in read_tables(self.source)])
+        self.target.execute("UPDATE cdc_migrator.table_progress SET load_state = 'loaded'")
 
     def both(self, *statements: str) -> None:
         for conn in (self.source, self.target):

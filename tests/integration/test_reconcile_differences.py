@@ -323,3 +323,46 @@ def test_each_of_the_two_sums_notices_what_is_only_moved() -> None:
                 assert here.rows == there.rows
                 assert here.total != there.total
                 assert (here.either == there.either) == (name == "pairs of rows")
+
+
+def test_a_key_that_is_equal_to_the_database_but_not_as_text_is_repaired() -> None:
+    """Missing by one spelling, extra by the other, and one row afterwards."""
+    with world(
+        "CREATE EXTENSION citext SCHEMA public; "
+        "CREATE TABLE public.numbers (id numeric PRIMARY KEY, v int); "
+        "INSERT INTO public.numbers SELECT n + 0.5, n FROM generate_series(1, 300) n; "
+        "CREATE TABLE public.words (id public.citext PRIMARY KEY, v int); "
+        "INSERT INTO public.words SELECT 'Word' || n, n FROM generate_series(1, 300) n"
+    ) as made:
+        made.target.execute("UPDATE public.numbers SET id = 7.50 WHERE id = 7.5")
+        made.target.execute("UPDATE public.words SET id = 'wORD7' WHERE v = 7")
+        assert made.found(made.run()) == {
+            ("public.numbers", ("7.5",)): ("missing_in_target",),
+            ("public.numbers", ("7.50",)): ("extra_in_target",),
+            ("public.words", ("Word7",)): ("missing_in_target",),
+            ("public.words", ("wORD7",)): ("extra_in_target",),
+        }
+        assert made.run(repair=True).equal
+        for name in ("numbers", "words"):
+            here, there = made.content(TableName("public", name))
+            assert here == there
+
+
+def test_a_target_without_the_keys_constraint_may_hold_it_twice_or_not_at_all() -> None:
+    """A second row of a key and one whose key is null are extra; a repair removes the second."""
+    with world(
+        "CREATE TABLE public.loose (id int PRIMARY KEY, v int); "
+        "INSERT INTO public.loose SELECT n, n FROM generate_series(1, 500) n; ANALYZE"
+    ) as made:
+        made.target.execute(
+            "ALTER TABLE public.loose DROP CONSTRAINT loose_pkey, ALTER id DROP NOT NULL"
+        )
+        made.target.execute("INSERT INTO public.loose VALUES (17, 17), (NULL, 1)")
+        report = made.run()
+        (table,) = report.tables
+        found = {
+            (k.key["id"], k.kind.value, k.source_count, k.target_count) for k in table.standing
+        }
+        assert found == {("17", "extra_in_target", 1, 2), (None, "extra_in_target", 0, 1)}
+        made.target.execute("DELETE FROM public.loose WHERE id IS NULL")
+        assert made.run(repair=True).equal

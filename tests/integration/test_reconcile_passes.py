@@ -211,6 +211,8 @@ def test_differences_have_a_history(two: World) -> None:
     two.target.execute("DELETE FROM public.big WHERE id = 10")
     report = two.run()
     assert not report.equal, "what was accepted was another difference"
+    (anew,) = (k for t in report.tables for k in t.standing)
+    assert (anew.kind, anew.state, anew.reason) == ("missing_in_target", "open", None)
     assert two.run(repair=True).equal
     runs, known = reconcile.history(NAME, two.target_dsn, BIG, 10)
     assert [run.state for run in runs] == ["differs", "differs", "equal", "differs", "differs"]
@@ -278,6 +280,20 @@ def test_tables_that_cannot_be_compared_are_told(two: World) -> None:
     with pytest.raises(ConfigurationError, match="CDCM-RECONCILE-TABLES"):
         two.run(tables=["public.nothing*"])
     assert two.run(tables=["public.b*"]).tables[0].table == BIG
+
+
+def test_a_table_that_is_not_loaded_yet_is_neither_equal_nor_different(two: World) -> None:
+    """Also one that joins a stream that runs."""
+    two.target.execute("TRUNCATE public.big, public.little")
+    for column, value in (("load_state", "loading"), ("joining", "loading")):
+        two.target.execute(
+            "UPDATE cdc_migrator.table_progress SET load_state = 'loaded', joining = NULL"
+        )
+        two.target.execute(f"UPDATE cdc_migrator.table_progress SET {column} = '{value}'")
+        report = two.run()
+        assert not report.equal
+        assert two.found(report) == {}
+        assert {t.unproven for t in report.tables} == {"it is not loaded yet"}
 
 
 def test_generated_columns_of_another_making_are_left_out() -> None:
