@@ -101,13 +101,13 @@ class _Builder:
     def run(self) -> None:
         pause = self._patience
         while not self.over.wait(pause):
-            self.told.failed = None
-            self._try()
+            self.told.failed = self._try()
             if self.told.failed is None:
                 return
             pause = _AGAIN_SECONDS
 
-    def _try(self) -> None:
+    def _try(self) -> str | None:
+        """Build until all is built or the load is over; the code of the error that ended it."""
         try:
             with (
                 post_data(
@@ -121,9 +121,10 @@ class _Builder:
                 finally:
                     pool.shutdown(wait=False, cancel_futures=True)
         except MigratorError as error:
-            self.told.failed = error.code
+            return error.code
         except psycopg.Error as error:
-            self.told.failed = type(error).__name__
+            return type(error).__name__
+        return None
 
     def _build(self, post: PostData, target: psycopg.Connection, pool: ThreadPoolExecutor) -> None:
         waiting = self._by_table(post.left)
