@@ -63,7 +63,7 @@ DO UPDATE SET kind = excluded.kind, columns = excluded.columns,
     reason = CASE WHEN {_SAME} THEN d.reason END,
     changed_by = CASE WHEN {_SAME} THEN d.changed_by END,
     changed_at = CASE WHEN {_SAME} THEN d.changed_at END
-"""
+"""  # noqa: S608
 
 
 def record(
