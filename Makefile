@@ -31,7 +31,7 @@ check: setup ## lint, types, import rules
 	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
 
 test: check ## everything CI runs: check, then all tests on the real local stack
-	@$(BIN)/pytest
+	@$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 unit: setup ## the tests that need no stack
 	@$(BIN)/pytest -m "not stack"

@@ -107,7 +107,7 @@ class _Builder:
             pause = _AGAIN_SECONDS
 
     def _try(self) -> str | None:
-        """Build until all is there; why it ended before, if it did."""
+        """Build until all is built or the load is over; the code of the error that ended it."""
         try:
             with (
                 post_data(

@@ -84,6 +84,9 @@ def reaching(
     parts = info.get_parameters()
     for private in ("password", "application_name"):
         parts.pop(private, None)
+    if parts.get("sslcertmode") == "allow":
+        # libpq fills its default in, which programs before 16 do not know.
+        del parts["sslcertmode"]
     if settings:
         given = [f"-c {name}={value}" for name, value in settings.items()]
         parts["options"] = " ".join([*filter(None, [parts.get("options")]), *given])

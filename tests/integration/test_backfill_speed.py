@@ -9,11 +9,13 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from cdc_migrator.backfill.early import early_indexes
 from cdc_migrator.backfill.load import LoadOptions
 from cdc_migrator.backfill.schema import SchemaOptions, make_indexes
-from cdc_migrator.backfill.tools import find_psql
+from cdc_migrator.backfill.tools import find_psql, reaching
+from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.errors import Refused
 from cdc_migrator.model.tables import TableName
 from cdc_migrator.stack.local import StackInfo
@@ -181,6 +183,21 @@ def test_indexes_are_built_while_other_tables_are_loaded(rig: Rig) -> None:
     )
     assert left.made == ("FK CONSTRAINT shop plain plain_id_fkey",)
     assert (seen, rig.one(rig.target, keys)) == ([0], 1)
+
+
+def test_programs_are_told_what_was_given_and_no_password(stack: StackInfo) -> None:
+    """An older program would not take what a newer libpq adds; the password is not an argument."""
+    with connect(stack.source_dsn, application_name="test") as conn:
+        address, environment = reaching(conn, "tool", {"maintenance_work_mem": "9MB"})
+    given = conninfo_to_dict(stack.source_dsn)
+    told = conninfo_to_dict(address)
+    added = {"connect_timeout", "hostaddr", "options", "tcp_user_timeout"}
+    extra = {key for key in told.keys() - given.keys() - added if not key.startswith("keepalives")}
+    assert extra == set()
+    assert given.keys() - told.keys() == {"password"}
+    assert told["options"] == "-c maintenance_work_mem=9MB"
+    assert environment["PGPASSWORD"] == given["password"]
+    assert environment["PGAPPNAME"] == "tool"
 
 
 def test_error_beside_the_load_does_not_end_it(rig: Rig, tmp_path: Path) -> None:
