@@ -39,8 +39,11 @@ logger.values.level = warn
 
 
 def new_cluster_id() -> str:
-    """A random KRaft cluster id: 16 bytes in URL-safe base64."""
-    return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+    """A random KRaft cluster id: 16 bytes in URL-safe base64, which no tool takes for a flag."""
+    while True:
+        made = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        if not made.startswith("-"):
+            return made
 
 
 def broker_settings(layout: Layout, port: int, controller: int) -> dict[str, str | int]:

@@ -278,3 +278,11 @@ def test_paths_with_blanks_and_backslashes_survive_java_files(tmp_path: Path) ->
     assert f'"{class_path}"\n' in options
     assert "TieredStopAtLevel" not in options
     assert kafka.properties({"k": "a\\b"}) == "k=a\\\\b\n"
+
+
+def test_no_tool_takes_a_cluster_id_for_a_flag() -> None:
+    """One in 64 random ids would begin with a dash."""
+    made = {kafka.new_cluster_id() for _ in range(2000)}
+    assert len(made) == 2000
+    assert {len(one) for one in made} == {22}
+    assert not any(one.startswith("-") for one in made)

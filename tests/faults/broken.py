@@ -1,0 +1,104 @@
+"""Appliers with a fault that somebody could write: ``python -m tests.faults.broken FAULT run ...``.
+
+The comparison has to catch each of them; it shares no code with what is broken here.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from cdc_migrator.cli.main import main
+from cdc_migrator.model.changes import Op, Transaction
+from cdc_migrator.stream.assembler import Assembler
+from cdc_migrator.stream.rows import RowDecoder
+
+ONE_IN = 10_000
+
+
+def _changed(change_them: Callable[[Transaction], None]) -> None:
+    """Have each transaction changed after it was assembled."""
+    feed = Assembler.feed
+
+    def broken(self: Assembler, record: Any) -> Transaction | None:
+        given = feed(self, record)
+        if given is not None:
+            change_them(given)
+        return given
+
+    Assembler.feed = broken  # type: ignore[method-assign]
+
+
+def drop() -> None:
+    """One event in ten thousand is lost."""
+    seen = 0
+
+    def thin_out(given: Transaction) -> None:
+        nonlocal seen
+        kept = []
+        for change in given.changes:
+            if change.table.schema == "proof":
+                seen += 1
+                if seen % ONE_IN == 0:
+                    continue
+            kept.append(change)
+        given.changes = kept
+
+    _changed(thin_out)
+
+
+def truncate() -> None:
+    """A truncate is lost."""
+
+    def without(given: Transaction) -> None:
+        given.changes = [change for change in given.changes if change.op is not Op.TRUNCATE]
+
+    _changed(without)
+
+
+def _decoded(change_row: Callable[[list[Any], int, int], None]) -> None:
+    """Have rows changed that have a `word` and an `again`, whose places are given, too."""
+    make, decode = RowDecoder.__init__, RowDecoder.decode
+    places: dict[int, tuple[int, int]] = {}
+
+    def made(self: RowDecoder, table: object, columns: Any, placeholder: str) -> None:
+        make(self, table, columns, placeholder)
+        names = [name for name, _ in columns]
+        if "word" in names and "again" in names:
+            places[id(self)] = (names.index("word"), names.index("again"))
+
+    def decoded(self: RowDecoder, image: bytes, lsn: int) -> tuple[Any, ...]:
+        row = list(decode(self, image, lsn))
+        if id(self) in places:
+            change_row(row, *places[id(self)])
+        return tuple(row)
+
+    RowDecoder.__init__ = made  # type: ignore[method-assign]
+    RowDecoder.decode = decoded  # type: ignore[method-assign,assignment]
+
+
+def swap() -> None:
+    """Two columns of one type get each other's values."""
+
+    def swapped(row: list[Any], one: int, other: int) -> None:
+        row[one], row[other] = row[other], row[one]
+
+    _decoded(swapped)
+
+
+def nulls() -> None:
+    """NULL becomes an empty text."""
+
+    def filled(row: list[Any], one: int, _: int) -> None:
+        if row[one] is None:
+            row[one] = ""
+
+    _decoded(filled)
+
+
+FAULTS = {"drop": drop, "swap": swap, "nulls": nulls, "truncate": truncate}
+
+if __name__ == "__main__":
+    FAULTS[sys.argv.pop(1)]()
+    main()

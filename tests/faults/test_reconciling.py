@@ -1,0 +1,81 @@
+"""The comparison finds what is wrong and nothing else, while the application writes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.faults.reconciling import Reconciling
+from tests.support.live import LiveMigration, one
+from tests.support.stack import fresh_database
+
+pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.timeout(300)]
+
+
+@pytest.fixture(scope="module")
+def work(stack: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reconciling]:
+    with (
+        fresh_database(stack.source_dsn) as source,
+        fresh_database(stack.target_dsn) as target,
+        Reconciling(tmp_path_factory.mktemp("recon"), stack, source, target, 7) as work,
+    ):
+        yield work
+
+
+def test_corruptions_are_found_and_repaired_under_writers(work: Reconciling) -> None:
+    """Named to the column; before and after, nothing is reported."""
+    for done in work.rounds(12):
+        assert done.wrong == (), done
+    assert work.settle() == []
+
+
+# What the application does, and the table that then must differ.
+WORKLOADS = {
+    "drop": ("UPDATE proof.item SET n = n + 1 WHERE id <= 3500", "proof.item"),
+    "swap": ("UPDATE proof.item SET n = n + 1 WHERE id = 3000", "proof.item"),
+    "nulls": ("UPDATE proof.item SET word = NULL WHERE id = 3001", "proof.item"),
+    "truncate": ("TRUNCATE bank.scratch", "bank.scratch"),
+}
+
+
+def test_a_broken_applier_is_caught(work: Reconciling) -> None:
+    """One that drops an event in ten thousand, swaps columns, loses NULLs or a truncate."""
+    live = work.live
+    for process in live.processes:
+        live.stop(process)
+    for fault, (statement, table) in WORKLOADS.items():
+        with psycopg.connect(live.source, autocommit=True) as conn:
+            conn.execute("INSERT INTO bank.scratch VALUES (-1, 1) ON CONFLICT DO NOTHING")
+            for _ in range(3 if fault == "drop" else 1):
+                conn.execute(statement.encode())
+        process = _run_broken(live, fault)
+        try:
+            live.drain()
+            report = _reconcile(live)
+            wrong = {one["table"] for one in report["tables"] if one["differences"]}
+            assert wrong == {table}, (fault, wrong)
+            assert _reconcile(live, "--repair")["equal"], fault
+        finally:
+            live.stop(process)
+    assert one(live.target, "SELECT count(*) FROM cdc_migrator.repair") > 0
+
+
+def _run_broken(live: LiveMigration, fault: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "tests.faults.broken", fault, "--config", str(live.config)]
+    with (live.directory / f"{fault}.log").open("ab") as out:
+        process = subprocess.Popen([*command, "run"], stdout=out, stderr=out)
+    live.processes.append(process)
+    return process
+
+
+def _reconcile(live: LiveMigration, *arguments: str) -> dict[str, Any]:
+    done = live.cli("reconcile", "-o", "json", *arguments, check=None)
+    assert done.returncode in (0, 1), done.stderr
+    report: dict[str, Any] = json.loads(done.stdout)
+    return report
