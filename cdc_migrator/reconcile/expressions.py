@@ -6,7 +6,8 @@ tells apart; the server's hash functions often do not:
 
 * of int8, and of what is stored as one, they take only the two halves' exclusive or (-1 is
   4294967295), so the upper half is hashed once more, and timestamps go by their eight bytes;
-* of numeric they take neither sign nor scale; of floats, intervals, jsonb and arrays not the text;
+* of numeric they take neither sign nor scale, so the sign is hashed first, and where the type does
+  not fix the scale, the text; of floats, intervals, jsonb and arrays the text as well;
 * of an enum they take the object id, which differs between servers.
 
 A row's hash is a chain: each column that is never null is hashed with the hash so far as its seed,
@@ -40,6 +41,7 @@ RAW: dict[str, tuple[str, str | None]] = {
     "uuid": ("uuid_hash_extended({c}, {s})", None),
     "text": (_TEXT, None),
     "varchar": (_TEXT, None),
+    "numeric": ("hash_numeric_extended({c}, hashint4extended(({c} < 0)::int4, {s}))", None),
     "bytea": ("hashbyteaextended({c}, {s})", "hashbyteaextended"),
     "date": ("hashdateextended({c}, {s})", "hashdateextended"),
     "timestamp": ("hashbyteaextended(timestamp_send({c}), {s})", "hashbyteaextended"),
@@ -158,12 +160,18 @@ def _scattered(columns: Sequence[Compared], target: bool, hashing: Hashing) -> s
 
 def _hash(column: Compared, target: bool, hashing: Hashing, seed: sql.Composable) -> sql.Composable:
     own = column.on(target)
-    schema, _, name = own.base_type.partition(".")
-    if schema == "pg_catalog" and column.same_type and name in hashing.raw:
+    name = own.base_type.removeprefix("pg_catalog.")
+    if name in hashing.raw and column.same_type and (name != "numeric" or _same_scale(column)):
         value: sql.Composable = sql.Identifier(own.name)
         return sql.SQL(raw_template(name, hashing.functions)).format(c=value, s=seed)
     text = _quick_text(own, own.type_text == column.on(not target).type_text)
     return sql.SQL('hashtextextended({} COLLATE "C", {})').format(text, seed)
+
+
+def _same_scale(column: Compared) -> bool:
+    """Whether the type says how many places the text of a numeric has, the same on both sides."""
+    declared = column.source.type_text
+    return declared.startswith("numeric(") and declared == column.target.type_text
 
 
 def key_hash(pair: Pair, target: bool, hashing: Hashing) -> sql.Composable:

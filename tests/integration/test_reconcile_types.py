@@ -79,6 +79,9 @@ def test_any_two_values_of_a_type_are_told_apart(every: World, kinds: list[corpu
 
 SERVER_BLIND = {
     "the sign of a numeric": ("numeric", "1", "-1"),
+    "the sign of a fixed numeric": ("numeric(10,2)", "1", "-1"),
+    "nothing and not a number": ("numeric(10,2)", "0", "NaN"),
+    "the weight of a fixed numeric": ("numeric(20,2)", "1", "10000"),
     "the scale of a numeric": ("numeric", "1.0", "1.00"),
     "both halves of a bigint": ("bigint", "-1", "4294967295"),
     "swapped halves of a bigint": ("bigint", "4294967298", "8589934593"),
@@ -127,14 +130,15 @@ def test_the_slower_ways_find_the_same(hashing: Hashing, monkeypatch: pytest.Mon
     values = {
         "int2": ("1", "2"), "int4": ("1", "2"), "int8": ("1", "4294967297"), "oid": ("1", "2"),
         "bool": ("t", "f"), "uuid": ("0" * 32, "0" * 31 + "1"), "text": ("", " "),
-        "varchar": ("a", "a "), "bytea": ("\\x", "\\x00"), "date": ("2024-01-01", "infinity"),
+        "varchar": ("a", "a "), "numeric": ("1.0", "1.00"),
+        "bytea": ("\\x", "\\x00"), "date": ("2024-01-01", "infinity"),
         "timestamp": ("2024-01-01", "2024-01-02"), "timestamptz": ("2024-01-01", "infinity"),
     }  # fmt: skip
     first = ", ".join(f"'{values[name][0]}'" for name in sorted(RAW))
     monkeypatch.setattr("cdc_migrator.reconcile.probe.agree", lambda *_: hashing)
     with world(
         f"CREATE TABLE public.wide (id int PRIMARY KEY, {columns}); "
-        f"INSERT INTO public.wide SELECT n, {first} FROM generate_series(1, 30) n; "
+        f"INSERT INTO public.wide SELECT n, {first} FROM generate_series(1, 40) n; "
         "CREATE TABLE public.bare (t text); ALTER TABLE public.bare REPLICA IDENTITY FULL; "
         "INSERT INTO public.bare VALUES ('x'), ('x'), (NULL)"
     ) as made:
@@ -143,13 +147,13 @@ def test_the_slower_ways_find_the_same(hashing: Hashing, monkeypatch: pytest.Mon
             made.target.execute(
                 f"UPDATE public.wide SET c_{name} = '{values[name][1]}' WHERE id = {n}"
             )
-            made.target.execute(f"UPDATE public.wide SET c_{name} = NULL WHERE id = {n + 12}")
+            made.target.execute(f"UPDATE public.wide SET c_{name} = NULL WHERE id = {n + 15}")
         made.target.execute("UPDATE public.bare SET t = '' WHERE t IS NULL")
         found = made.found(made.run())
     wanted = {
         ("public.wide", (str(n + more),)): ("different", f"c_{name}")
         for n, name in enumerate(sorted(RAW), start=1)
-        for more in (0, 12)
+        for more in (0, 15)
     }
     assert {key: what for key, what in found.items() if key[0] == "public.wide"} == wanted
     assert len(found) == len(wanted) + 2
