@@ -16,9 +16,10 @@ import psutil
 import psycopg
 import pytest
 
-from cdc_migrator.backfill import schema, toc
+from cdc_migrator.backfill import toc
 from cdc_migrator.backfill.load import LoadOptions
 from cdc_migrator.backfill.progress import LoadProgress
+from cdc_migrator.backfill.receiving import check_extensions
 from cdc_migrator.backfill.schema import SchemaOptions, make_indexes, make_tables
 from cdc_migrator.backfill.statistics import analyze
 from cdc_migrator.backfill.throttle import ThrottleOptions
@@ -545,7 +546,7 @@ def test_missing_extension_is_refused(rig: Rig) -> None:
         connect(rig.target, application_name="test") as conn,
         pytest.raises(Refused, match=r"CDCM-TARGET-EXTENSION: .* extensions not_to_be_had$"),
     ):
-        schema._check_extensions(conn, entries)
+        check_extensions(conn, entries)
 
 
 def test_foreign_keys_wait_for_the_stream_where_tables_were_read_anew(

@@ -199,6 +199,7 @@ def command(pair: Pair, directory: Path, *args: str) -> subprocess.CompletedProc
         "tables:\n  include: [shop.*]\n  exclude: [shop.stays]\n"
     )
     plain = {k: v for k, v in os.environ.items() if not k.startswith("CDC_MIGRATOR_")}
+    plain["COLUMNS"] = "200"
     return subprocess.run(
         [sys.executable, "-m", "cdc_migrator.cli.main", "schema", *args],
         cwd=directory,
