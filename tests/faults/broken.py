@@ -69,6 +69,7 @@ def half() -> None:
         if isinstance(record, Row):
             if not lost and record.change.key_moved_here:
                 lost[record.xid] = record.offset
+            if lost.get(record.xid) == record.offset:
                 # A place without a record, as between two Kafka transactions.
                 return None
             if lost.get(record.xid, record.offset) < record.offset:
