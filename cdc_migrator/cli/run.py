@@ -52,6 +52,7 @@ def run_service(configured: Settings) -> None:
     from cdc_migrator.stream.spill import SpillLimits
 
     places = endpoints(configured)
+    steps = migrate_steps(configured, Logged(time.monotonic))
     apply, served = configured.apply, configured.service
     service = Service(
         RunOptions(
@@ -73,6 +74,8 @@ def run_service(configured: Settings) -> None:
             ),
             truncates=apply.truncates,
             retry_for=apply.retry_for.total_seconds(),
+            reread=steps.read_again,
+            reread_bytes=apply.reread_bytes,
             takeover_after=served.takeover_after.total_seconds(),
             http_host=served.http_host,
             http_port=served.http_port,
@@ -89,7 +92,6 @@ def run_service(configured: Settings) -> None:
     signal.signal(signal.SIGTERM, lambda *_: service.stop())
     signal.signal(signal.SIGINT, interrupt)
     ended = threading.Event()
-    steps = migrate_steps(configured, Logged(time.monotonic))
     threading.Thread(
         target=steps.finish_foreign_keys, args=(ended,), name="foreign keys", daemon=True
     ).start()

@@ -270,6 +270,13 @@ class Apply(Section):
     spill_dir: FilePath | None = Field(
         default=None, description="Where that file is made. Default: where temporary files go."
     )
+    reread_bytes: Size = Field(
+        default=10 << 30,
+        ge=0,
+        description="Where the connector may have lost changes of a table, `run` reads tables up "
+        "to this size again by itself, while the stream stands still. Larger ones halt it until "
+        "`backfill --again` is typed.",
+    )
     truncates: TruncatePolicy = Field(
         default=TruncatePolicy.APPLY,
         description="Where the source truncates a table: `apply` it, `halt` the stream, or "

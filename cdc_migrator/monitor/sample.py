@@ -23,6 +23,7 @@ class ServiceState(StrEnum):
     WAITING_FOR_KAFKA = "waiting-for-kafka"
     WAITING_FOR_TARGET = "waiting-for-target"
     WAITING_FOR_TABLE = "waiting-for-table"
+    REREADING = "rereading"
     STOPPING = "stopping"
     HALTED = "halted"
 

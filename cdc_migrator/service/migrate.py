@@ -224,15 +224,17 @@ class Migrate:
             lambda text: self._observer.step(f"capture: {text}"),
         )
 
-    def load(self, again: Sequence[str] = ()) -> Loaded:
+    def load(self, again: Sequence[str] = (), *, halted: bool = False) -> Loaded:
         """Copy what was there when capture began; of the tables `again`, what is there now.
+
+        `halted`: whoever applies the stream waits for it.
 
         Raises, beside what `backfill.load` does, Refused: CDCM-LOAD-AGAIN-UNKNOWN or
         CDCM-LOAD-AGAIN-RUNNING (somebody applies the stream).
         """
         options = self._options
         if again:
-            self._forget(again)
+            self._forget(again, halted)
         loaded = load(
             options.source_dsn,
             options.target_dsn,
@@ -244,6 +246,10 @@ class Migrate:
             f"load: {loaded.rows:,} rows, {loaded.bytes / 1e6:,.1f} MB in {loaded.seconds:.1f} s"
         )
         return loaded
+
+    def read_again(self, tables: Sequence[str]) -> None:
+        """Read these tables again, or end what was begun of that; whoever applies waits for it."""
+        self.load(tables, halted=True)
 
     def _load_and_index(self) -> None:
         """Copy the rows; the indexes of tables that are whole are built meanwhile."""
@@ -262,7 +268,7 @@ class Migrate:
             # Whatever it was, the next step meets it again, or it has passed.
             _log.warning("early-indexes-ended", reason=early.failed)
 
-    def _forget(self, again: Sequence[str]) -> None:
+    def _forget(self, again: Sequence[str], halted: bool) -> None:
         with self._target() as conn:
             known = {str(one.source): one.source for one in loads.read_tables(conn)}
             unknown = sorted(set(again) - known.keys())
@@ -272,7 +278,7 @@ class Migrate:
                     f"the migration has no table {', '.join(unknown)}",
                     "`cdc-migrator status` shows its tables, spelled as they must be named here.",
                 )
-            if progress.alive(conn, self._options.takeover_after):
+            if not halted and progress.alive(conn, self._options.takeover_after):
                 raise Refused(
                     "CDCM-LOAD-AGAIN-RUNNING",
                     "a process applies the stream, which must not happen while tables are read "

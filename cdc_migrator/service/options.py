@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cdc_migrator.apply.batcher import BatchLimits
@@ -19,6 +19,8 @@ class RunOptions:
         kafka: librdkafka properties with ``bootstrap.servers``.
         limits, queue_bytes, spill: see `Batcher`, `ByteQueue` and `Assembler`.
         truncates, retry_for: see `Applier`.
+        reread: reads these tables again, or ends what was begun of that (none given); the stream
+            stands still meanwhile. reread_bytes: of a table that is read again without asking.
         takeover_after: seconds without a sign of life after which an owner is replaced.
         http_host, http_port: where metrics and health are served; no port serves nothing.
     """
@@ -33,6 +35,8 @@ class RunOptions:
     spill: SpillLimits
     truncates: TruncatePolicy
     retry_for: float
+    reread: Callable[[Sequence[str]], None]
+    reread_bytes: int
     takeover_after: float
     http_host: str
     http_port: int | None

@@ -46,6 +46,15 @@ class Registry:
         return reread is not None and reread.covers(xid, commit_lsn)
 
 
+def unread(target: psycopg.Connection) -> list[TableName]:
+    """Tables of the stream that are to be read again, and are not yet."""
+    with speaking("target", "reading the tables of the migration"):
+        loads = load.read_tables(target)
+    return [
+        one.source for one in loads if one.joining is None and one.state is not LoadState.LOADED
+    ]
+
+
 def read(target: psycopg.Connection, source_dsn: Callable[[], str], migration: str) -> Registry:
     """The registry as it is now.
 

@@ -25,7 +25,6 @@ from cdc_migrator.control.migration import Migration, Phase
 from cdc_migrator.control.progress import Progress
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.errors import (
-    Failed,
     Fenced,
     MigratorError,
     Refused,
@@ -44,10 +43,12 @@ from cdc_migrator.service.pruner import Pruner
 from cdc_migrator.service.registry import Registry
 from cdc_migrator.service.repairing import Repairs
 from cdc_migrator.service.responder import Responder
+from cdc_migrator.service.resuming import Resuming
 from cdc_migrator.service.writer import Writer
 from cdc_migrator.stream.assembler import Assembler
 from cdc_migrator.stream.consumer import StreamConsumer
 from cdc_migrator.stream.envelope import Envelope
+from cdc_migrator.stream.parts import TableUnproven
 from cdc_migrator.stream.reader import StreamReader
 
 _TURN_SECONDS = 0.25
@@ -136,6 +137,10 @@ class Service:
 
     def _read_registry(self) -> Registry:
         with self._target() as conn:
+            if registry.unread(conn):
+                # Killed in the middle of it, or typed by somebody and left.
+                _log.warning("tables-read-again", reason="it was begun and not ended")
+                self._options.reread([])
             return registry.read(conn, self._options.source_dsn, self._options.migration)
 
     def _claim(self, applier: Applier) -> Progress | None:
@@ -195,16 +200,21 @@ class Service:
                     Repairs(options.source_dsn, options.target_dsn),
                 )
             )
+            resuming = Resuming(
+                options, applier, writer, self._read_registry, self._stop, self._take_turn
+            )
             begin = claimed
             while True:
                 try:
                     self._flow(applier, writer, begin, known)
                     break
                 except UnknownTable as unknown:
-                    learned = self._learn(applier, writer, unknown)
-                    if learned is None:
-                        break
-                    known, begin = learned
+                    resumed = resuming.wait_for(unknown)
+                except TableUnproven as halt:
+                    resumed = resuming.read_again(halt, known)
+                if resumed is None:
+                    break
+                known, begin = resumed.known, resumed.begin
             self._state = ServiceState.STOPPING
             _log.info("stopped", transactions=self._transactions, events=self._events)
 
@@ -254,45 +264,13 @@ class Service:
                     self._state = ServiceState.STOPPING
                 self._wind_up(pipeline)
 
-    def _learn(
-        self, applier: Applier, writer: Writer, unknown: UnknownTable
-    ) -> tuple[Registry, Progress] | None:
-        """Wait until the table can be applied to and take it up; None when stopped meanwhile.
-
-        Raises `unknown` where the table is not being added; Fenced; and what has stood against
-        it for longer than the target may be away.
-        """
-        self._state = ServiceState.WAITING_FOR_TABLE
-        writer.interrupt()
-        failing: float | None = None
-        told = False
-        while not self._stop.is_set():
-            self._turn = time.monotonic()
-            if self._lost is not None:
-                raise self._lost
-            try:
-                known = self._read_registry()
-                if known.knows(unknown.table):
-                    with writer.turn():
-                        begin = applier.learn(known.tables, known.sides, known.rereads)
-                    _log.info("tables-learned", tables=len(known.tables), offset=begin.next_offset)
-                    return known, begin
-                failing = None
-            except Fenced:
-                raise
-            except Failed as error:
-                failing = failing or self._turn
-                if self._turn - failing > self._options.retry_for:
-                    raise
-                _log.warning("tables-not-read", code=error.code)
-            else:
-                if unknown.table not in known.joining:
-                    raise unknown
-                if not told:
-                    _log.info("waiting-for-table", reason="a table is being added")
-                    told = True
-            self._stop.wait(_STANDBY_SECONDS)
-        return None
+    def _take_turn(self, state: ServiceState) -> float:
+        """Say that the service lives; the monotonic time. Raises what has ended it."""
+        self._state = state
+        self._turn = time.monotonic()
+        if self._lost is not None:
+            raise self._lost
+        return self._turn
 
     def _wind_up(self, pipeline: Pipeline) -> None:
         """Wait for the batch under way; after a halt, for all that lies in front of it."""
@@ -331,6 +309,8 @@ class Service:
         state = self._state
         if state is ServiceState.STREAMING and waiting:
             state = ServiceState.WAITING_FOR_KAFKA
+        if state is ServiceState.REREADING:
+            waiting = "a table is read again from the source, whose changes were not all delivered"
         if state is ServiceState.WAITING_FOR_TABLE:
             waiting = "a table is being added; if nobody does: cdc-migrator migrate --no-run"
         return ServiceSample(

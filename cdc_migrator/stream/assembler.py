@@ -40,6 +40,7 @@ from cdc_migrator.stream.envelope import Begin, End, Record, Row
 from cdc_migrator.stream.parts import (
     Joint,
     Part,
+    TableUnproven,
     Unproven,
     join,
     require_counted,
@@ -213,7 +214,9 @@ class Assembler:
             where = (
                 f"{self._at(end.offset)}, transaction {end.xid} from offset {first.first_offset}"
             )
-            raise StreamHalted(fault.code, fault.cause, where, _remedy(fault)) from None
+            if fault.table is not None:
+                raise TableUnproven(fault, fault.table, where) from None
+            raise StreamHalted(fault.code, fault.cause, where) from None
         self._count(joints, suspect)
         self._open, self._aside, self._last_commit = None, [], end.commit_lsn
         return Transaction(
@@ -291,13 +294,3 @@ class Assembler:
             f"transaction {xid} came",
             self._at(offset, waiting),
         )
-
-
-def _remedy(fault: Unproven) -> str | None:
-    if fault.table is None:
-        return None
-    return (
-        f"Nothing past this position was applied. `cdc-migrator backfill --again '{fault.table}'` "
-        "reads the table again from the source; then start `cdc-migrator run`, which goes on from "
-        "here."
-    )

@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
+from cdc_migrator.errors import StreamHalted
 from cdc_migrator.model.changes import Change, Op
 from cdc_migrator.model.tables import TableName
 from cdc_migrator.stream.spill import Changes, joined
@@ -37,6 +38,21 @@ class Unproven(Exception):
         super().__init__(cause)
         self.code = code
         self.cause = cause
+        self.table = table
+
+
+class TableUnproven(StreamHalted):
+    """The stream cannot go on, but for one table nothing stands against it: read that again."""
+
+    def __init__(self, fault: Unproven, table: TableName, position: str) -> None:
+        super().__init__(
+            fault.code,
+            fault.cause,
+            position,
+            f"Nothing past this position was applied. `cdc-migrator backfill --again '{table}'` "
+            "reads the table again from the source; then start `cdc-migrator run`, which goes on "
+            "from here.",
+        )
         self.table = table
 
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import psycopg
 import pytest
 
+from cdc_migrator.faultpoints import VARIABLE
 from tests.faults.reconciling import Reconciling
 from tests.support.live import LiveMigration, one
 from tests.support.stack import fresh_database
@@ -66,10 +70,38 @@ def test_a_broken_applier_is_caught(work: Reconciling) -> None:
     assert one(live.target, "SELECT count(*) FROM cdc_migrator.repair") > 0
 
 
-def _run_broken(live: LiveMigration, fault: str) -> subprocess.Popen[bytes]:
+@pytest.mark.parametrize("place", [None, "load.chunk.copied"])
+def test_half_of_a_key_change_is_healed(work: Reconciling, place: str | None) -> None:
+    """The table is read again by the service itself, also where that is killed on its way."""
+    live = work.live
+    for process in live.processes:
+        live.stop(process)
+    with psycopg.connect(live.source, autocommit=True) as conn:
+        conn.execute("UPDATE proof.item SET id = -id WHERE id BETWEEN 4000 AND 4200")
+        conn.execute("UPDATE proof.item SET id = -id WHERE id BETWEEN -4200 AND -4000")
+        conn.execute("INSERT INTO bank.scratch VALUES (-1, 1) ON CONFLICT (id) DO NOTHING")
+    process = _run_broken(live, "half", {VARIABLE: f"{place}:1:KILL"} if place else {})
+    try:
+        if place is not None:
+            assert process.wait(60) == -signal.SIGKILL
+            process = live.start("run")
+        live.drain()
+        assert live.halted() is None
+        assert _reconcile(live)["equal"]
+        read = "SELECT count(*) FROM cdc_migrator.journal WHERE action = 'tables-again'"
+        assert one(live.target, read) > 0
+    finally:
+        live.stop(process)
+
+
+def _run_broken(
+    live: LiveMigration, fault: str, env: Mapping[str, str] = MappingProxyType({})
+) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "tests.faults.broken", fault, "--config", str(live.config)]
     with (live.directory / f"{fault}.log").open("ab") as out:
-        process = subprocess.Popen([*command, "run"], stdout=out, stderr=out)
+        process = subprocess.Popen(
+            [*command, "run"], stdout=out, stderr=out, env={**os.environ, **env}
+        )
     live.processes.append(process)
     return process
 

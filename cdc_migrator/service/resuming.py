@@ -1,0 +1,128 @@
+"""Where the stream cannot go on for the sake of one table: wait for it, or read it again.
+
+A table that is being added is waited for. One of which the connector has provably or possibly lost
+changes is read again from the source, while the stream stands still in front of the transaction in
+question; from there on whatever the new reading has seen is left out for it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import structlog
+
+from cdc_migrator.apply.applier import Applier
+from cdc_migrator.apply.fold import UnknownTable
+from cdc_migrator.control.progress import Progress
+from cdc_migrator.errors import Failed, Fenced, MigratorError
+from cdc_migrator.monitor.sample import ServiceState
+from cdc_migrator.service.options import RunOptions
+from cdc_migrator.service.registry import Registry
+from cdc_migrator.service.writer import Writer
+from cdc_migrator.stream.parts import TableUnproven
+
+_LOOK_SECONDS = 1.0
+
+_log = structlog.get_logger("cdc_migrator.service")
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """The tables as they are known now, and where reading goes on."""
+
+    known: Registry
+    begin: Progress
+
+
+class Resuming:
+    """Gets the stream going again; used between two flows of it.
+
+    Args:
+        read: the registry as it is now.
+        stop: nothing is waited for any longer once it is set.
+        turn: says that the service lives, and in which state; raises what has ended it.
+    """
+
+    def __init__(
+        self,
+        options: RunOptions,
+        applier: Applier,
+        writer: Writer,
+        read: Callable[[], Registry],
+        stop: threading.Event,
+        turn: Callable[[ServiceState], float],
+    ) -> None:
+        self._options = options
+        self._applier = applier
+        self._writer = writer
+        self._read = read
+        self._stop = stop
+        self._turn = turn
+
+    def wait_for(self, unknown: UnknownTable) -> Resumed | None:
+        """Wait until the table can be applied to and take it up; None when stopped meanwhile.
+
+        Raises `unknown` where the table is not being added; Fenced; and what has stood against
+        it for longer than the target may be away.
+        """
+        self._writer.interrupt()
+        failing: float | None = None
+        told = False
+        while not self._stop.is_set():
+            now = self._turn(ServiceState.WAITING_FOR_TABLE)
+            try:
+                known = self._read()
+                if known.knows(unknown.table):
+                    return self._take_up(known)
+                failing = None
+            except Fenced:
+                raise
+            except Failed as error:
+                failing = failing or now
+                if now - failing > self._options.retry_for:
+                    raise
+                _log.warning("tables-not-read", code=error.code)
+            else:
+                if unknown.table not in known.joining:
+                    raise unknown
+                if not told:
+                    _log.info("waiting-for-table", reason="a table is being added")
+                    told = True
+            self._stop.wait(_LOOK_SECONDS)
+        return None
+
+    def read_again(self, halt: TableUnproven, known: Registry) -> Resumed | None:
+        """Read the table again and go on; None when stopped meanwhile.
+
+        Raises `halt` where the table is larger than is read again without asking, and what
+        reading it has met.
+        """
+        table = next((one for one in known.tables if one.name == halt.table), None)
+        if table is None or table.bytes > self._options.reread_bytes:
+            raise halt
+        self._writer.interrupt()
+        _log.warning(
+            "table-read-again", table=str(halt.table), code=halt.code, position=halt.position
+        )
+        with ThreadPoolExecutor(1, thread_name_prefix="reread") as pool:
+            reading = pool.submit(self._options.reread, [str(halt.table)])
+            while not reading.done():
+                self._turn(ServiceState.REREADING)
+                self._stop.wait(_LOOK_SECONDS / 4)
+            try:
+                reading.result()
+            except MigratorError as error:
+                _log.warning("table-not-read", code=error.code, reason=error.cause)
+                raise halt from error
+        if self._stop.is_set():
+            return None
+        return self._take_up(self._read())
+
+    def _take_up(self, known: Registry) -> Resumed:
+        with self._writer.turn():
+            begin = self._applier.learn(known.tables, known.sides, known.rereads)
+        _log.info("tables-learned", tables=len(known.tables), offset=begin.next_offset)
+        return Resumed(known, begin)
