@@ -29,6 +29,7 @@ CREATE TABLE proof.item (id bigint PRIMARY KEY, n int NOT NULL, small smallint, 
     clock time, at timestamp, moment timestamptz, gap interval, token uuid, raw bytea, doc json,
     docb jsonb, net inet, tags text[], numbers int[], mood proof.mood, bits bit varying(20),
     span int4range, place point, cash money);
+CREATE TABLE proof.plain (id bigint PRIMARY KEY, n int NOT NULL, word text, again text);
 CREATE TABLE proof.entry (kind int NOT NULL, word text, amount numeric, at timestamptz);
 ALTER TABLE proof.entry REPLICA IDENTITY FULL;
 """
@@ -63,6 +64,10 @@ def create(source: str) -> None:
         items = _ITEM.format(first=1, last=ITEMS)
         conn.execute(f"INSERT INTO proof.item {items}".encode())
         conn.execute(f"INSERT INTO proof.entry {_ENTRY}".encode())
+        conn.execute(
+            "INSERT INTO proof.plain SELECT n, n, 'word ' || n, 'again ' || n "
+            "FROM generate_series(1, 4000) n"
+        )
 
 
 class HotWriter(threading.Thread):

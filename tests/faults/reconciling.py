@@ -84,6 +84,12 @@ class Reconciling:
         done.append(Round("repaired", time.monotonic() - began, 0, 0, 0, wrong))
         return [*done, self._clean()]
 
+    def rest(self) -> None:
+        """End the application and the service."""
+        self._writers.close()
+        for process in self.live.processes:
+            self.live.stop(process)
+
     def settle(self) -> list[str]:
         """Stop the writers, drain, and compare everything by other means."""
         self._writers.close()
