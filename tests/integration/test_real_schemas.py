@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Callable
 from pathlib import Path
 
 import psycopg
@@ -14,7 +13,7 @@ from cdc_migrator.databases.postgres.catalog import read_tables
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.stack.local import StackInfo
 from tests.schemas import oracle
-from tests.schemas.sources import RealSchema, musicbrainz, pagila, procrastinate
+from tests.schemas.sources import pagila, procrastinate
 from tests.schemas.trip import trip
 from tests.support.live import LiveMigration
 from tests.support.stack import fresh_database
@@ -22,17 +21,13 @@ from tests.support.stack import fresh_database
 pytestmark = pytest.mark.stack
 
 
-@pytest.mark.parametrize(
-    ("schema", "tables"),
-    [(procrastinate, 4), (musicbrainz, 488)],
-    ids=["procrastinate", "musicbrainz"],
-)
-def test_schema_arrives_as_a_dump_would_bring_it(
-    stack: StackInfo, schema: Callable[[], RealSchema], tables: int
-) -> None:
-    """The diff is empty, the target dumps to the same text as what pg_dump made, rows are equal."""
-    with trip(schema(), stack.source_dsn, stack.target_dsn) as way:
-        assert (way.refused, len(way.tables)) == (0, tables)
+def test_schema_arrives_as_a_dump_would_bring_it(stack: StackInfo) -> None:
+    """The diff is empty, the target dumps to the same text as what pg_dump made, rows are equal.
+
+    `make prove-schemas` does so with larger ones.
+    """
+    with trip(procrastinate(), stack.source_dsn, stack.target_dsn) as way:
+        assert (way.refused, len(way.tables)) == (0, 4)
         way.go()
         assert way.differences() == []
         assert way.dumps_unlike() == []
