@@ -284,9 +284,10 @@ class Planter:
             yield Plant(kind, "proof.item", row, ("code",), "different", hot)
 
     def _missing(self, conn: psycopg.Connection, kind: str, hot: bool) -> Iterator[Plant]:
-        row = self._row(hot)
+        # At rest: an update of a row that is not there may halt the stream, and rightly.
+        row = self._row(False)
         conn.execute("DELETE FROM proof.item WHERE id = %s", (row,))
-        yield Plant(kind, "proof.item", row, (), "missing_in_target", hot)
+        yield Plant(kind, "proof.item", row, (), "missing_in_target", False)
 
     def _extras(self, conn: psycopg.Connection, kind: str, hot: bool) -> Iterator[Plant]:
         self._extra -= 1

@@ -114,7 +114,9 @@ class Reconciling:
 
     def _reconcile(self, *arguments: str) -> dict[str, Any]:
         done = self.live.cli("reconcile", "-o", "json", *arguments, check=None)
-        assert done.returncode in (0, 1), f"{done.returncode}\n{done.stdout}\n{done.stderr}"
+        assert done.returncode in (0, 1), (
+            f"{done.returncode}\n{done.stdout}\n{done.stderr}\n{self.live.log()[-2000:]}"
+        )
         document: dict[str, Any] = json.loads(done.stdout)
         assert document["equal"] == (done.returncode == 0)
         return document
