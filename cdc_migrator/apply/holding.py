@@ -10,16 +10,11 @@ only after that had become visible, so whatever the snapshot sees depends on not
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
-
-import msgspec
 
 from cdc_migrator.apply.batcher import Batch
-from cdc_migrator.model.changes import Op, Transaction
+from cdc_migrator.apply.signals import MARKER, signals
+from cdc_migrator.model.changes import Transaction
 from cdc_migrator.model.positions import Snapshot
-from cdc_migrator.model.tables import TableName
-
-_MARKERS = TableName("cdc_migrator", "marker")
 
 
 @dataclass(slots=True)
@@ -92,12 +87,8 @@ class Holding:
     def _place_of_marker(self, batch: Batch) -> int | None:
         for place, one in enumerate(batch.transactions):
             # It has nothing but the marker; what is not in memory is larger.
-            if one.tables is None and any(self._is_marker(change) for change in one.changes[:4]):
-                return place
+            if one.tables is None:
+                few = ((one, change) for change in one.changes[:4] if change.table == MARKER)
+                if any(marker.token == self.token for marker in signals(few)[0]):
+                    return place
         return None
-
-    def _is_marker(self, change: Any) -> bool:
-        if change.table != _MARKERS or change.op is not Op.INSERT or change.after is None:
-            return False
-        row = msgspec.json.decode(change.after, type=dict[str, Any])
-        return bool(row.get("token") == self.token)

@@ -35,7 +35,6 @@ from cdc_migrator.databases.postgres.connect import pins
 
 # Each write to the target's socket takes this much: one row a write is several times slower.
 _BLOCK = 256 * 1024
-_PIPE = 1024 * 1024
 _TOLD = re.compile(rb"^rows (\d+)$", re.MULTILINE)
 
 # (rows, bytes) of each block, then the number of rows that the server has counted.

@@ -10,7 +10,7 @@ is wrong as well, and joins the set.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import psycopg
 from psycopg import errors, sql
@@ -60,9 +60,9 @@ def _by_key(
         rows = _rows(source, pair, list(wanted))
         try:
             with target.transaction():
-                before = _delete(target, pair, list(wanted))
+                before = _on_target(target, pair, list(wanted), _DELETE)
                 _insert(target, pair, [row for of_key in rows.values() for row in of_key])
-                after = _digests(target, pair, list(wanted))
+                after = _on_target(target, pair, list(wanted), _LOOK)
         except errors.UniqueViolation as exc:
             more = _rivals(target, pair, exc, [row for of in rows.values() for row in of])
             if not set(more) - wanted.keys():
@@ -127,44 +127,27 @@ def _rows(source: psycopg.Connection, pair: Pair, keys: Sequence[Key]) -> dict[K
     return found
 
 
-def _delete(target: psycopg.Connection, pair: Pair, keys: Sequence[Key]) -> dict[Key, list[str]]:
+_DELETE = sql.SQL(
+    "DELETE FROM ONLY {table} AS t USING {wanted} WHERE {same} RETURNING {digest}, {key}"
+)
+_LOOK = sql.SQL("SELECT DISTINCT {digest}, {key} FROM {wanted} JOIN ONLY {table} AS t ON {same}")
+
+
+def _on_target(
+    target: psycopg.Connection, pair: Pair, keys: Sequence[Key], statement: sql.SQL
+) -> dict[Key, list[str]]:
+    """Run `_DELETE` or `_LOOK` for these keys: the digests of the rows that it met, by key."""
     own = [column.target for column in pair.key]
-    return _by_own_key(
-        target.execute(
-            sql.SQL(
-                "DELETE FROM ONLY {table} AS t USING {wanted} WHERE {same} "
-                "RETURNING {digest}, {key}"
-            ).format(
-                table=names.table(pair.target.name),
-                wanted=expressions.wanted_keys(own, keys),
-                same=expressions.same_key(own, "t"),
-                digest=expressions.row_digest(pair, True, "t"),
-                key=expressions.texts(own, "t"),
-            )
-        ),
-    )
-
-
-def _digests(target: psycopg.Connection, pair: Pair, keys: Sequence[Key]) -> dict[Key, list[str]]:
-    own = [column.target for column in pair.key]
-    return _by_own_key(
-        target.execute(
-            sql.SQL(
-                "SELECT DISTINCT {digest}, {key} FROM {wanted} JOIN ONLY {table} AS t ON {same}"
-            ).format(
-                table=names.table(pair.target.name),
-                wanted=expressions.wanted_keys(own, keys),
-                same=expressions.same_key(own, "t"),
-                digest=expressions.row_digest(pair, True, "t"),
-                key=expressions.texts(own, "t"),
-            )
-        ),
-    )
-
-
-def _by_own_key(rows: Iterable[tuple[str, ...]]) -> dict[Key, list[str]]:
     found: dict[Key, list[str]] = defaultdict(list)
-    for digest, *key in rows:
+    for digest, *key in target.execute(
+        statement.format(
+            table=names.table(pair.target.name),
+            wanted=expressions.wanted_keys(own, keys),
+            same=expressions.same_key(own, "t"),
+            digest=expressions.row_digest(pair, True, "t"),
+            key=expressions.texts(own, "t"),
+        )
+    ):
         found[tuple(key)].append(digest)
     return found
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import psycopg
 
 from cdc_migrator.apply.shape import Reread
 from cdc_migrator.control import load
-from cdc_migrator.control.load import LoadState
+from cdc_migrator.control.load import LoadState, TableLoad
 from cdc_migrator.databases.postgres.catalog import read_tables
 from cdc_migrator.databases.postgres.coded import speaking
 from cdc_migrator.databases.postgres.connect import connect
@@ -48,8 +48,15 @@ class Registry:
 
 def unread(target: psycopg.Connection) -> list[TableName]:
     """Tables of the stream that are to be read again, and are not yet."""
+    return _unread(_loads(target))
+
+
+def _loads(target: psycopg.Connection) -> list[TableLoad]:
     with speaking("target", "reading the tables of the migration"):
-        loads = load.read_tables(target)
+        return load.read_tables(target)
+
+
+def _unread(loads: Iterable[TableLoad]) -> list[TableName]:
     return [
         one.source for one in loads if one.joining is None and one.state is not LoadState.LOADED
     ]
@@ -63,15 +70,14 @@ def read(target: psycopg.Connection, source_dsn: Callable[[], str], migration: s
             CDCM-SOURCE-TABLE-GONE.
         MigratorError: a database does not answer.
     """
-    with speaking("target", "reading the tables of the migration"):
-        loads = load.read_tables(target)
+    loads = _loads(target)
     applied = {one.source: one for one in loads if one.joining is None}
-    unread = [str(name) for name, one in applied.items() if one.state is not LoadState.LOADED]
-    if unread:
+    left = _unread(loads)
+    if left:
         raise Refused(
             "CDCM-RUN-TOO-EARLY",
-            f"{', '.join(unread)} is to be read again, and is not yet",
-            f"Type `cdc-migrator backfill --again '{unread[0]}'`, which ends what was begun.",
+            f"{', '.join(map(str, left))} is to be read again, and is not yet",
+            f"Type `cdc-migrator backfill --again '{left[0]}'`, which ends what was begun.",
         )
     with (
         connect(source_dsn(), application_name="cdc-migrator run", side="source") as source,

@@ -6,9 +6,8 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import httpx
@@ -210,7 +209,5 @@ AHEAD = "SELECT cardinality(applied_ahead) FROM cdc_migrator.stream_progress"
 
 
 def _failing(asking: RequestedAlignment) -> None:
-    try:
+    with suppress(Failed, Refused, psycopg.Error):
         asking.align()
-    except (Failed, Refused, psycopg.Error):
-        time.sleep(0)

@@ -12,10 +12,14 @@ from cdc_migrator.model.positions import Snapshot
 from cdc_migrator.model.tables import TableName
 
 ROW = Change(TableName("s", "t"), Op.INSERT, b"", None, b"{}", 1)
-MARKER = Change(
-    TableName("cdc_migrator", "marker"), Op.INSERT, b"", None, b'{"token":"mine"}', 1
-)  # fmt: skip
-STRANGE = Change(TableName("cdc_migrator", "marker"), Op.INSERT, b"", None, b'{"token":"other"}', 1)
+
+
+def marker(token: str) -> Change:
+    row = b'{"id":1,"migration":"m","kind":"barrier","token":"%s"}' % token.encode()
+    return Change(TableName("cdc_migrator", "marker"), Op.INSERT, b"", None, row, 1)
+
+
+MARKER, STRANGE = marker("mine"), marker("other")
 
 
 def transaction(place: int, xid: int, change: Change = ROW) -> Transaction:
