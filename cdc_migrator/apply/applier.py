@@ -17,7 +17,7 @@ import psycopg
 
 from cdc_migrator.apply.applied import Applied, Tally
 from cdc_migrator.apply.batcher import Batch
-from cdc_migrator.apply.fold import UnknownTable
+from cdc_migrator.apply.halts import Rejected, place, placed
 from cdc_migrator.apply.merge import Merger, RowsMissing
 from cdc_migrator.apply.pieces import PieceLimits
 from cdc_migrator.apply.plan import TablePlan, plan_tables
@@ -31,21 +31,11 @@ from cdc_migrator.databases.postgres.side import Side
 from cdc_migrator.databases.postgres.sqlstate import Disposition, connection_lost, disposition
 from cdc_migrator.errors import Failed, Fenced, Refused, StreamHalted
 from cdc_migrator.faultpoints import reach
-from cdc_migrator.model.changes import Transaction, TruncatePolicy
-from cdc_migrator.model.positions import lsn_to_text
+from cdc_migrator.model.changes import TruncatePolicy
 from cdc_migrator.model.tables import Table, TableName
 
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 5.0
-
-
-class _Rejected(Exception):
-    """This batch cannot be committed as it is; `table` is None where it is not known."""
-
-    def __init__(self, table: TableName | None, cause: psycopg.Error | RowsMissing) -> None:
-        super().__init__()
-        self.table = table
-        self.cause = cause
 
 
 def _needs_new_session(exc: psycopg.Error) -> bool:
@@ -202,12 +192,12 @@ class Applier:
         """
         try:
             return self._commit(prepared or self.prepare(batch))
-        except _Rejected as rejected:
+        except Rejected as rejected:
             if len(batch.transactions) < 2:
-                raise self._halt(batch, rejected) from rejected.cause
+                raise rejected.halt(place(self._position, batch)) from rejected.cause
         except StreamHalted as halt:
             if len(batch.transactions) < 2:
-                raise self._placed(batch, halt) from halt
+                raise placed(halt, place(self._position, batch)) from halt
         first, second = batch.halves()
         return self.apply(first) + self.apply(second)
 
@@ -221,46 +211,30 @@ class Applier:
             psycopg.Error: the target refuses what was written; nothing of it is there.
             Failed: CDCM-APPLY-UNAVAILABLE: the target did not come back in time.
         """
-        began = self._monotonic()
-        retries = 0
-        while not (self._lost and self._resume()):
-            try:
-                with self._conn.transaction():
-                    progress.stand(self._conn, self._epoch, self._applies, self._stream)
-                    write(self._conn)
-                break
-            except psycopg.Error as exc:
-                if disposition(exc) is not Disposition.RETRY:
-                    raise
-                self._lost = self._lost or self._conn.closed or _needs_new_session(exc)
-                self._pause(retries, began, describe(exc))
-                retries += 1
-        self._applies += 1
+
+        def attempt() -> None:
+            with self._conn.transaction():
+                progress.stand(self._conn, self._epoch, self._applies, self._stream)
+                write(self._conn)
+
+        self._carry_out(attempt)
 
     def _commit(self, prepared: Prepared) -> Applied:
         batch = prepared.batch
         began = self._monotonic()
-        retries = 0
         # After an ambiguous COMMIT that was carried out, that of the attempt before.
         tally = Tally()
-        while True:
-            try:
-                if self._lost and self._resume():
-                    break
-                tally = Tally()
-                self._once(prepared, tally)
-                break
-            except psycopg.Error as exc:
-                if disposition(exc) is not Disposition.RETRY:
-                    raise self._control(exc) from exc
-                self._lost = self._lost or self._conn.closed or _needs_new_session(exc)
-                self._pause(retries, began, describe(exc))
-            except Failed as exc:
-                if exc.code != "CDCM-DB-UNREACHABLE":
-                    raise
-                self._pause(retries, began, exc.cause)
-            retries += 1
-        self._applies, self._offset = self._applies + 1, batch.next_offset
+
+        def attempt() -> None:
+            nonlocal tally
+            tally = Tally()
+            self._once(prepared, tally)
+
+        try:
+            retries = self._carry_out(attempt)
+        except psycopg.Error as exc:
+            raise self._control(exc) from exc
+        self._offset = batch.next_offset
         self._ahead = self._ahead_after(batch)
         applied = Applied(
             transactions=len(batch.transactions),
@@ -274,6 +248,37 @@ class Applier:
         if self._on_applied is not None:
             self._on_applied(applied)
         return applied
+
+    def _carry_out(self, attempt: Callable[[], None]) -> int:
+        """Have `attempt` commit one apply transaction, once; how often it was tried again.
+
+        Raises psycopg.Error where trying again is of no use, and Failed as `_pause`.
+        """
+        began = self._monotonic()
+        retries = 0
+        tried = False
+        while True:
+            try:
+                if self._lost and self._resume():
+                    if tried:
+                        break
+                    # What was given up before this had been carried out after all.
+                    self._applies += 1
+                tried = True
+                attempt()
+                break
+            except psycopg.Error as exc:
+                if disposition(exc) is not Disposition.RETRY:
+                    raise
+                self._lost = self._lost or self._conn.closed or _needs_new_session(exc)
+                self._pause(retries, began, describe(exc))
+            except Failed as exc:
+                if exc.code != "CDCM-DB-UNREACHABLE":
+                    raise
+                self._pause(retries, began, exc.cause)
+            retries += 1
+        self._applies += 1
+        return retries
 
     def _once(self, prepared: Prepared, tally: Tally) -> None:
         batch = prepared.batch
@@ -315,10 +320,10 @@ class Applier:
                 reach("apply.commit.before")
             reach("apply.commit.after")
         except RowsMissing as exc:
-            raise _Rejected(at, exc) from exc
+            raise Rejected(at, exc) from exc
         except psycopg.Error as exc:
             if merging and disposition(exc) is not Disposition.RETRY:
-                raise _Rejected(at, exc) from exc
+                raise Rejected(at, exc) from exc
             raise
 
     def _ahead_after(self, batch: Batch) -> frozenset[int]:
@@ -361,37 +366,4 @@ class Applier:
             "CDCM-APPLY-CONTROL",
             f"the progress of the stream cannot be written on the target: {describe(exc)}",
             "Give the role the rights on the schema cdc_migrator, or see the target's log.",
-        )
-
-    def _place(self, batch: Batch) -> str:
-        transactions = batch.transactions
-        if not transactions:
-            return f"{self._position}, offsets below {batch.next_offset}"
-        one: Transaction = transactions[0]
-        return (
-            f"{self._position} offsets {one.first_offset} to {one.next_offset - 1}, "
-            f"transaction {one.xid} committed at {lsn_to_text(one.commit_lsn)}"
-        )
-
-    def _placed(self, batch: Batch, halt: StreamHalted) -> StreamHalted:
-        position = f"{self._place(batch)}, {halt.position}"
-        if isinstance(halt, UnknownTable):
-            return UnknownTable(halt.table, position)
-        cause = halt.cause.removesuffix(f" (at {halt.position})")
-        return StreamHalted(halt.code, cause, position, halt.remedy)
-
-    def _halt(self, batch: Batch, rejected: _Rejected) -> StreamHalted:
-        cause = rejected.cause
-        if isinstance(cause, RowsMissing):
-            return StreamHalted(
-                "CDCM-APPLY-ROW-MISSING",
-                f"the stream has an {cause.action} of {cause.expected} rows in {cause.table}, "
-                f"the target holds {cause.found} of them: the two sides have parted",
-                self._place(batch),
-            )
-        where = f" a row of {rejected.table}" if rejected.table else " a transaction"
-        return StreamHalted(
-            "CDCM-APPLY-REJECTED",
-            f"the target does not accept{where}: {describe(cause)}",
-            self._place(batch),
         )

@@ -175,6 +175,18 @@ def test_target_that_stays_away_fails_within_the_time_given(both: Both) -> None:
     assert both.progress().next_offset == 100
 
 
+def test_what_was_given_up_at_a_barrier_is_not_taken_for_the_next_batch(both: Both) -> None:
+    """Its COMMIT was carried out, and nobody was told; the batch behind it is applied."""
+    with CuttingProxy(both.target_dsn) as proxy, both.applier(proxy.dsn, retry_for=0) as applier:
+        proxy.cut_after(b"COMMIT")
+        with pytest.raises(Failed) as failed:
+            applier.at_barrier(lambda target: target.execute("INSERT INTO shop.log VALUES (7)"))
+        assert failed.value.code == "CDCM-APPLY-UNAVAILABLE"
+        assert both.rows(LOG) == [(7,)]
+        applier.apply(batch(*logged(both, 1)))
+    assert both.rows(LOG) == [(1,), (7,)]
+
+
 def test_stop_ends_waiting_for_the_target(both: Both) -> None:
     """Asked to stop, the applier does not sit its retries out."""
     stopping = threading.Event()
