@@ -58,12 +58,13 @@ class Reconciling:
         self._stack.callback(self.live.close)
         self.live.prepare()
         self.live.start("run")
-        wait_for("the stream is applied", self.live.working)
         self._writers = ExitStack()
         self._stack.enter_context(self._writers)
         self.bank = self._writers.enter_context(Bank(self._source, 100, self._seed))
         self._writers.enter_context(alignment.LongWriters(self._source))
         self.hot = self._writers.enter_context(HotWriter(self._source, self._seed))
+        # An application at rest leaves nothing to see of it but a heartbeat now and then.
+        wait_for("the stream is applied", self.live.working)
         return self
 
     def __exit__(self, *_: object) -> None:
