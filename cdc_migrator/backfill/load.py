@@ -185,9 +185,7 @@ class _Round:
         if not unfinished:
             return None
         ways = self._ways(unfinished)
-        # Before anybody looks whether they are empty: then they stay so.
-        with speaking("target", "fencing its tables"):
-            self.taken_off = fence.keep(self._control, self._names.migration, self._options.fence)
+        self._fence([table.target for table in unfinished if not table.planned])
         lost = [table for table in unfinished if self._snapshot(table, first) is None]
         if lost:
             self._begin_anew(lost, anew)
@@ -215,6 +213,14 @@ class _Round:
             if snapshot is not None:
                 jobs.append(self._job(chunk, table, ways[chunk.table], snapshot))
         return jobs
+
+    def _fence(self, fresh: Sequence[TableName]) -> None:
+        """Let nobody else write from now on. Whether the tables are empty is seen afterwards; but
+        rows that are there already are refused while those whose they are can remove them."""
+        with speaking("target", "fencing its tables"):
+            for table in fresh:
+                require_empty(self._control, table)
+            self.taken_off = fence.keep(self._control, self._names.migration, self._options.fence)
 
     def _job(self, chunk: Chunk, table: TableLoad, way: Passage, snapshot: Snapshot) -> Job:
         share = chunk.weight / max(table.estimated_bytes, chunk.weight)
