@@ -147,12 +147,9 @@ def test_strangers_are_refused_whatever_they_are_and_do(target: Target, session:
     )
     writes = WRITES | ({} if session == "replica" else {"cascade": CASCADE})
     before = target.content()
-    for name, write in writes.items():
-        with (
-            psycopg.connect(target.dsn, autocommit=True) as stranger,
-            let_in(target.dsn) as ours,
-        ):
-            stranger.execute(SESSIONS[session].encode())
+    with psycopg.connect(target.dsn, autocommit=True) as stranger, let_in(target.dsn) as ours:
+        stranger.execute(SESSIONS[session].encode())
+        for name, write in writes.items():
             with pytest.raises(psycopg.errors.ReadOnlySqlTransaction) as refused:
                 _do(stranger, write)
             told = refused.value.diag
