@@ -5,7 +5,6 @@ CREATE TABLE cdc_migrator.fence (
     one boolean PRIMARY KEY DEFAULT true CHECK (one),
     token text NOT NULL
 );
-REVOKE ALL ON cdc_migrator.fence FROM PUBLIC;
 
 CREATE TABLE cdc_migrator.fenced_table (
     target_schema text NOT NULL,
