@@ -77,6 +77,7 @@ def run_service(configured: Settings) -> None:
             reread=steps.read_again,
             reread_bytes=apply.reread_bytes,
             takeover_after=served.takeover_after.total_seconds(),
+            fence=configured.target.fence,
             http_host=served.http_host,
             http_port=served.http_port,
         )

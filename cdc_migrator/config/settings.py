@@ -99,6 +99,18 @@ class Database(Section):
         return with_password(self.parameters(), self.reveal_password())
 
 
+class Target(Database):
+    """How to reach the target, and whether others may write to it."""
+
+    fence: bool = Field(
+        default=True,
+        description="From before a table's first row until the cutover only this migration may "
+        "change rows of the target's tables: a trigger on each refuses all others, with SQLSTATE "
+        "25006. The role must own the tables. When it is switched off, the next `migrate` or `run` "
+        "removes the triggers.",
+    )
+
+
 class Kafka(Section):
     """The user's own Kafka cluster. Left out: the local stack's."""
 
@@ -352,7 +364,7 @@ class Settings(BaseSettings):
         "the connector and the topic are named after it.",
     )
     source: Database = Field(description="The database that the application writes to now.")
-    target: Database = Field(description="The database that it moves to.")
+    target: Target = Field(description="The database that it moves to.")
     kafka: Kafka | None = Field(default=None, description=str(Kafka.__doc__))
     connect: Connect | None = Field(default=None, description=str(Connect.__doc__))
     accept: dict[str, str] = Field(

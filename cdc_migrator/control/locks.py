@@ -17,6 +17,7 @@ class Role(IntEnum):
     LOAD = 3
     SCHEMA = 4
     RECONCILE = 5
+    FENCE = 6
 
 
 def try_lock(conn: psycopg.Connection, role: Role) -> bool:

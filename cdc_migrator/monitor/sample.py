@@ -174,6 +174,16 @@ class LoadSample:
 
 
 @dataclass(frozen=True, slots=True)
+class FenceSample:
+    """The target's fence: ``up``, ``partial`` or ``off``; the tables that lack it, and those of
+    them from which somebody took it."""
+
+    state: str
+    lacking: tuple[str, ...]
+    taken_off: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Note:
     """A part that could not be measured, with the error's code and cause."""
 
@@ -193,6 +203,7 @@ class Sample:
         target_ahead: seconds by which the target's clock is ahead of the source's.
         not_added: tables of the source that shall move and are not part of the migration; None
             where nobody looked.
+        fence: None where nobody looked.
         notes: what could not be measured, and why.
     """
 
@@ -213,6 +224,7 @@ class Sample:
     events_pending: int | None = None
     pending_exact: bool | None = None
     not_added: tuple[str, ...] | None = None
+    fence: FenceSample | None = None
     notes: tuple[Note, ...] = ()
 
     @property

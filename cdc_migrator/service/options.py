@@ -22,6 +22,7 @@ class RunOptions:
         reread: reads these tables again, or ends what was begun of that (none given); the stream
             stands still meanwhile. reread_bytes: of a table that is read again without asking.
         takeover_after: seconds without a sign of life after which an owner is replaced.
+        fence: the target's tables are fenced against everybody else.
         http_host, http_port: where metrics and health are served; no port serves nothing.
     """
 
@@ -38,5 +39,6 @@ class RunOptions:
     reread: Callable[[Sequence[str]], None]
     reread_bytes: int
     takeover_after: float
+    fence: bool
     http_host: str
     http_port: int | None

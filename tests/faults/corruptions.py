@@ -15,6 +15,8 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from tests.support.fenced import let_in
+
 # Rows of `item` below this id are changed all the time; those above are at rest.
 HOT = 200
 ITEMS = 6_000
@@ -223,7 +225,7 @@ class Planter:
         """One of each of these kinds, every second one on a hot row where that can be."""
         planted: list[Plant] = []
         self._used.clear()
-        with psycopg.connect(self.target, autocommit=True) as conn:
+        with let_in(self.target) as conn:
             conn.execute("SET session_replication_role = replica")
             conn.execute("SET TimeZone = 'UTC'")
             for kind in kinds:

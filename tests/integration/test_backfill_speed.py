@@ -79,17 +79,21 @@ def test_whole_tables_are_frozen_as_they_are_written(rig: Rig) -> None:
     assert rig.one(rig.target, frozen) is False
 
 
-def test_rows_of_others_do_not_go_with_the_truncate(rig: Rig) -> None:
-    """A row that somebody commits after the table was found empty is seen under the lock."""
+@pytest.mark.parametrize(
+    ("fence", "waits_for"), [(False, "AccessExclusiveLock"), (True, "ShareRowExclusiveLock")]
+)
+def test_rows_of_others_do_not_go_with_the_truncate(rig: Rig, fence: bool, waits_for: str) -> None:
+    """A row that somebody is about to commit is waited for and seen, with the fence and without."""
     rig.start()
     with ThreadPoolExecutor(1) as pool, psycopg.connect(rig.target) as other:
         other.execute("INSERT INTO shop.plain VALUES (7, 'stray')")
-        loading = pool.submit(rig.load)
+        loading = pool.submit(rig.load, LoadOptions(fence=fence))
         eventually(
             lambda: rig.one(
                 rig.target,
-                "SELECT count(*) FROM pg_locks WHERE NOT granted AND mode = 'AccessExclusiveLock' "
+                "SELECT count(*) FROM pg_locks WHERE NOT granted AND mode = %s "
                 "AND relation = 'shop.plain'::regclass",
+                waits_for,
             )
         )
         other.commit()
@@ -161,6 +165,7 @@ def test_indexes_are_built_while_other_tables_are_loaded(rig: Rig) -> None:
             rig.source, rig.target, rig.names, tables, SchemaOptions(memory=1 << 23), patience=0
         ) as early,
     ):
+        rig.fence()
         held.execute("LOCK TABLE shop.log IN SHARE MODE")
         loading = pool.submit(rig.load, parts)
         eventually(lambda: there("item_amount") and there("one_note"))
