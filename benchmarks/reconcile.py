@@ -34,8 +34,8 @@ from cdc_migrator.reconcile import narrow
 from cdc_migrator.reconcile.chunks import Range, Slicer, Unit
 from cdc_migrator.reconcile.digest import statement
 from cdc_migrator.reconcile.expressions import Hashing
+from cdc_migrator.reconcile.options import PassOptions
 from cdc_migrator.reconcile.pairs import only, read_pairs
-from cdc_migrator.reconcile.passes import PassOptions
 from cdc_migrator.service import reconcile
 from cdc_migrator.service.reconcile import ReconcileOptions
 from tests.integration.reconcile_rig import NAME, World, world

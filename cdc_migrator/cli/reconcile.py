@@ -100,7 +100,7 @@ def reconcile(
         return
     from dataclasses import replace
 
-    from cdc_migrator.reconcile.passes import PassOptions
+    from cdc_migrator.reconcile.options import PassOptions
 
     out = printer(ctx)
     work = PassOptions(workers=workers, share=throttle, seconds=seconds, values=values)

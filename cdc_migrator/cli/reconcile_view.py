@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from cdc_migrator.control.differences import Known
     from cdc_migrator.model.alignment import Repair
     from cdc_migrator.model.differences import RowDifference
-    from cdc_migrator.reconcile.passes import Progress
+    from cdc_migrator.reconcile.options import Progress
     from cdc_migrator.service.reconcile import Report, TableReport
 
 _SHOWN = 20

@@ -16,7 +16,8 @@ import psycopg
 from psycopg.rows import kwargs_row
 from psycopg.types.json import Jsonb
 
-from cdc_migrator.control import differences, journal
+from cdc_migrator.control import differences, journal, proofs
+from cdc_migrator.control.proofs import Proof
 from cdc_migrator.model.differences import RowDifference
 from cdc_migrator.model.tables import TableName
 
@@ -60,6 +61,9 @@ class Part:
     high: str | None
     bounds: tuple[str, ...]
     weight: int
+    map: int | None = None
+    first_chunk: int | None = None
+    only: tuple[int, ...] | None = None
     done: bool = False
 
 
@@ -68,13 +72,15 @@ class Proven:
     """What is known of one table in one run.
 
     Attributes:
-        planned, done: parts. more: there are more differences than were named.
+        planned, done: parts. digested: chunks that keep their proofs, of the parts done.
+        more: there are more differences than were named.
         since: the oldest moment at which one of its parts was proven; None before the first.
     """
 
     table: TableName
     planned: int
     done: int
+    digested: int
     rows: int
     differences: int
     more: bool
@@ -152,7 +158,8 @@ def plan(conn: psycopg.Connection, run: int, table: TableName, parts: Sequence[P
         )
         cursor.executemany(
             "INSERT INTO cdc_migrator.reconcile_chunk (run, source_schema, source_table, chunk, "
-            "ordered_by, low, high, bounds, weight) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)",
+            "ordered_by, low, high, bounds, weight, map, first_chunk, only) "
+            "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
             [
                 (
                     run,
@@ -164,17 +171,28 @@ def plan(conn: psycopg.Connection, run: int, table: TableName, parts: Sequence[P
                     part.high,
                     Jsonb(part.bounds),
                     part.weight,
+                    part.map,
+                    part.first_chunk,
+                    None if part.only is None else list(part.only),
                 )
                 for part in parts
             ],
         )
+        if not parts:
+            # It stands on what was proven of it before.
+            cursor.execute(
+                "INSERT INTO cdc_migrator.reconcile_chunk (run, source_schema, source_table, "
+                "chunk, bounds, weight, only, done) VALUES (%s, %s, %s, 0, '[]', 0, '{}', true)",
+                (run, table.schema, table.name),
+            )
 
 
 def _part(**row: Any) -> Part:
     return Part(
         table=TableName(row.pop("source_schema"), row.pop("source_table")),
         bounds=tuple(row.pop("bounds")),
-        **row,
+        only=None if row["only"] is None else tuple(row.pop("only")),
+        **{name: value for name, value in row.items() if name != "only"},
     )
 
 
@@ -183,7 +201,7 @@ def parts(conn: psycopg.Connection, run: int) -> list[Part]:
     with conn.cursor(row_factory=kwargs_row(_part)) as cursor:
         return cursor.execute(
             "SELECT source_schema, source_table, chunk AS number, ordered_by, low, high, bounds, "
-            "weight, done FROM cdc_migrator.reconcile_chunk WHERE run = %s "
+            "weight, map, first_chunk, only, done FROM cdc_migrator.reconcile_chunk WHERE run = %s "
             "ORDER BY source_schema, source_table, chunk",
             (run,),
         ).fetchall()
@@ -198,12 +216,14 @@ def finish(
     more: bool,
     at: datetime,
     sees: str,
+    proof: Proof | None = None,
 ) -> bool:
     """A part is proven, with the differences found in it; False if it was done before.
 
     Args:
         rows: on the source. more: `found` is not all.
         at, sees: the alignment point.
+        proof: what of it stands until the chunks are written to.
     """
     with conn.transaction():
         done = conn.execute(
@@ -225,6 +245,8 @@ def finish(
         if done.rowcount != 1:
             return False
         differences.record(conn, run, found, at)
+        if proof is not None:
+            proofs.write(conn, run, proof, at, sees)
     return True
 
 
@@ -237,7 +259,10 @@ def proven(conn: psycopg.Connection, run: int) -> list[Proven]:
     with conn.cursor(row_factory=kwargs_row(_proven)) as cursor:
         return cursor.execute(
             "SELECT source_schema, source_table, count(*) AS planned, "
-            "count(*) FILTER (WHERE done) AS done, coalesce(sum(rows), 0)::int8 AS rows, "
+            "count(*) FILTER (WHERE done) AS done, coalesce(sum(CASE WHEN only IS NOT NULL "
+            "THEN cardinality(only) WHEN first_chunk IS NULL THEN 1 "
+            "ELSE jsonb_array_length(bounds) + 1 END) FILTER (WHERE done), 0)::int8 AS digested, "
+            "coalesce(sum(rows), 0)::int8 AS rows, "
             "coalesce(sum(differences), 0)::int8 AS differences, "
             "coalesce(bool_or(more), false) AS more, min(proven_at) AS since "
             "FROM cdc_migrator.reconcile_chunk WHERE run = %s GROUP BY 1, 2 ORDER BY 1, 2",

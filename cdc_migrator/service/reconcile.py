@@ -22,9 +22,11 @@ from cdc_migrator.model.alignment import Aligner, Repair
 from cdc_migrator.model.differences import RowDifference
 from cdc_migrator.model.tables import TableName
 from cdc_migrator.reconcile import mend, person, probe
+from cdc_migrator.reconcile.options import Outcome, PassOptions, Progress
 from cdc_migrator.reconcile.pairs import Pair, Unpaired, only, read_pairs
-from cdc_migrator.reconcile.passes import Outcome, Pass, PassOptions, Progress, conclude
+from cdc_migrator.reconcile.passes import Pass
 from cdc_migrator.reconcile.snapshot import Sides
+from cdc_migrator.reconcile.verdict import conclude
 from cdc_migrator.service.alignment import RequestedAlignment
 
 

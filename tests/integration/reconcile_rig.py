@@ -18,8 +18,8 @@ from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.model.alignment import Aligned, Repair
 from cdc_migrator.model.tables import TableName
 from cdc_migrator.reconcile.chunks import Sizes
+from cdc_migrator.reconcile.options import PassOptions
 from cdc_migrator.reconcile.pairs import only, read_pairs
-from cdc_migrator.reconcile.passes import PassOptions
 from cdc_migrator.reconcile.repair import write
 from cdc_migrator.service import reconcile
 from cdc_migrator.service.reconcile import ReconcileOptions, Report
