@@ -307,6 +307,32 @@ class Service(Section):
     )
 
 
+class Reconcile(Section):
+    """Comparing both sides' rows."""
+
+    max_proof_age: Duration = Field(
+        default=timedelta(days=7),
+        description="`reconcile --mode incremental` and the service also read what the stream has "
+        "not written to, once its proof is older than this.",
+    )
+    continuous: bool = Field(
+        default=False,
+        description="`run` compares by itself, all the time, as `reconcile --mode incremental` "
+        "does: first what the stream has written to, then the oldest proofs.",
+    )
+    share: float = Field(
+        default=0.1,
+        gt=0.0,
+        le=1.0,
+        description="Share of the time in which it keeps one session of either server busy.",
+    )
+    repair: bool = Field(
+        default=False,
+        description="What it finds to differ is written anew, as `reconcile --repair` does. "
+        "Otherwise it is only shown.",
+    )
+
+
 class Ready(Section):
     """When the verdict on switching over may be yes."""
 
@@ -370,6 +396,7 @@ class Settings(BaseSettings):
     load: Load = Field(default=Load(), description=str(Load.__doc__))
     apply: Apply = Field(default=Apply(), description=str(Apply.__doc__))
     service: Service = Field(default=Service(), description=str(Service.__doc__))
+    reconcile: Reconcile = Field(default=Reconcile(), description=str(Reconcile.__doc__))
     ready: Ready = Field(default=Ready(), description=str(Ready.__doc__))
     stack: Stack = Field(default=Stack(), description=str(Stack.__doc__))
     postgres_bin: FilePath | None = Field(

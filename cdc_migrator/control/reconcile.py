@@ -22,6 +22,9 @@ from cdc_migrator.model.differences import RowDifference
 from cdc_migrator.model.tables import TableName
 
 _RUNS_IN_DETAIL = 100  # of older ones only the run itself and its differences are kept
+# The mode of what the service compares by itself, round by round: of many runs only the latest are
+# kept, and none is journalled.
+CONTINUOUS = "continuous"
 
 
 class RunState(StrEnum):
@@ -110,7 +113,12 @@ def begin(conn: psycopg.Connection, mode: str, tables: Sequence[TableName]) -> R
         cursor.execute(
             "DELETE FROM cdc_migrator.reconcile_chunk WHERE run <= %s", (row.id - _RUNS_IN_DETAIL,)
         )
-        journal.write(conn, "reconcile-begun", run=row.id, mode=mode, tables=len(tables))
+        cursor.execute(
+            "DELETE FROM cdc_migrator.reconcile_run WHERE id <= %s AND mode = %s",
+            (row.id - _RUNS_IN_DETAIL, CONTINUOUS),
+        )
+        if mode != CONTINUOUS:
+            journal.write(conn, "reconcile-begun", run=row.id, mode=mode, tables=len(tables))
     return row
 
 
@@ -121,9 +129,12 @@ def runs(conn: psycopg.Connection, limit: int = 20) -> list[Run]:
 
 
 def unfinished(conn: psycopg.Connection) -> Run | None:
-    """The latest run, if it was not finished."""
-    latest = runs(conn, 1)
-    return latest[0] if latest and latest[0].unfinished else None
+    """The latest run that somebody asked for, if it was not finished."""
+    with conn.cursor(row_factory=kwargs_row(_run)) as cursor:
+        latest = cursor.execute(
+            _RUN + " WHERE mode <> %s ORDER BY id DESC LIMIT 1", (CONTINUOUS,)
+        ).fetchone()
+    return latest if latest is not None and latest.unfinished else None
 
 
 def resume(conn: psycopg.Connection, run: int) -> None:
@@ -137,14 +148,15 @@ def resume(conn: psycopg.Connection, run: int) -> None:
         )
 
 
-def end(conn: psycopg.Connection, run: int, state: RunState) -> None:
+def end(conn: psycopg.Connection, run: Run, state: RunState) -> None:
     """The run is over, or was stopped."""
     with conn.transaction():
-        journal.write(conn, "reconcile-ended", run=run, state=state)
+        if run.mode != CONTINUOUS:
+            journal.write(conn, "reconcile-ended", run=run.id, state=state)
         conn.execute(
             "UPDATE cdc_migrator.reconcile_run SET state = %s, ended_at = clock_timestamp() "
             "WHERE id = %s",
-            (state, run),
+            (state, run.id),
         )
 
 

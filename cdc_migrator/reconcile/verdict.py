@@ -13,7 +13,7 @@ from collections.abc import Iterable
 import psycopg
 
 from cdc_migrator.control import differences, proofs, reconcile
-from cdc_migrator.control.reconcile import Run, RunState
+from cdc_migrator.control.reconcile import CONTINUOUS, Run, RunState
 from cdc_migrator.databases.postgres.coded import speaking
 from cdc_migrator.model.tables import TableName
 from cdc_migrator.reconcile.options import Outcome
@@ -28,7 +28,7 @@ def conclude(
         pairs: the tables that could be compared at all.
     """
     known = {one.table: one for one in reconcile.proven(control, run.id)}
-    unlooked = {one.table for one in proofs.standing(control, run.id) if one.unequal_before}
+    standing = {one.table: one for one in proofs.standing(control, run.id)}
     whole = [
         name
         for name in pairs
@@ -39,15 +39,19 @@ def conclude(
             if run.mode == "sample":
                 if known[name].differences:
                     proofs.withdraw(control, name)
-            elif name not in unlooked:
+            elif name not in standing or not standing[name].unequal_before:
                 differences.gone(control, run.id, name)
-        standing = differences.standing(control, run.tables)
-        open_ones = [one for one in standing if one.state == "open"]
-        if not outcome.finished or outcome.unproven:
+        known_ones = differences.standing(control, run.tables)
+        open_ones = [one for one in known_ones if one.state == "open"]
+        # A round of the service reads some chunks; others may never have been read.
+        through = run.mode != CONTINUOUS or all(
+            name in standing and standing[name].since is not None for name in whole
+        )
+        if not outcome.finished or outcome.unproven or not through:
             state = RunState.STOPPED
         elif open_ones or len(whole) < len(run.tables):
             state = RunState.DIFFERS
         else:
             state = RunState.EQUAL
-        reconcile.end(control, run.id, state)
+        reconcile.end(control, run, state)
     return state

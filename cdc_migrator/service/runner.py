@@ -123,7 +123,10 @@ class Service:
 
     def _read_migration(self) -> Migration:
         with self._target() as conn:
-            there = migration.read(conn) if schema.exists(conn) else None
+            there = None
+            if schema.exists(conn):
+                schema.ensure(conn, "target")
+                there = migration.read(conn)
         if there is None or there.name != self._options.migration:
             raise migration.missing(self._options.migration)
         if not there.phase.reached(Phase.STREAM):

@@ -17,7 +17,7 @@ from cdc_migrator.errors import ConfigurationError, Failed, Refused
 from cdc_migrator.model.alignment import Aligned, Repair
 from cdc_migrator.model.tables import TableName
 from cdc_migrator.service import reconcile
-from cdc_migrator.service.reconcile import Report
+from cdc_migrator.service.reconcile_report import Report
 from tests.integration.reconcile_rig import NAME, QuietAligner, World, one, world
 
 ROWS = 6_000
