@@ -10,22 +10,18 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from cdc_migrator.config.reconcile import Reconcile
 from cdc_migrator.config.secrets import clean_dsn, parse_dsn, read_secret_file, with_password
+from cdc_migrator.config.section import Section
 from cdc_migrator.config.values import Duration, FilePath, Size, TextLike, Words
 from cdc_migrator.model.changes import TruncatePolicy
 from cdc_migrator.model.naming import NAME_PATTERN
 
 ENV_PREFIX = "CDC_MIGRATOR_"
 SslMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
-
-
-class Section(BaseModel):
-    """A group of settings: frozen, no unknown keys, defaults checked like given values."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
 
 class Database(Section):
@@ -304,32 +300,6 @@ class Service(Section):
     takeover_after: Duration = Field(
         default=timedelta(seconds=15),
         description="A second process takes over when the owner was not seen for this long.",
-    )
-
-
-class Reconcile(Section):
-    """Comparing both sides' rows."""
-
-    max_proof_age: Duration = Field(
-        default=timedelta(days=7),
-        description="`reconcile --mode incremental` and the service also read what the stream has "
-        "not written to, once its proof is older than this.",
-    )
-    continuous: bool = Field(
-        default=False,
-        description="`run` compares by itself, all the time, as `reconcile --mode incremental` "
-        "does: first what the stream has written to, then the oldest proofs.",
-    )
-    share: float = Field(
-        default=0.1,
-        gt=0.0,
-        le=1.0,
-        description="Share of the time in which it keeps one session of either server busy.",
-    )
-    repair: bool = Field(
-        default=False,
-        description="What it finds to differ is written anew, as `reconcile --repair` does. "
-        "Otherwise it is only shown.",
     )
 
 

@@ -23,13 +23,14 @@ from cdc_migrator.databases.postgres.catalog import table_names
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.errors import Failed, MigratorError
 from cdc_migrator.model.naming import Names
-from cdc_migrator.monitor import lag
+from cdc_migrator.monitor import lag, reading
 from cdc_migrator.monitor.remote import ConnectAsker, KafkaAsker
 from cdc_migrator.monitor.sample import (
     ConnectorSample,
     LoadSample,
     Note,
     OwnerSample,
+    ProofSample,
     Sample,
     ServiceSample,
     SlotSample,
@@ -68,6 +69,7 @@ class _TargetFacts:
     owner: OwnerSample | None
     tables: tuple[TableSample, ...]
     load: LoadSample | None
+    proofs: ProofSample | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +149,7 @@ class Sampler:
                 load=target.load,
                 stream=target.stream,
                 owner=target.owner,
+                proofs=target.proofs,
                 not_added=self._not_added(target, source) if source else None,
             )
         if row and generation is None:
@@ -304,7 +307,8 @@ def _read_target(conn: psycopg.Connection) -> _TargetFacts:
         if seen is not None:
             owner = OwnerSample(seen[0], seen[1], ServiceSample.from_json(seen[2]))
     tables = tuple(TableSample(*facts) for facts in conn.execute(_TABLES))
-    return _TargetFacts(now, ahead, row, stream, owner, tables, _read_load(conn))
+    read = reading.read_proofs(conn) if _has(conn, "reconcile_map") else None
+    return _TargetFacts(now, ahead, row, stream, owner, tables, _read_load(conn), read)
 
 
 def _read_load(conn: psycopg.Connection) -> LoadSample:
