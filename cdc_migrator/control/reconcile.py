@@ -66,7 +66,7 @@ class Part:
     weight: int
     map: int | None = None
     first_chunk: int | None = None
-    only: tuple[int, ...] | None = None
+    picked: tuple[int, ...] | None = None
     done: bool = False
 
 
@@ -170,7 +170,7 @@ def plan(conn: psycopg.Connection, run: int, table: TableName, parts: Sequence[P
         )
         cursor.executemany(
             "INSERT INTO cdc_migrator.reconcile_chunk (run, source_schema, source_table, chunk, "
-            "ordered_by, low, high, bounds, weight, map, first_chunk, only) "
+            "ordered_by, low, high, bounds, weight, map, first_chunk, picked) "
             "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
             [
                 (
@@ -185,7 +185,7 @@ def plan(conn: psycopg.Connection, run: int, table: TableName, parts: Sequence[P
                     part.weight,
                     part.map,
                     part.first_chunk,
-                    None if part.only is None else list(part.only),
+                    None if part.picked is None else list(part.picked),
                 )
                 for part in parts
             ],
@@ -194,7 +194,7 @@ def plan(conn: psycopg.Connection, run: int, table: TableName, parts: Sequence[P
             # It stands on what was proven of it before.
             cursor.execute(
                 "INSERT INTO cdc_migrator.reconcile_chunk (run, source_schema, source_table, "
-                "chunk, bounds, weight, only, done) VALUES (%s, %s, %s, 0, '[]', 0, '{}', true)",
+                "chunk, bounds, weight, picked, done) VALUES (%s, %s, %s, 0, '[]', 0, '{}', true)",
                 (run, table.schema, table.name),
             )
 
@@ -203,8 +203,8 @@ def _part(**row: Any) -> Part:
     return Part(
         table=TableName(row.pop("source_schema"), row.pop("source_table")),
         bounds=tuple(row.pop("bounds")),
-        only=None if row["only"] is None else tuple(row.pop("only")),
-        **{name: value for name, value in row.items() if name != "only"},
+        picked=None if (picked := row.pop("picked")) is None else tuple(picked),
+        **row,
     )
 
 
@@ -213,8 +213,8 @@ def parts(conn: psycopg.Connection, run: int) -> list[Part]:
     with conn.cursor(row_factory=kwargs_row(_part)) as cursor:
         return cursor.execute(
             "SELECT source_schema, source_table, chunk AS number, ordered_by, low, high, bounds, "
-            "weight, map, first_chunk, only, done FROM cdc_migrator.reconcile_chunk WHERE run = %s "
-            "ORDER BY source_schema, source_table, chunk",
+            "weight, map, first_chunk, picked, done FROM cdc_migrator.reconcile_chunk "
+            "WHERE run = %s ORDER BY source_schema, source_table, chunk",
             (run,),
         ).fetchall()
 
@@ -271,8 +271,8 @@ def proven(conn: psycopg.Connection, run: int) -> list[Proven]:
     with conn.cursor(row_factory=kwargs_row(_proven)) as cursor:
         return cursor.execute(
             "SELECT source_schema, source_table, count(*) AS planned, "
-            "count(*) FILTER (WHERE done) AS done, coalesce(sum(CASE WHEN only IS NOT NULL "
-            "THEN cardinality(only) WHEN first_chunk IS NULL THEN 1 "
+            "count(*) FILTER (WHERE done) AS done, coalesce(sum(CASE WHEN picked IS NOT NULL "
+            "THEN cardinality(picked) WHEN first_chunk IS NULL THEN 1 "
             "ELSE jsonb_array_length(bounds) + 1 END) FILTER (WHERE done), 0)::int8 AS digested, "
             "coalesce(sum(rows), 0)::int8 AS rows, "
             "coalesce(sum(differences), 0)::int8 AS differences, "

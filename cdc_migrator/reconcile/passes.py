@@ -371,7 +371,7 @@ def _unit(part: Part) -> Unit:
         part.weight,
         part.map,
         part.first_chunk,
-        part.only,
+        part.picked,
     )
 
 

@@ -35,12 +35,14 @@ def conclude(
         if name in known and known[name].planned == known[name].done and not known[name].more
     ]
     with speaking("target", "writing down what was compared"), control.transaction():
-        for name in whole:
-            if run.mode == "sample":
-                if known[name].differences:
-                    proofs.withdraw(control, name)
-            elif name not in standing or not standing[name].unequal_before:
-                differences.gone(control, run.id, name)
+        if run.mode == "sample":
+            for one in known.values():
+                if one.differences:
+                    proofs.withdraw(control, one.table)
+        else:
+            for name in whole:
+                if name not in standing or not standing[name].unequal_before:
+                    differences.gone(control, run.id, name)
         known_ones = differences.standing(control, run.tables)
         open_ones = [one for one in known_ones if one.state == "open"]
         # A round of the service reads some chunks; others may never have been read.

@@ -44,9 +44,9 @@ ALTER TABLE cdc_migrator.reconcile_run
         CHECK (mode IN ('full', 'sample', 'incremental', 'continuous'));
 
 -- map: whose chunks these are (null: nobody's); first_chunk: the number in it of the part's first
--- one, null where the whole table is one. only: of the part's chunks only these are read; an empty
+-- one, null where the whole table is one. picked: of the part's chunks only these are read; an empty
 -- list is a table that stands on what was proven of it before.
 ALTER TABLE cdc_migrator.reconcile_chunk
     ADD COLUMN map bigint,
     ADD COLUMN first_chunk integer,
-    ADD COLUMN only integer[];
+    ADD COLUMN picked integer[];
