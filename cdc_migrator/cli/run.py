@@ -80,7 +80,12 @@ def run_service(configured: Settings) -> None:
             retry_for=apply.retry_for.total_seconds(),
             reread=steps.read_again,
             reread_bytes=apply.reread_bytes,
-            continuous=Continuous(compare.share, compare.repair, compare.max_proof_age)
+            continuous=Continuous(
+                compare.share,
+                compare.repair,
+                compare.max_proof_age,
+                compare.every.total_seconds(),
+            )
             if compare.continuous
             else None,
             takeover_after=served.takeover_after.total_seconds(),

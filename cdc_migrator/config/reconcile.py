@@ -29,6 +29,9 @@ class Reconcile(Section):
         le=1.0,
         description="Share of the time in which it keeps one session of either server busy.",
     )
+    every: Duration = Field(
+        default=timedelta(seconds=10), description="How long it pauses between two rounds."
+    )
     repair: bool = Field(
         default=False,
         description="What it finds to differ is written anew, as `reconcile --repair` does. "

@@ -11,12 +11,12 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import psycopg
 import structlog
 
-from cdc_migrator.control import load, locks, proofs
+from cdc_migrator.control import load, locks
 from cdc_migrator.control.reconcile import CONTINUOUS
 from cdc_migrator.databases.postgres.coded import speaking
 from cdc_migrator.databases.postgres.connect import connect
@@ -45,7 +45,7 @@ class Continuous:
         share: of the time in which it keeps a session of either server busy.
         repair: write anew what differs.
         proof_age: after which a chunk comes before those that are only the oldest.
-        pause: seconds from one round to the next.
+        pause: seconds from one round to the next. sizes: of the chunks.
     """
 
     share: float
@@ -91,7 +91,7 @@ class Comparing:
         pause = _FIRST_PAUSE
         while not self._stop.is_set():
             try:
-                self._rounds()
+                self._one_round()
             except (psycopg.Error, MigratorError) as error:
                 if self._stop.is_set():
                     break
@@ -104,8 +104,8 @@ class Comparing:
             else:
                 pause = _FIRST_PAUSE
 
-    def _rounds(self) -> None:
-        """One round after the other; returns after one that went well. Raises what failed."""
+    def _one_round(self) -> None:
+        """A round that goes to its end, once there is something to compare. Raises what failed."""
         with (
             connect(
                 self._target_dsn(), application_name="cdc-migrator compare", side="target"
@@ -116,26 +116,20 @@ class Comparing:
             while not self._stop.is_set():
                 with speaking("target", "reading what is to be compared"):
                     asked = locks.taken(conn, locks.Role.RECONCILE_COMMAND)
-                    due = not asked and self._due(conn)
+                    tables = load.read_tables(conn)
                 if asked:
                     self.state = "gives way to a command that compares"
                     self._stop.wait(_TURN_SECONDS)
                     continue
-                if due:
+                if tables:
                     self.state = "compares"
                     report = self._round(conn, pool.submit(self._compare, aligner))
-                    if report is not None:
-                        self._tell(report)
-                        self.state = "waits for the next round"
-                else:
-                    self.state = "all is proven"
+                    if report is None:
+                        continue
+                    self._tell(report)
+                self.state = "waits for its next round"
                 self._stop.wait(self._options.pause)
-
-    def _due(self, conn: psycopg.Connection) -> bool:
-        tables = [one.source for one in load.read_tables(conn)]
-        laid_out = {one.table for one in proofs.maps(conn)}
-        before = datetime.now(UTC) - self._options.proof_age
-        return bool(set(tables) - laid_out or proofs.due(conn, tables, before, _CHUNKS_A_ROUND))
+                return
 
     def _compare(self, aligner: RequestedAlignment) -> Report:
         options = ReconcileOptions(
