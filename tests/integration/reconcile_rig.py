@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -11,6 +11,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from cdc_migrator.apply.applier import Applier
 from cdc_migrator.control import load, migration, proofs
 from cdc_migrator.control import schema as control
 from cdc_migrator.databases.postgres.catalog import read_tables
@@ -70,6 +71,29 @@ class QuietAligner:
             target.execute("SET LOCAL session_replication_role = replica")
             for repair in repairs:
                 write(source, target, pairs[repair.table], repair)
+
+
+class Turning(QuietAligner):
+    """Does at each point what the service does there, for this applier; then the stream goes on.
+
+    `behind`: what happens right behind the next points, one at each.
+    """
+
+    def __init__(self, source_dsn: str, target_dsn: str, applier: Applier) -> None:
+        super().__init__(source_dsn, target_dsn)
+        self._applier = applier
+        self.behind: list[Callable[[], None]] = []
+
+    def turn(self, target: psycopg.Connection) -> None:
+        if proofs.unmarked(target):
+            self._applier.learn_chunks()
+        self._applier.forget_marked()
+
+    def align(self, repairs: Sequence[Repair] = ()) -> Aligned:
+        point = super().align(repairs)
+        if self.behind:
+            self.behind.pop(0)()
+        return point
 
 
 def one(conn: psycopg.Connection, query: str) -> tuple[Any, ...]:

@@ -7,25 +7,23 @@ import pickle
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 
 from cdc_migrator.apply.applier import Applier
-from cdc_migrator.control import progress, proofs
+from cdc_migrator.control import progress
 from cdc_migrator.databases.postgres.catalog import read_tables
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.faultpoints import VARIABLE
-from cdc_migrator.model.alignment import Aligned, Repair
 from cdc_migrator.model.tables import TableName
 from cdc_migrator.service.reconcile_report import Report, TableReport
-from tests.integration.reconcile_rig import QuietAligner, World, one, world
+from tests.integration.reconcile_rig import Turning, World, one, world
 from tests.support.recorded import PLACEHOLDER, Recorder, batch
 
 ITEM, PAIR, WORD, TOKEN, NET, LOG = (
@@ -58,26 +56,6 @@ ROW = {
     NET: "n = '10.0.1.7'",
     LOG: "what = 77",
 }
-
-
-class Turning(QuietAligner):
-    """Does at each point what the service does there; then the stream goes on at once."""
-
-    def __init__(self, made: World, applier: Applier) -> None:
-        super().__init__(made.source_dsn, made.target_dsn)
-        self._applier = applier
-        self.behind: list[Callable[[], None]] = []
-
-    def turn(self, target: psycopg.Connection) -> None:
-        if proofs.unmarked(target):
-            self._applier.learn_chunks()
-        self._applier.forget_marked()
-
-    def align(self, repairs: Sequence[Repair] = ()) -> Aligned:
-        point = super().align(repairs)
-        if self.behind:
-            self.behind.pop(0)()
-        return point
 
 
 @dataclass
@@ -130,7 +108,7 @@ def moving_world() -> Iterator[Moving]:
             tables = read_tables(made.source, include=["shop.*"])
             with Applier(made.target_dsn, tables, PLACEHOLDER) as applier:
                 assert applier.start("test", stale_after=0) is not None
-                aligner = Turning(made, applier)
+                aligner = Turning(made.source_dsn, made.target_dsn, applier)
                 try:
                     yield Moving(made, recorder, applier, aligner)
                 finally:
