@@ -8,6 +8,9 @@ machine's other work falls on all alike: what counts are the medians of each rou
     md5        data-diff's: a part of md5 over all columns as text, summed
     pgcopydb   what `pgcopydb compare data` asks: a sum of hashtext over the row's text
     count      count(*)
+
+Then rows in one chunk out of a hundred are updated on both sides, through the applier, and only
+what is due is compared, in turn with whole passes.
 """
 
 from __future__ import annotations
@@ -27,6 +30,9 @@ from typing import Any
 
 from psycopg import sql
 
+from cdc_migrator.apply.applier import Applier
+from cdc_migrator.control import progress
+from cdc_migrator.databases.postgres.catalog import read_tables
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.model.differences import RowDifference
 from cdc_migrator.model.tables import TableName
@@ -34,11 +40,13 @@ from cdc_migrator.reconcile import narrow
 from cdc_migrator.reconcile.chunks import Range, Slicer, Unit
 from cdc_migrator.reconcile.digest import statement
 from cdc_migrator.reconcile.expressions import Hashing
+from cdc_migrator.reconcile.options import PassOptions
 from cdc_migrator.reconcile.pairs import only, read_pairs
-from cdc_migrator.reconcile.passes import PassOptions
 from cdc_migrator.service import reconcile
 from cdc_migrator.service.reconcile import ReconcileOptions
-from tests.integration.reconcile_rig import NAME, World, world
+from cdc_migrator.service.reconcile_report import Report
+from tests.integration.reconcile_rig import NAME, QuietAligner, Turning, World, world
+from tests.support.recorded import PLACEHOLDER, Recorder, batch
 
 RESULTS = Path("benchmarks/results/reconcile.jsonl")
 ORDERS = TableName("shop", "orders")
@@ -80,12 +88,17 @@ def main() -> int:
             "rounds": options.rounds,
             **queries(made, options.rows, options.rounds),
             **passes(made, options.rounds),
+            **incremental(made, options.rounds),
         }
     print(json.dumps(result, indent=2))
     if options.keep:
         with RESULTS.open("a") as file:
             file.write(json.dumps(result) + "\n")
-    good = result["ours_over_md5"] >= 2.5 and result["one_bad_row_over_clean_by_its_clock"] <= 1.05
+    good = (
+        result["ours_over_md5"] >= 2.5
+        and result["one_bad_row_over_clean_by_its_clock"] <= 1.05
+        and result["incremental_over_full"] <= 0.03
+    )
     return 0 if good else 1
 
 
@@ -153,6 +166,45 @@ def passes(made: World, rounds: int) -> dict[str, Any]:
     }
 
 
+def incremental(made: World, rounds: int) -> dict[str, Any]:
+    """What is due after one row in each hundredth chunk was written to, over a whole pass."""
+    progress.create(made.target, "topic", 1)
+    full: list[float] = []
+    some: list[float] = []
+    with (
+        connect(made.source_dsn, application_name="bench") as source,
+        Applier(made.target_dsn, read_tables(made.source, ["shop.*"]), PLACEHOLDER) as applier,
+    ):
+        source.autocommit = False
+        recorder = Recorder(source, {ORDERS: ("id",)})
+        made.target.execute(
+            "UPDATE cdc_migrator.stream_progress SET next_offset = %s", (recorder.offset,)
+        )
+        assert applier.start("bench", stale_after=0) is not None
+        aligner = Turning(made.source_dsn, made.target_dsn, applier)
+        for number in range(rounds + 1):
+            whole = run(made, aligner)
+            chunks = whole.tables[0].chunks
+            width = whole.tables[0].rows // chunks
+            for first in range(0, chunks, 100):
+                recorder.update(ORDERS, "items = items + 1", f"id = {(first + 0.5) * width:.0f}")
+            applier.apply(batch(recorder.commit()))
+            report = run(made, aligner, "incremental")
+            assert report.equal
+            assert report.tables[0].digested == -(-chunks // 100), report.tables[0].digested
+            if number:
+                full.append(whole.seconds)
+                some.append(report.seconds)
+        aligner.release()
+    return {
+        "chunks": chunks,
+        "chunks_written_to": -(-chunks // 100),
+        "full_pass_seconds": round(statistics.median(full), 3),
+        "incremental_pass_seconds": round(statistics.median(some), 3),
+        "incremental_over_full": round(ratio(some, full), 4),
+    }
+
+
 @contextmanager
 def clocked() -> Iterator[list[float]]:
     """The seconds that are spent on finding rows in chunks that do not match."""
@@ -171,10 +223,11 @@ def clocked() -> Iterator[list[float]]:
         narrow.differences = real
 
 
-def run(made: World) -> reconcile.Report:
+def run(made: World, aligner: QuietAligner | None = None, mode: str = "full") -> Report:
     """One pass as the command makes it."""
     return reconcile.run(
-        ReconcileOptions(NAME, made.source_dsn, made.target_dsn, work=PassOptions()), made.aligner
+        ReconcileOptions(NAME, made.source_dsn, made.target_dsn, mode=mode, work=PassOptions()),
+        aligner or made.aligner,
     )
 
 

@@ -18,6 +18,7 @@ import psycopg
 from cdc_migrator.apply.applied import Applied, Tally
 from cdc_migrator.apply.batcher import Batch
 from cdc_migrator.apply.halts import Rejected, place, placed
+from cdc_migrator.apply.marks import Marks
 from cdc_migrator.apply.merge import Merger, RowsMissing
 from cdc_migrator.apply.pieces import PieceLimits
 from cdc_migrator.apply.plan import TablePlan, plan_tables
@@ -85,6 +86,7 @@ class Applier:
         self._placeholder = placeholder
         self._targets = targets
         self._plans: dict[TableName, TablePlan] = {}
+        self._marks = Marks()
         self._pieces = pieces
         self._truncates = truncates
         with speaking("target", "getting ready to apply changes"):
@@ -146,6 +148,8 @@ class Applier:
         if claimed is not None:
             self._epoch = claimed.epoch
             self._stand_at(claimed)
+            with speaking("target", "claiming the stream"):
+                self.learn_chunks()
             self._position = f"{claimed.topic}[{claimed.partition}]"
         return claimed
 
@@ -168,7 +172,20 @@ class Applier:
             self._take_up(tables, sides, rereads)
         self._stand_at(stored)
         self._lost = False
+        with speaking("target", "getting ready to apply changes"):
+            self.learn_chunks()
         return stored
+
+    def learn_chunks(self) -> None:
+        """Mark from now on what is written to in all chunks that comparisons keep.
+
+        To be called between two batches; raises as `at_barrier`.
+        """
+        self.at_barrier(lambda conn: self._marks.learn(conn, self._plans))
+
+    def forget_marked(self) -> None:
+        """Both sides are aligned here, between two batches: mark anew what is written to."""
+        self._marks.forget()
 
     def _stand_at(self, stored: Progress) -> None:
         self._applies, self._offset = stored.applies, stored.next_offset
@@ -234,6 +251,7 @@ class Applier:
             retries = self._carry_out(attempt)
         except psycopg.Error as exc:
             raise self._control(exc) from exc
+        self._marks.committed()
         self._offset = batch.next_offset
         self._ahead = self._ahead_after(batch)
         applied = Applied(
@@ -292,6 +310,7 @@ class Applier:
             ahead=sorted(self._ahead_after(batch)),
         )
         self._merger.prepare(prepared.tables)
+        self._marks.begin()
         at: TableName | None = None
         merging = False
         try:
@@ -314,8 +333,10 @@ class Applier:
                         at = one.shape.name
                         self._merger.write(one)
                     at = None
+                    self._marks.note(piece.staged, self._merger.places)
                 reach("apply.count.before")
                 progress.count(self._conn, tally.counts)
+                self._marks.write(self._conn)
                 reach("apply.count.after")
                 reach("apply.commit.before")
             reach("apply.commit.after")

@@ -147,6 +147,11 @@ class Merger:
             if len(plan.columns) > len(plan.key) and done != staged.complete:
                 raise RowsMissing(plan.target, "insert", staged.complete, done)
 
+    def places(self, table: TableName, place: str) -> list[int]:
+        """The different numbers that a table's staged keys have by this SQL over its key."""
+        statement = self._made[table].places(place)
+        return [row[0] for row in self._conn.execute(statement, prepare=True)]
+
     def _replace(self, plan: TablePlan, statements: Statements, staged: Staged) -> None:
         scans = not plan.identity.indexed
         if scans:

@@ -113,6 +113,30 @@ class Statements:
             same=self._same_key(base),
         )
 
+    def places(self, place: str) -> str:
+        """The different numbers that all staged keys, old and new, have by an SQL expression over
+        the key columns."""
+        made = self._made.get(("places", place))
+        if made is None:
+            keys = [sql.Identifier(column.name) for column in self._plan.key]
+            base, own = (
+                _list(
+                    sql.SQL("{} AS {}").format(value, name)
+                    for value, name in zip(values, keys, strict=True)
+                )
+                for values in (self._base(), self._own_key())
+            )
+            made = self._made["places", place] = self._text(
+                "SELECT DISTINCT {place} FROM (SELECT {base} FROM {stage} AS s "
+                "WHERE s.b0 IS NOT NULL UNION ALL SELECT {own} FROM {stage} AS s "
+                "WHERE s.k <> {kind}) AS q",
+                place=sql.SQL(place),
+                base=base,
+                own=own,
+                kind=sql.Literal(DELETE),
+            )
+        return made
+
     def _remember(self, what: str, of_kind: str, pattern: str, **parts: sql.Composable) -> str:
         made = self._made.get((what, of_kind))
         if made is None:

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from cdc_migrator.control.differences import Known
     from cdc_migrator.model.alignment import Repair
     from cdc_migrator.model.differences import RowDifference
-    from cdc_migrator.reconcile.passes import Progress
-    from cdc_migrator.service.reconcile import Report, TableReport
+    from cdc_migrator.reconcile.options import Progress
+    from cdc_migrator.service.reconcile_report import Report, TableReport
 
 _SHOWN = 20
 
@@ -54,6 +54,10 @@ def _table(
         "method": "aligned" if one.since else None,
         "equal": one.equal,
         "rows": one.rows,
+        "chunked_by": one.chunked_by,
+        "chunks": one.chunks,
+        "chunks_digested": one.digested,
+        "chunks_standing": one.standing_chunks,
         "verified_as_of": one.since,
         "unproven": one.unproven,
         "not_compared": list(one.left_out),
@@ -99,10 +103,9 @@ def view(report: dict[str, Any]) -> RenderableType:
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False)
-    for title in ("table", "rows", "differences", ""):
-        table.add_column(
-            title, overflow="fold", justify="right" if title in ("rows", "differences") else "left"
-        )
+    numbers = ("rows", "digested", "standing", "differences")
+    for title in ("table", *numbers, "verified as of", ""):
+        table.add_column(title, overflow="fold", justify="right" if title in numbers else "left")
     for row in report["tables"]:
         opened = sum(one["state"] == "open" for one in row["differences"])
         told = row["unproven"] or ("equal" if row["equal"] else "differs")
@@ -112,7 +115,10 @@ def view(report: dict[str, Any]) -> RenderableType:
         table.add_row(
             Text(row["table"]),
             str(row["rows"]),
+            str(row["chunks_digested"] or ""),
+            str(row["chunks_standing"] or ""),
             f"{opened}{'+' if row['more'] else ''}",
+            f"{row['verified_as_of']:%Y-%m-%d %H:%M:%S}" if row["verified_as_of"] else "",
             Text(told, "" if row["equal"] else "red"),
         )
     lines = [Text(line) for row in report["tables"] for line in _lines(row)]

@@ -23,6 +23,9 @@ def run(ctx: typer.Context) -> None:
     Ctrl-C does not wait for it). A second process for the same stream stands by, and takes over
     when the first one shows no sign of life.
 
+    With reconcile.continuous it also compares both sides all the time, at a share of it
+    (reconcile.share), as `reconcile --mode incremental` does; `status` shows what differs.
+
     It serves [bold]/metrics[/bold], [bold]/livez[/bold], [bold]/readyz?verbose[/bold] and
     [bold]/healthz[/bold] on service.http_host and service.http_port. It logs to stdout, in JSON
     lines where that is no terminal.
@@ -47,13 +50,14 @@ def run_service(configured: Settings) -> None:
     from cdc_migrator.apply.batcher import BatchLimits
     from cdc_migrator.cli.endpoints import endpoints
     from cdc_migrator.cli.steps import Logged, migrate_steps
+    from cdc_migrator.service.comparing import Continuous
     from cdc_migrator.service.options import RunOptions
     from cdc_migrator.service.runner import Service
     from cdc_migrator.stream.spill import SpillLimits
 
     places = endpoints(configured)
     steps = migrate_steps(configured, Logged(time.monotonic))
-    apply, served = configured.apply, configured.service
+    apply, served, compare = configured.apply, configured.service, configured.reconcile
     service = Service(
         RunOptions(
             migration=configured.name,
@@ -76,6 +80,14 @@ def run_service(configured: Settings) -> None:
             retry_for=apply.retry_for.total_seconds(),
             reread=steps.read_again,
             reread_bytes=apply.reread_bytes,
+            continuous=Continuous(
+                compare.share,
+                compare.repair,
+                compare.max_proof_age,
+                compare.every.total_seconds(),
+            )
+            if compare.continuous
+            else None,
             takeover_after=served.takeover_after.total_seconds(),
             fence=configured.target.fence,
             http_host=served.http_host,

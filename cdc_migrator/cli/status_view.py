@@ -81,6 +81,7 @@ def _facts(whole: dict[str, Any]) -> Table:
         f"{number(rates['events_per_second'])} events/s{_counts(whole['transactions'])}",
     )
     facts.add_row("service", _service(whole))
+    facts.add_row("content", _content(whole))
     facts.add_row("slot", _slot(slot))
     facts.add_row("connector", _connector(connector))
     facts.add_row("fence", _fence(whole))
@@ -157,6 +158,17 @@ def _service(whole: dict[str, Any]) -> str:
         return f"does not run{told} (start it with `cdc-migrator run`)"
     waiting = f" ({service['waiting']})" if service["waiting"] else ""
     return f"{service['state']}{waiting}, {service['owner']}, {size(service['rss_bytes'])} resident"
+
+
+def _content(whole: dict[str, Any]) -> str:
+    known = whole["reconcile"]
+    if known is None:
+        return UNKNOWN
+    proven = whole["verified_as_of"]
+    told = f"verified as of {proven[:19].replace('T', ' ')}" if proven else "not verified yet"
+    told += f", {number(known['open'])} rows differ" if known["open"] else ""
+    told += f", {number(known['chunks_dirty'])} of {number(known['chunks'])} chunks changed since"
+    return told + (f"; `run`: {known['continuous']}" if known["continuous"] else "")
 
 
 def _slot(slot: dict[str, Any] | None) -> str:

@@ -10,22 +10,18 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from cdc_migrator.config.reconcile import Reconcile
 from cdc_migrator.config.secrets import clean_dsn, parse_dsn, read_secret_file, with_password
+from cdc_migrator.config.section import Section
 from cdc_migrator.config.values import Duration, FilePath, Size, TextLike, Words
 from cdc_migrator.model.changes import TruncatePolicy
 from cdc_migrator.model.naming import NAME_PATTERN
 
 ENV_PREFIX = "CDC_MIGRATOR_"
 SslMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
-
-
-class Section(BaseModel):
-    """A group of settings: frozen, no unknown keys, defaults checked like given values."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
 
 class Database(Section):
@@ -382,6 +378,7 @@ class Settings(BaseSettings):
     load: Load = Field(default=Load(), description=str(Load.__doc__))
     apply: Apply = Field(default=Apply(), description=str(Apply.__doc__))
     service: Service = Field(default=Service(), description=str(Service.__doc__))
+    reconcile: Reconcile = Field(default=Reconcile(), description=str(Reconcile.__doc__))
     ready: Ready = Field(default=Ready(), description=str(Ready.__doc__))
     stack: Stack = Field(default=Stack(), description=str(Stack.__doc__))
     postgres_bin: FilePath | None = Field(

@@ -15,7 +15,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import kwargs_row
 
-from cdc_migrator.control import journal
+from cdc_migrator.control import journal, proofs
 from cdc_migrator.model.tables import Table, TableName
 
 
@@ -104,6 +104,7 @@ def register(conn: psycopg.Connection, tables: Sequence[tuple[Table, int]]) -> N
     with conn.transaction(), conn.cursor() as cursor:
         journal.write(conn, "tables-registered", tables=[str(t.name) for t, _ in tables])
         cursor.execute("DELETE FROM cdc_migrator.table_progress")
+        proofs.forget(conn)
         _insert(cursor, tables, None)
 
 
@@ -337,6 +338,7 @@ def begin_anew(
     """
     where = (table.schema, table.name)
     journal.write(conn, "table-read-anew", table=str(table), snapshot=snapshot, why=why)
+    proofs.forget(conn, table)
     conn.execute(
         "SELECT FROM cdc_migrator.backfill_chunk "
         "WHERE (source_schema, source_table) = (%s, %s) FOR UPDATE",

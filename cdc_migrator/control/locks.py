@@ -18,6 +18,9 @@ class Role(IntEnum):
     SCHEMA = 4
     RECONCILE = 5
     FENCE = 6
+    # Held by a command that compares, from before it waits for RECONCILE: who compares in the
+    # background gives way to it.
+    RECONCILE_COMMAND = 15
 
 
 def try_lock(conn: psycopg.Connection, role: Role) -> bool:
@@ -34,3 +37,14 @@ def wait_lock(conn: psycopg.Connection, role: Role) -> None:
 def unlock(conn: psycopg.Connection, role: Role) -> None:
     """Give the lock back before the session ends."""
     conn.execute("SELECT pg_advisory_unlock(%s, %s)", (_CLASS, int(role)))
+
+
+def taken(conn: psycopg.Connection, role: Role) -> bool:
+    """Whether some session has the lock."""
+    row = conn.execute(
+        "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted "
+        "AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) "
+        "AND (classid, objid, objsubid) = (%s, %s, 2))",
+        (_CLASS, int(role)),
+    ).fetchone()
+    return bool(row and row[0])

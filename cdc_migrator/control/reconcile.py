@@ -16,11 +16,15 @@ import psycopg
 from psycopg.rows import kwargs_row
 from psycopg.types.json import Jsonb
 
-from cdc_migrator.control import differences, journal
+from cdc_migrator.control import differences, journal, proofs
+from cdc_migrator.control.proofs import Proof
 from cdc_migrator.model.differences import RowDifference
 from cdc_migrator.model.tables import TableName
 
 _RUNS_IN_DETAIL = 100  # of older ones only the run itself and its differences are kept
+# The mode of what the service compares by itself, round by round: of many runs only the latest are
+# kept, and none is journalled.
+CONTINUOUS = "continuous"
 
 
 class RunState(StrEnum):
@@ -60,6 +64,9 @@ class Part:
     high: str | None
     bounds: tuple[str, ...]
     weight: int
+    map: int | None = None
+    first_chunk: int | None = None
+    picked: tuple[int, ...] | None = None
     done: bool = False
 
 
@@ -68,13 +75,15 @@ class Proven:
     """What is known of one table in one run.
 
     Attributes:
-        planned, done: parts. more: there are more differences than were named.
+        planned, done: parts. digested: chunks that keep their proofs, of the parts done.
+        more: there are more differences than were named.
         since: the oldest moment at which one of its parts was proven; None before the first.
     """
 
     table: TableName
     planned: int
     done: int
+    digested: int
     rows: int
     differences: int
     more: bool
@@ -104,7 +113,12 @@ def begin(conn: psycopg.Connection, mode: str, tables: Sequence[TableName]) -> R
         cursor.execute(
             "DELETE FROM cdc_migrator.reconcile_chunk WHERE run <= %s", (row.id - _RUNS_IN_DETAIL,)
         )
-        journal.write(conn, "reconcile-begun", run=row.id, mode=mode, tables=len(tables))
+        cursor.execute(
+            "DELETE FROM cdc_migrator.reconcile_run WHERE id <= %s AND mode = %s",
+            (row.id - _RUNS_IN_DETAIL, CONTINUOUS),
+        )
+        if mode != CONTINUOUS:
+            journal.write(conn, "reconcile-begun", run=row.id, mode=mode, tables=len(tables))
     return row
 
 
@@ -115,9 +129,12 @@ def runs(conn: psycopg.Connection, limit: int = 20) -> list[Run]:
 
 
 def unfinished(conn: psycopg.Connection) -> Run | None:
-    """The latest run, if it was not finished."""
-    latest = runs(conn, 1)
-    return latest[0] if latest and latest[0].unfinished else None
+    """The latest run that somebody asked for, if it was not finished."""
+    with conn.cursor(row_factory=kwargs_row(_run)) as cursor:
+        latest = cursor.execute(
+            _RUN + " WHERE mode <> %s ORDER BY id DESC LIMIT 1", (CONTINUOUS,)
+        ).fetchone()
+    return latest if latest is not None and latest.unfinished else None
 
 
 def resume(conn: psycopg.Connection, run: int) -> None:
@@ -131,14 +148,15 @@ def resume(conn: psycopg.Connection, run: int) -> None:
         )
 
 
-def end(conn: psycopg.Connection, run: int, state: RunState) -> None:
+def end(conn: psycopg.Connection, run: Run, state: RunState) -> None:
     """The run is over, or was stopped."""
     with conn.transaction():
-        journal.write(conn, "reconcile-ended", run=run, state=state)
+        if run.mode != CONTINUOUS:
+            journal.write(conn, "reconcile-ended", run=run.id, state=state)
         conn.execute(
             "UPDATE cdc_migrator.reconcile_run SET state = %s, ended_at = clock_timestamp() "
             "WHERE id = %s",
-            (state, run),
+            (state, run.id),
         )
 
 
@@ -152,7 +170,8 @@ def plan(conn: psycopg.Connection, run: int, table: TableName, parts: Sequence[P
         )
         cursor.executemany(
             "INSERT INTO cdc_migrator.reconcile_chunk (run, source_schema, source_table, chunk, "
-            "ordered_by, low, high, bounds, weight) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)",
+            "ordered_by, low, high, bounds, weight, map, first_chunk, picked) "
+            "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
             [
                 (
                     run,
@@ -164,16 +183,27 @@ def plan(conn: psycopg.Connection, run: int, table: TableName, parts: Sequence[P
                     part.high,
                     Jsonb(part.bounds),
                     part.weight,
+                    part.map,
+                    part.first_chunk,
+                    None if part.picked is None else list(part.picked),
                 )
                 for part in parts
             ],
         )
+        if not parts:
+            # It stands on what was proven of it before.
+            cursor.execute(
+                "INSERT INTO cdc_migrator.reconcile_chunk (run, source_schema, source_table, "
+                "chunk, bounds, weight, picked, done) VALUES (%s, %s, %s, 0, '[]', 0, '{}', true)",
+                (run, table.schema, table.name),
+            )
 
 
 def _part(**row: Any) -> Part:
     return Part(
         table=TableName(row.pop("source_schema"), row.pop("source_table")),
         bounds=tuple(row.pop("bounds")),
+        picked=None if (picked := row.pop("picked")) is None else tuple(picked),
         **row,
     )
 
@@ -183,8 +213,8 @@ def parts(conn: psycopg.Connection, run: int) -> list[Part]:
     with conn.cursor(row_factory=kwargs_row(_part)) as cursor:
         return cursor.execute(
             "SELECT source_schema, source_table, chunk AS number, ordered_by, low, high, bounds, "
-            "weight, done FROM cdc_migrator.reconcile_chunk WHERE run = %s "
-            "ORDER BY source_schema, source_table, chunk",
+            "weight, map, first_chunk, picked, done FROM cdc_migrator.reconcile_chunk "
+            "WHERE run = %s ORDER BY source_schema, source_table, chunk",
             (run,),
         ).fetchall()
 
@@ -198,12 +228,14 @@ def finish(
     more: bool,
     at: datetime,
     sees: str,
+    proof: Proof | None = None,
 ) -> bool:
     """A part is proven, with the differences found in it; False if it was done before.
 
     Args:
         rows: on the source. more: `found` is not all.
         at, sees: the alignment point.
+        proof: what of it stands until the chunks are written to.
     """
     with conn.transaction():
         done = conn.execute(
@@ -225,6 +257,8 @@ def finish(
         if done.rowcount != 1:
             return False
         differences.record(conn, run, found, at)
+        if proof is not None:
+            proofs.write(conn, run, proof, at, sees)
     return True
 
 
@@ -237,7 +271,10 @@ def proven(conn: psycopg.Connection, run: int) -> list[Proven]:
     with conn.cursor(row_factory=kwargs_row(_proven)) as cursor:
         return cursor.execute(
             "SELECT source_schema, source_table, count(*) AS planned, "
-            "count(*) FILTER (WHERE done) AS done, coalesce(sum(rows), 0)::int8 AS rows, "
+            "count(*) FILTER (WHERE done) AS done, coalesce(sum(CASE WHEN picked IS NOT NULL "
+            "THEN cardinality(picked) WHEN first_chunk IS NULL THEN 1 "
+            "ELSE jsonb_array_length(bounds) + 1 END) FILTER (WHERE done), 0)::int8 AS digested, "
+            "coalesce(sum(rows), 0)::int8 AS rows, "
             "coalesce(sum(differences), 0)::int8 AS differences, "
             "coalesce(bool_or(more), false) AS more, min(proven_at) AS since "
             "FROM cdc_migrator.reconcile_chunk WHERE run = %s GROUP BY 1, 2 ORDER BY 1, 2",

@@ -116,6 +116,30 @@ GAUGES: Final = (
         lambda s: _number(s.service.queue_bytes) if s.service else None,
     ),
     Gauge(
+        "reconcile_proof_age_seconds",
+        "Age of the oldest proof that a part of a table is equal on both sides.",
+        lambda s: (
+            (s.at - s.proofs.verified_as_of).total_seconds()
+            if s.proofs and s.proofs.verified_as_of
+            else None
+        ),
+    ),
+    Gauge(
+        "reconcile_open_differences",
+        "Rows that differ and are neither repaired nor accepted.",
+        lambda s: _number(s.proofs.open) if s.proofs else None,
+    ),
+    Gauge(
+        "reconcile_dirty_chunks",
+        "Parts of tables that are not proven, or were written to since.",
+        lambda s: _number(s.proofs.dirty) if s.proofs else None,
+    ),
+    Gauge(
+        "reconcile_chunks",
+        "Parts of all tables that were ever compared.",
+        lambda s: _number(s.proofs.chunks) if s.proofs else None,
+    ),
+    Gauge(
         "transactions_per_second",
         "Source transactions applied, over the last seconds.",
         lambda s: s.service.transactions_per_second if s.service else None,

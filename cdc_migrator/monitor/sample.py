@@ -42,6 +42,7 @@ class ServiceSample:
         rss_bytes: resident memory of the process.
         queue_bytes: events read and not yet applied.
         waiting: why it does not go on, by the error's name.
+        comparing: what its own comparing is doing; None where it does not compare by itself.
     """
 
     at: datetime
@@ -54,6 +55,7 @@ class ServiceSample:
     rss_bytes: int | None = None
     queue_bytes: int | None = None
     waiting: str | None = None
+    comparing: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for a jsonb column."""
@@ -184,6 +186,26 @@ class FenceSample:
 
 
 @dataclass(frozen=True, slots=True)
+class ProofSample:
+    """What comparisons have proven so far.
+
+    Attributes:
+        verified_as_of: the oldest proof of any chunk of any table; None while one has none.
+        chunks: of all tables that were ever compared. dirty: those not proven, or written to
+            since.
+        unproven_tables: those of which some chunk was never proven.
+        open, accepted: differences.
+    """
+
+    verified_as_of: datetime | None
+    chunks: int
+    dirty: int
+    unproven_tables: int
+    open: int
+    accepted: int
+
+
+@dataclass(frozen=True, slots=True)
 class Note:
     """A part that could not be measured, with the error's code and cause."""
 
@@ -201,6 +223,7 @@ class Sample:
         lag_seconds, events_pending: see `ServiceSample`; `pending_exact` tells which it is.
         end_offset: offset behind the last committed record of the topic.
         target_ahead: seconds by which the target's clock is ahead of the source's.
+        proofs: what is known of both sides' rows.
         not_added: tables of the source that shall move and are not part of the migration; None
             where nobody looked.
         fence: None where nobody looked.
@@ -225,6 +248,7 @@ class Sample:
     pending_exact: bool | None = None
     not_added: tuple[str, ...] | None = None
     fence: FenceSample | None = None
+    proofs: ProofSample | None = None
     notes: tuple[Note, ...] = ()
 
     @property

@@ -23,7 +23,7 @@ from cdc_migrator.databases.postgres.catalog import table_names
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.errors import Failed, MigratorError
 from cdc_migrator.model.naming import Names
-from cdc_migrator.monitor import lag
+from cdc_migrator.monitor import lag, reading
 from cdc_migrator.monitor.remote import ConnectAsker, KafkaAsker
 from cdc_migrator.monitor.sample import (
     ConnectorSample,
@@ -31,6 +31,7 @@ from cdc_migrator.monitor.sample import (
     LoadSample,
     Note,
     OwnerSample,
+    ProofSample,
     Sample,
     ServiceSample,
     SlotSample,
@@ -72,6 +73,7 @@ class _TargetFacts:
     tables: tuple[TableSample, ...]
     load: LoadSample | None
     fence: FenceSample | None = None
+    proofs: ProofSample | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +157,7 @@ class Sampler:
                 stream=target.stream,
                 owner=target.owner,
                 fence=target.fence,
+                proofs=target.proofs,
                 not_added=self._not_added(target, source) if source else None,
             )
         if row and generation is None:
@@ -313,7 +316,8 @@ def _read_target(conn: psycopg.Connection, name: str, look_at_fence: bool) -> _T
             owner = OwnerSample(seen[0], seen[1], ServiceSample.from_json(seen[2]))
     tables = tuple(TableSample(*facts) for facts in conn.execute(_TABLES))
     guard = _read_fence(conn, name) if look_at_fence else None
-    return _TargetFacts(now, ahead, row, stream, owner, tables, _read_load(conn), guard)
+    read = reading.read_proofs(conn) if _has(conn, "reconcile_map") else None
+    return _TargetFacts(now, ahead, row, stream, owner, tables, _read_load(conn), guard, read)
 
 
 def _read_fence(conn: psycopg.Connection, name: str) -> FenceSample | None:

@@ -13,6 +13,7 @@ from cdc_migrator.control.migration import Phase
 from cdc_migrator.monitor.sample import Sample, TableSample
 
 _ADD = "`cdc-migrator migrate --no-run` adds what is not part yet, also while `run` runs"
+_COMPARE = "`cdc-migrator reconcile` does, also while `run` runs"
 _NAMED = 3
 # No estimate from so little that the first table's start-up would decide it.
 _LEAST_FRACTION = 0.01
@@ -41,6 +42,10 @@ def document(sample: Sample, max_lag: timedelta) -> dict[str, Any]:
         "service": _service(sample),
         "slot": _slot(sample),
         "connector": _connector(sample),
+        "verified_as_of": sample.proofs.verified_as_of.isoformat()
+        if sample.proofs and sample.proofs.verified_as_of
+        else None,
+        "reconcile": _reconcile(sample),
         "last_error": sample.last_error,
         "notes": [{"part": n.part, "code": n.code, "cause": n.cause} for n in sample.notes],
         "sampled_at": sample.at.isoformat(),
@@ -82,9 +87,20 @@ def verdict_reasons(sample: Sample, max_lag: timedelta) -> list[str]:
         reasons.append(
             f"the source truncated {', '.join(ignored)}, which was ignored: rows are left over"
         )
-    reasons.append(
-        "the content of both sides was not compared: reconcile is not part of this release"
-    )
+    return reasons + _content_reasons(sample)
+
+
+def _content_reasons(sample: Sample) -> list[str]:
+    known = sample.proofs
+    if known is None:
+        return ["it is not known whether the content of both sides was compared"]
+    reasons = []
+    if known.open:
+        reasons.append(f"{known.open} rows differ: `cdc-migrator reconcile history` names them")
+    if known.verified_as_of is None:
+        reasons.append(
+            f"the content of {known.unproven_tables} tables was never compared: {_COMPARE}"
+        )
     return reasons
 
 
@@ -198,6 +214,20 @@ def _service(sample: Sample) -> dict[str, Any] | None:
         "seen_seconds_ago": _round(owner.seen_seconds, 1) if owner else None,
         "rss_bytes": said.rss_bytes if said else None,
         "queue_bytes": said.queue_bytes if said else None,
+    }
+
+
+def _reconcile(sample: Sample) -> dict[str, Any] | None:
+    if sample.proofs is None:
+        return None
+    known, said = sample.proofs, sample.service
+    return {
+        "open": known.open,
+        "accepted": known.accepted,
+        "chunks": known.chunks,
+        "chunks_dirty": known.dirty,
+        "tables_unproven": known.unproven_tables,
+        "continuous": said.comparing if said else None,
     }
 
 

@@ -68,6 +68,9 @@ class Unit:
     Attributes:
         by: the key column whose values order the chunks; None: a hash.
         weight: rows, as far as one knows beforehand.
+        map: whose chunks these are; None: nobody's, their proofs are not kept.
+        first: number of its first chunk in the map; None: there the whole table is one chunk.
+        only: of its chunks only these are read, in one reading of the whole range; None: all.
     """
 
     table: TableName
@@ -76,6 +79,22 @@ class Unit:
     range: Range
     bounds: tuple[str, ...]
     weight: int
+    map: int | None = None
+    first: int | None = None
+    only: tuple[int, ...] | None = None
+
+    @property
+    def mapped(self) -> tuple[int, ...]:
+        """The numbers of its chunks in the map."""
+        if self.first is None:
+            return (0,)
+        if self.only is not None:
+            return self.only
+        return tuple(range(self.first, self.first + len(self.bounds) + 1))
+
+    def in_map(self, bucket: int | None) -> int:
+        """The number in the map of a bucket as ``width_bucket`` counts them; nulls are in front."""
+        return 0 if self.first is None else self.first + (bucket or 0)
 
     def chunk(self, bucket: int | None) -> Range:
         """The range of one bucket as ``width_bucket`` counts them."""
@@ -130,6 +149,14 @@ class Slicer:
             collated, sql.Literal(list(bounds)), self._type()
         )
 
+    def among(self, unit: Unit, target: bool) -> sql.Composable:
+        """SQL of the condition that a row lies in one of the chunks that a unit reads."""
+        number = self.bucket(self.value(target), unit.bounds)
+        chosen = sql.SQL("{} = ANY({}::int[])").format(number, sql.Literal(list(unit.only or ())))
+        if 0 not in (unit.only or ()):
+            return chosen
+        return sql.SQL("({} OR {} IS NULL)").format(chosen, self.value(target))
+
     def order(self, text: sql.Composable) -> sql.Composable:
         """SQL of the place in the order whose text is given."""
         typed = sql.SQL("{}::{}").format(text, self._type())
@@ -167,7 +194,7 @@ def units(
     Args:
         ranges: whether a range of the key can be read without reading the whole table.
     """
-    whole = Unit(table, 0, by, Range(), tuple(bounds), rows)
+    whole = Unit(table, 0, by, Range(), tuple(bounds), rows, first=0)
     if not ranges or rows <= sizes.unit_rows or not bounds:
         return [whole]
     size = sizes.range_chunks
@@ -181,6 +208,51 @@ def units(
             Range(low, high),
             tuple(bounds[number * size : number * size + size - 1]),
             weight,
+            first=number * size,
         )
         for number, (low, high) in enumerate(pairwise(edges))
+    ]
+
+
+def units_of(
+    table: TableName,
+    by: str | None,
+    bounds: Sequence[str],
+    chosen: Sequence[int],
+    rows: int,
+    ranges: bool,
+    sizes: Sizes,
+) -> list[Unit]:
+    """The units that read some chunks only.
+
+    Args:
+        chosen: their numbers, at least one, in any order.
+        ranges: whether to look each run of neighbours up by its key, instead of reading the whole
+            table once and leaving out the rows of others.
+    """
+    numbers = sorted(chosen)
+    each = rows // (len(bounds) + 1)
+    if not ranges:
+        weight = each * len(numbers)
+        return [
+            Unit(table, 0, by, Range(), tuple(bounds), weight, first=0, only=tuple(numbers)),
+        ]
+    edges = (None, *bounds, None)
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and runs[-1][-1] == number - 1 and len(runs[-1]) < sizes.range_chunks:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return [
+        Unit(
+            table,
+            place,
+            by,
+            Range(edges[run[0]], edges[run[-1] + 1]),
+            tuple(bounds[run[0] : run[-1]]),
+            each * len(run),
+            first=run[0],
+        )
+        for place, run in enumerate(runs)
     ]

@@ -129,6 +129,9 @@ def digest(
         found: dict[int | None, Digest] = {}
         if unit.range.everything:
             conditions = list(pieces(blocks(sides, pair, target), piece_blocks))
+            if unit.only is not None:
+                among = slicer.among(unit, target)
+                conditions = [sql.SQL("{} AND {}").format(one, among) for one in conditions]
         else:
             conditions = [slicer.within(unit.range, target) or sql.SQL("true")]
         for condition in conditions:
@@ -151,3 +154,12 @@ def unequal(here: Digests, there: Digests) -> list[int | None]:
 def rows(digests: Digests) -> int:
     """Rows in all chunks."""
     return sum(one.rows for one in digests.values())
+
+
+def by_chunk(unit: Unit, here: Digests, wrong: Iterable[int | None]) -> dict[int, tuple[int, bool]]:
+    """Of each of the map's chunks in a unit: rows on the source, whether both sides are equal."""
+    counted = dict.fromkeys(unit.mapped, 0)
+    for bucket, one in here.items():
+        counted[unit.in_map(bucket)] += one.rows
+    unlike = {unit.in_map(bucket) for bucket in wrong}
+    return {number: (count, number not in unlike) for number, count in counted.items()}

@@ -10,82 +10,44 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import replace
 
 import psycopg
 
-from cdc_migrator.control import differences, reconcile
-from cdc_migrator.control.reconcile import Part, Run, RunState
+from cdc_migrator.control import proofs, reconcile
+from cdc_migrator.control.proofs import Due, Map, Proof
+from cdc_migrator.control.reconcile import Part, Run
 from cdc_migrator.databases.postgres.coded import speaking
+from cdc_migrator.errors import MigratorError
 from cdc_migrator.model.alignment import Aligned, Aligner
 from cdc_migrator.model.differences import RowDifference
 from cdc_migrator.model.tables import TableName
 from cdc_migrator.reconcile import narrow
-from cdc_migrator.reconcile.chunks import Range, Sizes, Slicer, Unit
-from cdc_migrator.reconcile.digest import NOTHING, digest, rows, unequal
+from cdc_migrator.reconcile.agenda import ByRank, keep, units_by_rank
+from cdc_migrator.reconcile.chunks import Range, Slicer, Unit
+from cdc_migrator.reconcile.digest import NOTHING, by_chunk, digest, rows, unequal
 from cdc_migrator.reconcile.expressions import Hashing
+from cdc_migrator.reconcile.jobs import NEEDED, TO_PLAN, Job, Jobs
 from cdc_migrator.reconcile.narrow import HashesDisagree, Look
+from cdc_migrator.reconcile.options import Outcome, PassOptions, Progress
 from cdc_migrator.reconcile.pairs import Pair
-from cdc_migrator.reconcile.planning import plan
+from cdc_migrator.reconcile.planning import lay_out, sample
 from cdc_migrator.reconcile.points import Points
 from cdc_migrator.reconcile.snapshot import Sides, SnapshotLost, TableMoved
 
 _ATTEMPTS = 5
-
-
-@dataclass(frozen=True, slots=True)
-class PassOptions:
-    """How a pass goes about it.
-
-    Attributes:
-        workers: sessions on either side.
-        share: of the time in which a worker keeps the servers busy, above 0 up to 1.
-        seconds: after which the pass stops, to be resumed; None: when it is through.
-        max_age: seconds for which one alignment point is used.
-        most: differences of one table that are named.
-        values: whether differences carry the values.
-    """
-
-    workers: int = 2
-    share: float = 1.0
-    seconds: float | None = None
-    max_age: float = 570.0
-    most: int = 10_000
-    values: bool = False
-    sizes: Sizes = field(default_factory=Sizes)
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a pass is: rows as far as they were estimated."""
-
-    tables: int
-    tables_done: int
-    rows: int
-    rows_done: int
-    differences: int
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What came of a pass.
-
-    Attributes:
-        finished: False: it was stopped before it was through.
-        unproven: tables that could not be read, and why.
-        values: with `PassOptions.values`: the differences with their values, of this process.
-    """
-
-    finished: bool
-    unproven: dict[TableName, str]
-    values: list[RowDifference]
+_TOO_EARLY = 2  # points that may lie before a table's new chunks are marked
 
 
 class _Stopped(Exception):
     """The pass was told to stop, or its time is up."""
+
+
+class _TooEarly(Exception):
+    """The point lies before who applies began to mark these chunks: no proof would stand."""
 
 
 class Pass:
@@ -93,6 +55,8 @@ class Pass:
 
     Args:
         control: a session on the target for the journal; the pass alone uses it meanwhile.
+        due: the chunks that are to be read, of tables whose chunks stay as they were; of other
+            tables, and where None, all are.
         observe: called now and then, by any worker.
     """
 
@@ -107,6 +71,7 @@ class Pass:
         hashing: Hashing,
         options: PassOptions,
         observe: Callable[[Progress], None] = lambda _: None,
+        due: Mapping[TableName, Sequence[Due]] | None = None,
     ) -> None:
         self._ends = ends
         self._called = called
@@ -118,9 +83,12 @@ class Pass:
         self._options = options
         self._observe = observe
         self._lock = threading.RLock()
-        self._changed = threading.Condition(self._lock)
-        self._todo: deque[tuple[Pair, Unit | None, Hashing]] = deque()
-        self._busy = 0
+        self._due = due
+        self._maps: dict[TableName, Map] = {}
+        self._jobs = Jobs()
+        self._open: set[Sides] = set()
+        self._early: Counter[int] = Counter()
+        self._made: set[int] = set()
         self._stop = threading.Event()
         self._until: float | None = None
         self._named: Counter[TableName] = Counter()
@@ -149,14 +117,17 @@ class Pass:
                 worker.result()
         finally:
             self._points.release()
-        finished = not any(self._left.values()) and not self._todo
+        finished = not any(self._left.values()) and self._jobs.over
         return Outcome(finished, self._outcome.unproven, self._outcome.values)
 
-    def stop(self) -> None:
-        """Let the workers end after the statement that they are at."""
-        with self._changed:
-            self._stop.set()
-            self._changed.notify_all()
+    def stop(self, at_once: bool = False) -> None:
+        """Let the workers end after the statement that they are at, or break it off."""
+        self._stop.set()
+        self._jobs.stop()
+        with self._lock:
+            working = list(self._open) if at_once else []
+        for sides in working:
+            sides.cancel()
 
     def _begin(self) -> None:
         planned: dict[TableName, list[Part]] = {}
@@ -165,12 +136,13 @@ class Pass:
                 planned.setdefault(part.table, []).append(part)
             for known in reconcile.proven(self._control, self._run.id):
                 self._named[known.table] = known.differences
+            self._maps = {one.table: one for one in proofs.maps(self._control)}
         for name, pair in sorted(self._pairs.items(), key=lambda item: -item[1].source.bytes):
             hashing = self._hashing[name]
             if name not in planned:
                 self._weight[name] = pair.source.estimated_rows
                 self._left[name] = 1
-                self._todo.append((pair, None, hashing))
+                self._jobs.add(TO_PLAN, Job(pair, None, hashing))
                 continue
             for part in planned[name]:
                 self._weight[name] += part.weight
@@ -178,42 +150,39 @@ class Pass:
                     self._done[name] += part.weight
                 else:
                     self._left[name] += 1
-                    self._todo.append((pair, _unit(part), hashing))
+                    self._jobs.add(NEEDED, Job(pair, _unit(part), hashing))
 
     def _work(self) -> None:
         try:
             with Sides(*self._ends, self._called) as sides:
-                while (item := self._take()) is not None:
-                    try:
-                        self._do(sides, *item)
-                    finally:
-                        with self._changed:
-                            self._busy -= 1
-                            self._changed.notify_all()
+                with self._lock:
+                    self._open.add(sides)
+                try:
+                    while (job := self._jobs.take()) is not None:
+                        try:
+                            self._do(sides, job)
+                        finally:
+                            self._jobs.done()
+                finally:
+                    with self._lock:
+                        self._open.discard(sides)
         except _Stopped:
             pass
+        except MigratorError:
+            # A statement that was broken off is no failure.
+            if not self._stop.is_set():
+                raise
         finally:
-            if not self._finished():
+            if not self._jobs.over:
                 self.stop()
 
-    def _finished(self) -> bool:
-        with self._lock:
-            return not self._todo and not self._busy
-
-    def _take(self) -> tuple[Pair, Unit | None, Hashing] | None:
-        with self._changed:
-            self._changed.wait_for(lambda: self._todo or not self._busy or self._stop.is_set())
-            if self._stop.is_set() or not self._todo:
-                return None
-            self._busy += 1
-            return self._todo.popleft()
-
-    def _do(self, sides: Sides, pair: Pair, unit: Unit | None, hashing: Hashing) -> None:
+    def _do(self, sides: Sides, job: Job) -> None:
+        pair, unit, hashing = job.pair, job.unit, job.hashing
         name = pair.source.name
         point: Aligned | None = None
         reason = ""
         for attempt in range(_ATTEMPTS):
-            if attempt:
+            if reason:
                 self._stop.wait(0.1 * 2**attempt)
             self._check()
             with self._lock:
@@ -226,6 +195,8 @@ class Pass:
                 else:
                     self._prove(sides, pair, unit, hashing, point)
                 return
+            except _TooEarly:
+                reason = ""
             except TableMoved:
                 reason = "it is truncated, rewritten or locked again and again"
             except SnapshotLost:
@@ -237,31 +208,44 @@ class Pass:
         self._give_up(name, reason)
 
     def _plan(self, sides: Sides, pair: Pair, hashing: Hashing, point: Aligned) -> None:
+        name, sizes = pair.source.name, self._options.sizes
+        if self._run.mode == "sample":
+            self._planned(pair, hashing, {NEEDED: sample(sides, pair, hashing, point, sizes)})
+            return
+        found = lay_out(sides, pair, hashing, point, sizes, self._maps.get(name))
+        with self._lock, speaking("target", "writing down what is compared"):
+            kept = keep(self._control, name, self._maps.get(name), found)
+            if kept.changed:
+                self._made.add(kept.id)
+                self._maps.pop(name, None)
+        due = None if self._due is None else self._due.get(name, ())
+        self._planned(pair, hashing, units_by_rank(sides, pair, kept, due, sizes))
+
+    def _planned(self, pair: Pair, hashing: Hashing, units: ByRank) -> None:
+        """Write the units down, all of a table at once, and have them proven."""
         name = pair.source.name
-        sample = self._run.mode == "sample"
-        units = plan(sides, pair, hashing, point, self._options.sizes, sample)
-        with self._changed:
+        every = [(rank, one) for rank, of in sorted(units.items()) for one in of]
+        made = [(rank, replace(one, number=n)) for n, (rank, one) in enumerate(every)]
+        with self._lock:
             with speaking("target", "writing down what is compared"):
-                reconcile.plan(self._control, self._run.id, name, [_part(one) for one in units])
-            self._weight[name] = sum(one.weight for one in units)
+                reconcile.plan(self._control, self._run.id, name, [_part(one) for _, one in made])
+            self._weight[name] = sum(one.weight for _, one in made)
             self._done[name] = 0
-            self._left[name] = len(units)
-            # In front, so that a table is through before the next one is begun.
-            self._todo.extendleft((pair, one, hashing) for one in reversed(units))
-            self._changed.notify_all()
+            self._left[name] = len(made)
+            for rank, one in made:
+                self._jobs.add(rank, Job(pair, one, hashing))
 
     def _plan_anew(self, pair: Pair, hashing: Hashing) -> bool:
         """Compare the whole table in a safer way; False if there is none."""
         slower = hashing.slower()
         if slower == hashing:
             return False
-        with self._changed:
+        with self._lock:
             if self._hashing[pair.source.name] is hashing:
                 self._hashing[pair.source.name] = slower
                 self._named[pair.source.name] = 0
                 self._left[pair.source.name] = 1
-                self._todo.appendleft((pair, None, slower))
-                self._changed.notify_all()
+                self._jobs.add(TO_PLAN, Job(pair, None, slower))
         return True
 
     def _give_up(self, name: TableName, reason: str) -> None:
@@ -272,9 +256,17 @@ class Pass:
         self, sides: Sides, pair: Pair, unit: Unit, hashing: Hashing, point: Aligned
     ) -> None:
         name = pair.source.name
+        marks = self._marks(sides, pair, unit, point)
         slicer = Slicer(pair, unit.by, hashing)
         here, there = digest(
-            sides, pair, slicer, hashing, unit, point, self._options.sizes.piece_blocks, self._rest
+            sides,
+            pair,
+            slicer,
+            hashing,
+            unit,
+            point,
+            self._options.sizes.piece_blocks,
+            self._resting(),
         )
         look = Look(sides, pair, slicer, hashing, point, self._options.values)
         found: list[RowDifference] = []
@@ -292,6 +284,10 @@ class Pass:
                 break
         if wrong and not found and not more:
             raise HashesDisagree(str(name))
+        proof = None
+        if unit.map is not None and marks is not None:
+            told = by_chunk(unit, here, wrong).items()
+            proof = Proof(unit.map, marks, tuple((n, rows, same) for n, (rows, same) in told))
         with self._lock:
             if self._hashing[name] is not hashing:
                 return
@@ -305,6 +301,7 @@ class Pass:
                     more,
                     point.at,
                     point.sees,
+                    proof,
                 )
             if fresh:
                 self._named[name] += len(found)
@@ -326,41 +323,42 @@ class Pass:
         if self._stop.is_set() or (self._until is not None and time.monotonic() > self._until):
             raise _Stopped
 
-    def _rest(self, worked: float) -> None:
-        """Leave the rest of the time to others, after a statement that took so many seconds."""
-        if self._options.share < 1.0:
-            self._stop.wait(worked * (1.0 / self._options.share - 1.0))
-        self._check()
+    def _marks(
+        self, sides: Sides, pair: Pair, unit: Unit, point: Aligned
+    ) -> tuple[int, ...] | None:
+        """The marks on a unit's chunks at a point; None where no proof of them would stand.
 
+        Raises _TooEarly where one of a later point would.
+        """
+        if unit.map is None:
+            return None
+        found = sides.read(pair, point, proofs.seen(unit.map, unit.mapped), True)
+        if found and found[0][0]:
+            return tuple(found[0][1])
+        with self._lock:
+            # Where the service does not mark at all, other tables need not wait for it either.
+            waiting = unit.map in self._made and max(self._early.values(), default=0) < _TOO_EARLY
+            self._early[unit.map] += 1
+        if waiting:
+            raise _TooEarly
+        return None
 
-def conclude(
-    control: psycopg.Connection, run: Run, pairs: Iterable[TableName], outcome: Outcome
-) -> RunState:
-    """Write the end of a run down: what is gone, and whether both sides are equal.
+    def _resting(self) -> Callable[[float], None]:
+        """After each statement, which took so many seconds, leave the rest of the time to others.
 
-    Args:
-        pairs: the tables that could be compared at all.
-    """
-    known = {one.table: one for one in reconcile.proven(control, run.id)}
-    whole = [
-        name
-        for name in pairs
-        if name in known and known[name].planned == known[name].done and not known[name].more
-    ]
-    with speaking("target", "writing down what was compared"), control.transaction():
-        if run.mode == "full":
-            for name in whole:
-                differences.gone(control, run.id, name)
-        standing = differences.standing(control, run.tables)
-        open_ones = [one for one in standing if one.state == "open"]
-        if not outcome.finished or outcome.unproven:
-            state = RunState.STOPPED
-        elif open_ones or len(whole) < len(run.tables):
-            state = RunState.DIFFERS
-        else:
-            state = RunState.EQUAL
-        reconcile.end(control, run.id, state)
-    return state
+        Not for so long that the point would be lost before the unit is read.
+        """
+        left = self._options.max_age / 2
+
+        def rest(worked: float) -> None:
+            nonlocal left
+            if self._options.share < 1.0:
+                pause = min(left, worked * (1.0 / self._options.share - 1.0))
+                left -= pause
+                self._stop.wait(pause)
+            self._check()
+
+        return rest
 
 
 def _unit(part: Part) -> Unit:
@@ -371,6 +369,9 @@ def _unit(part: Part) -> Unit:
         Range(part.low, part.high),
         part.bounds,
         part.weight,
+        part.map,
+        part.first_chunk,
+        part.picked,
     )
 
 
@@ -383,4 +384,7 @@ def _part(unit: Unit) -> Part:
         unit.range.high,
         unit.bounds,
         unit.weight,
+        unit.map,
+        unit.first,
+        unit.only,
     )

@@ -1,17 +1,21 @@
 """Plan a table's units: which column orders its chunks, and where they begin.
 
-Bounds come from a sample of the source's heap, read under its snapshot: a few pages for each chunk.
-They only balance the work; any bounds give the same result.
+Chunks that were proven before are kept, so that their proofs stand; where rows are added at the end
+of the order the last one is cut. Bounds come from a sample of the source's heap, read under its
+snapshot: a few pages for each chunk. They only balance the work; any bounds give the same result.
 """
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import psycopg
 from psycopg import sql
 
+from cdc_migrator.control.proofs import Map
 from cdc_migrator.databases.postgres import names
 from cdc_migrator.model.alignment import Aligned
 from cdc_migrator.reconcile.chunks import (
@@ -22,6 +26,7 @@ from cdc_migrator.reconcile.chunks import (
     even_bounds,
     orderable,
     units,
+    units_of,
 )
 from cdc_migrator.reconcile.expressions import Hashing
 from cdc_migrator.reconcile.pairs import Pair
@@ -30,6 +35,10 @@ from cdc_migrator.reconcile.snapshot import Sides
 _PAGES_A_CHUNK = 3
 _ROWS_A_BLOCK = 60  # a guess, where the table was never analyzed
 _IN_ORDER = 0.9
+# Shares of the chunks up to which each run of them is looked up by its key.
+_FEW = 0.1
+_FEW_IN_ORDER = 0.5
+_ALL = sql.SQL("true")
 
 _STATISTICS = """
 SELECT attname::text, n_distinct::float8, coalesce(correlation, 0)::float8 FROM pg_stats
@@ -37,41 +46,215 @@ WHERE schemaname = %s AND tablename = %s AND NOT inherited AND attname = ANY(%s)
 """
 
 
-def plan(
-    sides: Sides, pair: Pair, hashing: Hashing, aligned: Aligned, sizes: Sizes, sample: bool
-) -> list[Unit]:
-    """The units of a table.
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How a table is cut into chunks that keep their proofs.
 
-    Args:
-        sample: a few chunks by chance instead of all.
+    Attributes:
+        by, bounds: see `chunks.Unit`: what is digested apart.
+        rows: about how many there are.
+        place: SQL of the number of a row's chunk over the target's key columns; None: for who
+            marks what is written to, the whole table is one chunk.
+        one: the whole table is one chunk although it is digested in several.
+        signature: of what is compared and how; where it is another, nothing proven stands.
+    """
+
+    by: str | None
+    bounds: tuple[str, ...]
+    rows: int
+    place: str | None
+    one: bool
+    signature: str
+
+    @property
+    def marked_bounds(self) -> tuple[str, ...]:
+        """The bounds of the chunks that keep their proofs."""
+        return () if self.one else self.bounds
+
+    @property
+    def chunks(self) -> int:
+        """How many keep their proofs."""
+        return len(self.marked_bounds) + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Grown:
+    """A table's last chunk has become too large: it is cut at these bounds as well."""
+
+    more: tuple[str, ...]
+    layout: Layout
+
+
+def sample(
+    sides: Sides, pair: Pair, hashing: Hashing, aligned: Aligned, sizes: Sizes
+) -> list[Unit]:
+    """A few chunks of a table by chance; raises as `lay_out`."""
+    rows, blocks = _size(sides, pair)
+    by = _column(sides.source, pair, rows)
+    bounds = _bounds(sides, pair, by, hashing, aligned, sizes, rows, blocks)
+    # A range of hashes is found by reading the whole table: once is enough.
+    wanted = sizes.sample_chunks if by is not None else 1
+    return _some(units_of_chunks(pair, by, bounds, rows), wanted)
+
+
+def lay_out(
+    sides: Sides,
+    pair: Pair,
+    hashing: Hashing,
+    aligned: Aligned,
+    sizes: Sizes,
+    known: Map | None = None,
+) -> Layout | Grown:
+    """How a table is cut; `known` as it is, or but for its end, where that still fits.
 
     Raises:
         SnapshotLost, TableMoved, MigratorError.
     """
+    rows, blocks = _size(sides, pair)
+    wanted = max(1, -(-rows // sizes.chunk_rows))
+    if known is not None and _fits(known, pair, hashing):
+        one = known.place is None and _untracked(pair)
+        layout = Layout(
+            known.ordered_by,
+            even_bounds(wanted) if one else known.bounds,
+            rows,
+            known.place,
+            one,
+            known.signature,
+        )
+        if one:
+            return layout
+        if known.ordered_by is not None and wanted > known.chunks:
+            more = _tail(sides, pair, hashing, aligned, sizes, layout, blocks)
+            if more:
+                bounds = (*known.bounds, *more)
+                return Grown(more, _layout(pair, known.ordered_by, bounds, rows, hashing))
+        if known.chunks <= 4 * wanted and wanted <= 2 * known.chunks:
+            return layout
+    by = None if _untracked(pair) else _column(sides.source, pair, rows)
+    bounds = _bounds(sides, pair, by, hashing, aligned, sizes, rows, blocks)
+    return _layout(pair, by, bounds, rows, hashing)
+
+
+def all_units(sides: Sides, pair: Pair, layout: Layout, sizes: Sizes) -> list[Unit]:
+    """The units that read a whole table."""
+    ranges = layout.by is not None and _in_order(sides, pair, layout.by)
+    made = units(pair.source.name, layout.by, layout.bounds, layout.rows, ranges, sizes)
+    return [replace(unit, first=None) for unit in made] if layout.one else made
+
+
+def some_units(
+    sides: Sides, pair: Pair, layout: Layout, chosen: Sequence[int], sizes: Sizes
+) -> list[Unit]:
+    """The units that read these of its chunks."""
+    if not chosen:
+        return []
+    if len(chosen) >= layout.chunks:
+        return all_units(sides, pair, layout, sizes)
+    ranges = False
+    if layout.by is not None and _indexed(sides, pair, layout.by):
+        few = _FEW_IN_ORDER if _in_order(sides, pair, layout.by) else _FEW
+        ranges = len(chosen) <= few * layout.chunks
+    return units_of(pair.source.name, layout.by, layout.bounds, chosen, layout.rows, ranges, sizes)
+
+
+def _size(sides: Sides, pair: Pair) -> tuple[int, int]:
+    """About how many rows the source has, and its heap blocks."""
     row = sides.source.execute(
-        "SELECT c.reltuples::int8, pg_relation_size(c.oid) / current_setting('block_size')::int8 "
+        "SELECT c.reltuples::float8, c.relpages, "
+        "pg_relation_size(c.oid) / current_setting('block_size')::int8 "
         "FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
         "WHERE n.nspname = %s AND c.relname = %s",
         (pair.source.name.schema, pair.source.name.name),
     ).fetchone()
-    known, blocks = row or (0, 0)
-    estimated = known if known > 0 else blocks * _ROWS_A_BLOCK
-    by = _column(sides.source, pair, estimated)
-    slicer = Slicer(pair, by, hashing)
-    chunks = -(-estimated // sizes.chunk_rows)
-    bounds: Sequence[str] = ()
-    if chunks > 1:
-        if by is None:
-            bounds = even_bounds(chunks)
-        else:
-            percent = min(100.0, 100.0 * _PAGES_A_CHUNK * chunks / max(blocks, 1))
-            bounds = sampled(sides, pair, slicer, aligned, chunks, percent)
-    if sample:
-        # A range of hashes is found by reading the whole table: once is enough.
-        wanted = sizes.sample_chunks if by is not None else 1
-        return _some(units_of_chunks(pair, by, bounds, estimated), wanted)
-    ranges = by is not None and _in_order(sides, pair, by)
-    return units(pair.source.name, by, bounds, estimated, ranges, sizes)
+    known, pages, blocks = row or (0.0, 0, 0)
+    a_block = known / pages if known > 0 and pages > 0 else _ROWS_A_BLOCK
+    return round(a_block * blocks), blocks
+
+
+def _untracked(pair: Pair) -> bool:
+    """Whether the key of a change does not tell the chunk of the target's row: there is no key, or
+    writing it may round it."""
+    return not pair.key or any(c.source.type_text != c.target.type_text for c in pair.key)
+
+
+def _fits(known: Map, pair: Pair, hashing: Hashing) -> bool:
+    """Whether what was proven of these chunks still says what it said."""
+    by = known.ordered_by
+    if by is not None and not any(c.name == by and orderable(c) for c in pair.key):
+        return False
+    return known.signature == _signature(pair, by, hashing)
+
+
+def _signature(pair: Pair, by: str | None, hashing: Hashing) -> str:
+    told = [
+        repr((c.name, c.source.type_text, c.target.type_text, c.never_null)) for c in pair.columns
+    ]
+    told.append(repr(pair.source.key))
+    if by is None:
+        told.append(repr((sorted(hashing.raw), sorted(hashing.functions), hashing.by_server)))
+    return hashlib.sha256("\n".join(told).encode()).hexdigest()[:32]
+
+
+def _layout(
+    pair: Pair, by: str | None, bounds: Sequence[str], rows: int, hashing: Hashing
+) -> Layout:
+    place = None
+    if bounds and not _untracked(pair):
+        slicer = Slicer(pair, by, hashing)
+        place = slicer.bucket(slicer.value(True), bounds).as_string(None)
+    return Layout(by, tuple(bounds), rows, place, _untracked(pair), _signature(pair, by, hashing))
+
+
+def _bounds(
+    sides: Sides,
+    pair: Pair,
+    by: str | None,
+    hashing: Hashing,
+    aligned: Aligned,
+    sizes: Sizes,
+    rows: int,
+    blocks: int,
+) -> tuple[str, ...]:
+    chunks = -(-rows // sizes.chunk_rows)
+    if chunks <= 1:
+        return ()
+    if by is None:
+        return even_bounds(chunks)
+    percent = min(100.0, 100.0 * _PAGES_A_CHUNK * chunks / max(blocks, 1))
+    return sampled(sides, pair, Slicer(pair, by, hashing), aligned, chunks, percent)
+
+
+def _tail(
+    sides: Sides,
+    pair: Pair,
+    hashing: Hashing,
+    aligned: Aligned,
+    sizes: Sizes,
+    layout: Layout,
+    blocks: int,
+) -> tuple[str, ...]:
+    """Bounds that cut the last chunk, if it has become as large as two."""
+    if not layout.bounds:
+        return ()
+    slicer = Slicer(pair, layout.by, hashing)
+    chunks = -(-layout.rows // sizes.chunk_rows)
+    percent = min(100.0, 100.0 * _PAGES_A_CHUNK * chunks / max(blocks, 1))
+    behind = slicer.within(Range(layout.bounds[-1], None), False)
+    assert behind is not None
+    query = sql.SQL(
+        "SELECT count(*) FROM {table} TABLESAMPLE SYSTEM ({percent}) WHERE {behind}"
+    ).format(
+        table=sql.SQL("ONLY {}").format(names.table(pair.source.name)),
+        percent=sql.Literal(percent),
+        behind=behind,
+    )
+    ((count,),) = sides.read(pair, aligned, query, False)
+    cut = round(count * 100.0 / percent / sizes.chunk_rows)
+    if cut < 2:
+        return ()
+    found = sampled(sides, pair, slicer, aligned, cut, percent, behind)
+    return tuple(one for one in found if one != layout.bounds[-1])
 
 
 def _column(source: psycopg.Connection, pair: Pair, rows: int) -> str | None:
@@ -89,14 +272,11 @@ def _column(source: psycopg.Connection, pair: Pair, rows: int) -> str | None:
     return max(able, key=lambda column: distinct.get(column, 0.0))
 
 
-def _in_order(sides: Sides, pair: Pair, by: str) -> bool:
-    """Whether on both sides an index leads with the column, and the heap follows it."""
+def _indexed(sides: Sides, pair: Pair, by: str) -> bool:
+    """Whether on both sides the key's index is in the order of the chunks."""
     if pair.key[0].name != by:
         return False
     for conn, table in ((sides.source, pair.source), (sides.target, pair.target)):
-        found = conn.execute(_STATISTICS, (table.name.schema, table.name.name, [by])).fetchone()
-        if found is None or abs(found[2]) < _IN_ORDER:
-            return False
         if not pair.key[0].on(False).base_type.endswith(("text", "varchar")):
             continue
         collation = conn.execute(
@@ -112,20 +292,38 @@ def _in_order(sides: Sides, pair: Pair, by: str) -> bool:
     return True
 
 
+def _in_order(sides: Sides, pair: Pair, by: str) -> bool:
+    """Whether, in addition, the heap follows it."""
+    if not _indexed(sides, pair, by):
+        return False
+    for conn, table in ((sides.source, pair.source), (sides.target, pair.target)):
+        found = conn.execute(_STATISTICS, (table.name.schema, table.name.name, [by])).fetchone()
+        if found is None or abs(found[2]) < _IN_ORDER:
+            return False
+    return True
+
+
 def sampled(
-    sides: Sides, pair: Pair, slicer: Slicer, aligned: Aligned, chunks: int, percent: float
+    sides: Sides,
+    pair: Pair,
+    slicer: Slicer,
+    aligned: Aligned,
+    chunks: int,
+    percent: float,
+    where: sql.Composable = _ALL,
 ) -> tuple[str, ...]:
     """Bounds of about `chunks` equal shares of the source's rows, from so much of its pages."""
     bounds = sql.SQL(
         "SELECT DISTINCT k::text FROM (SELECT k, row_number() OVER (ORDER BY k) AS n, "
         "count(*) OVER () AS t FROM "
-        "(SELECT {place} AS k FROM ONLY {table} TABLESAMPLE SYSTEM ({percent})) a) b "
+        "(SELECT {place} AS k FROM ONLY {table} TABLESAMPLE SYSTEM ({percent}) WHERE {where}) a) b "
         "WHERE k IS NOT NULL AND n > 1 AND n * {chunks} / t > (n - 1) * {chunks} / t"
     ).format(
         place=slicer.value(False),
         table=names.table(pair.source.name),
         percent=sql.Literal(percent),
         chunks=sql.Literal(chunks),
+        where=where,
     )
     ordered = sql.SQL("SELECT k FROM ({}) c ORDER BY {}").format(bounds, slicer.order(_BOUND))
     return tuple(row[0] for row in sides.read(pair, aligned, ordered, False))

@@ -109,6 +109,12 @@ class Sides:
         for conn in self._open:
             conn.close()
 
+    def cancel(self) -> None:
+        """Break off what is being read; by another thread than the one that reads."""
+        for conn in list(self._open):
+            with suppress(psycopg.Error):
+                conn.cancel_safe(timeout=1.0)
+
     @property
     def source(self) -> psycopg.Connection:
         return self._open[0]

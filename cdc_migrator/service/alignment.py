@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -18,7 +19,7 @@ from cdc_migrator.model.alignment import Aligned, Repair
 from cdc_migrator.service.repairing import to_details
 
 _STALE_SECONDS = 15.0
-_LOOK_SECONDS = 1.0
+_LOOK_SECONDS = 0.5
 
 
 class RequestedAlignment:
@@ -26,11 +27,18 @@ class RequestedAlignment:
 
     Args:
         patience: seconds to wait for an answer.
+        stopping: no answer is waited for any longer once it is set.
     """
 
-    def __init__(self, target_dsn: str, patience: float = 120.0) -> None:
+    def __init__(
+        self,
+        target_dsn: str,
+        patience: float = 120.0,
+        stopping: threading.Event | None = None,
+    ) -> None:
         self._target_dsn = target_dsn
         self._patience = patience
+        self._stopping = stopping or threading.Event()
         self._conn: psycopg.Connection | None = None
         self._request: int | None = None
         self.answer: dict[str, Any] = {}
@@ -114,5 +122,11 @@ class RequestedAlignment:
                     "See its log and `cdc-migrator status`, then run the same command again.",
                 )
             self._require_run(conn)
+            if self._stopping.is_set():
+                raise Failed(
+                    "CDCM-ALIGN-STOPPED",
+                    "the service is stopping",
+                    "Start `cdc-migrator run` and run the same command again.",
+                )
             for _ in conn.notifies(timeout=_LOOK_SECONDS, stop_after=1):
                 pass

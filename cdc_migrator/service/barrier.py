@@ -21,6 +21,7 @@ from datetime import UTC, datetime
 
 import psycopg
 
+from cdc_migrator.control import proofs
 from cdc_migrator.databases.postgres.coded import coded, speaking
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.errors import Failed, Fenced
@@ -131,6 +132,10 @@ class Barriers:
             target = sessions.enter_context(self._session("target"))
             markers = stack.enter_context(_Markers(self._session("source"), self._migration))
             arrived = _Arrival(source, target, self._writer, repair)
+            with speaking("target", "reading which chunks are compared"):
+                if proofs.unmarked(target):
+                    with self._writer.turn():
+                        self._writer.learn_chunks()
             taken = self._take(source, markers, arrived)
             try:
                 reach("align.held")
@@ -257,6 +262,8 @@ class _Arrival:
                 repair = self._repair
                 self._writer.at_barrier(lambda target: repair(self._source, target))
                 reach("align.repaired")
+            # What this snapshot shows can be proven; what comes after is to be marked again.
+            self._writer.forget_marked()
             with speaking("target", "taking a snapshot"):
                 _, self.snapshot = _open(self._target)
             reach("align.taken")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from cdc_migrator.apply.batcher import BatchLimits
 from cdc_migrator.model.changes import TruncatePolicy
+from cdc_migrator.service.comparing import Continuous
 from cdc_migrator.stream.spill import SpillLimits
 
 
@@ -21,6 +22,7 @@ class RunOptions:
         truncates, retry_for: see `Applier`.
         reread: reads these tables again, or ends what was begun of that (none given); the stream
             stands still meanwhile. reread_bytes: of a table that is read again without asking.
+        continuous: how both sides are compared all the time; None: only when somebody asks.
         takeover_after: seconds without a sign of life after which an owner is replaced.
         fence: the target's tables are fenced against everybody else.
         http_host, http_port: where metrics and health are served; no port serves nothing.
@@ -38,6 +40,7 @@ class RunOptions:
     retry_for: float
     reread: Callable[[Sequence[str]], None]
     reread_bytes: int
+    continuous: Continuous | None
     takeover_after: float
     fence: bool
     http_host: str

@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 import psycopg
 
-from cdc_migrator.control import differences, load, locks, migration, reconcile, schema
+from cdc_migrator.control import differences, load, locks, migration, proofs, reconcile, schema
 from cdc_migrator.control.differences import Known
 from cdc_migrator.control.load import LoadState, TableLoad
 from cdc_migrator.control.reconcile import Run
@@ -19,13 +19,18 @@ from cdc_migrator.databases.postgres.coded import speaking
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.errors import ConfigurationError, MigratorError, Refused
 from cdc_migrator.model.alignment import Aligner, Repair
-from cdc_migrator.model.differences import RowDifference
 from cdc_migrator.model.tables import TableName
 from cdc_migrator.reconcile import mend, person, probe
-from cdc_migrator.reconcile.pairs import Pair, Unpaired, only, read_pairs
-from cdc_migrator.reconcile.passes import Outcome, Pass, PassOptions, Progress, conclude
+from cdc_migrator.reconcile.options import Outcome, PassOptions, Progress
+from cdc_migrator.reconcile.pairs import Unpaired, only, read_pairs
+from cdc_migrator.reconcile.passes import Pass
 from cdc_migrator.reconcile.snapshot import Sides
+from cdc_migrator.reconcile.verdict import conclude
 from cdc_migrator.service.alignment import RequestedAlignment
+from cdc_migrator.service.reconcile_report import Report, reports
+
+_GIVE_WAY_SECONDS = 30.0
+_LOOK_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +39,11 @@ class ReconcileOptions:
 
     Attributes:
         tables: shell patterns over ``schema.table``; None: all.
-        mode: ``full``, or ``sample``: some chunks of each table by chance.
+        mode: ``full``; ``sample``: some chunks of each table by chance; ``incremental``: the
+            chunks that the stream has written to since they were proven; ``continuous``: a round
+            of these by the service.
+        proof_age: after which a chunk is read again that the stream has not written to.
+        most: chunks of a continuous round.
         resume: go on with the run that was stopped or died.
         repair: write what differs anew. dry_run: only say what would be written.
     """
@@ -47,75 +56,13 @@ class ReconcileOptions:
     resume: bool = False
     repair: bool = False
     dry_run: bool = False
+    proof_age: timedelta = timedelta(days=7)
+    most: int | None = None
     work: PassOptions = field(default_factory=PassOptions)
 
     @property
     def called(self) -> str:
         return f"cdcm-{self.name}-reconcile"
-
-
-@dataclass(frozen=True, slots=True)
-class TableReport:
-    """What is known of one table.
-
-    Attributes:
-        rows: on the source, as far as it was read.
-        since: the oldest moment for which something in here is proven; None: nothing is.
-        standing: differences that are open or accepted.
-        more: there are more differences than were named.
-        unproven: why it was not compared, or not to its end; None: it was.
-        left_out: generated columns that are not compared.
-    """
-
-    table: TableName
-    rows: int
-    since: datetime | None
-    standing: tuple[Known, ...]
-    more: bool
-    unproven: str | None
-    left_out: tuple[str, ...]
-
-    @property
-    def equal(self) -> bool:
-        """Proven, and nothing is open."""
-        return (
-            self.unproven is None
-            and not self.more
-            and all(one.state != "open" for one in self.standing)
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What came of one comparison.
-
-    Attributes:
-        finished: False: its time was up; it can be resumed.
-        planned: with `dry_run`: what would be repaired.
-        repaired: differences that were written anew and seen equal.
-        values: differences with their values, where they were asked for.
-        seconds: of this process.
-    """
-
-    run: Run
-    finished: bool
-    tables: tuple[TableReport, ...]
-    planned: tuple[Repair, ...]
-    repaired: int
-    values: tuple[RowDifference, ...]
-    seconds: float
-
-    @property
-    def equal(self) -> bool:
-        """Every table is proven, and nothing is open."""
-        return self.finished and all(one.equal for one in self.tables)
-
-    @property
-    def verified_as_of(self) -> datetime | None:
-        """The oldest moment of all proofs; None where a table has none."""
-        moments = [one.since for one in self.tables]
-        known = [moment for moment in moments if moment is not None]
-        return min(known) if known and len(known) == len(moments) else None
 
 
 def aligning(options: ReconcileOptions) -> AbstractContextManager[Aligner]:
@@ -127,11 +74,13 @@ def run(
     options: ReconcileOptions,
     aligner: Aligner,
     observe: Callable[[Progress], None] = lambda _: None,
+    begun: Callable[[Pass], None] = lambda _: None,
 ) -> Report:
     """Compare, and repair where that is asked for.
 
     Args:
         aligner: where alignment points come from; the caller closes it.
+        begun: is given the pass before it runs, so that it can be stopped.
 
     Raises:
         ConfigurationError: CDCM-RECONCILE-TABLES: no table is chosen.
@@ -151,6 +100,12 @@ def run(
             ]
             pairs = only(looked)
             hashing = probe.agree(source, target)
+        with speaking("target", "reading what was compared"):
+            proofs.tidy(target)
+            due = None
+            if current.mode not in ("full", "sample"):
+                before = datetime.now(UTC) - options.proof_age
+                due = proofs.due(target, list(pairs), before, options.most)
         work = Pass(
             (options.source_dsn, options.target_dsn),
             options.called,
@@ -161,7 +116,9 @@ def run(
             hashing,
             options.work,
             observe,
+            due,
         )
+        begun(work)
         try:
             outcome = work.run()
         except BaseException:
@@ -180,11 +137,11 @@ def run(
                 done = mend.mend(sides, aligner, target, pairs, standing, current.id)
             repaired = done.repaired
         with speaking("target", "reading what was compared"):
-            reports = _reports(target, current, looked, outcome)
+            tables_report = reports(target, current, looked, outcome)
         return Report(
             current,
             outcome.finished,
-            reports,
+            tables_report,
             tuple(planned) if options.dry_run else (),
             repaired,
             tuple(outcome.values),
@@ -200,13 +157,26 @@ def _both(options: ReconcileOptions) -> Iterator[tuple[psycopg.Connection, psyco
         ) as source,
         _control(options.name, options.target_dsn) as target,
     ):
-        if not locks.try_lock(target, locks.Role.RECONCILE):
-            raise Refused(
-                "CDCM-RECONCILE-RUNNING",
-                "another process is comparing the tables of this migration",
-                "Wait for it, or end it and repeat with --resume.",
-            )
+        _lock(target, options.mode)
         yield source, target
+
+
+def _lock(target: psycopg.Connection, mode: str) -> None:
+    """Be the only one who compares; a command has the service's own comparing give way."""
+    until = time.monotonic() + _GIVE_WAY_SECONDS
+    command = mode != reconcile.CONTINUOUS
+    if not command or locks.try_lock(target, locks.Role.RECONCILE_COMMAND):
+        while not locks.try_lock(target, locks.Role.RECONCILE):
+            if not command or time.monotonic() > until:
+                break
+            time.sleep(_LOOK_SECONDS)
+        else:
+            return
+    raise Refused(
+        "CDCM-RECONCILE-RUNNING",
+        "another process is comparing the tables of this migration",
+        "Wait for it, or end it and repeat with --resume.",
+    )
 
 
 @contextmanager
@@ -249,38 +219,6 @@ def _run(options: ReconcileOptions, target: psycopg.Connection, names: list[Tabl
         )
     reconcile.resume(target, there.id)
     return there
-
-
-def _reports(
-    target: psycopg.Connection,
-    current: Run,
-    looked: Sequence[Pair | Unpaired],
-    outcome: Outcome,
-) -> tuple[TableReport, ...]:
-    known = {one.table: one for one in reconcile.proven(target, current.id)}
-    standing: dict[TableName, list[Known]] = {}
-    for one in differences.standing(target, current.tables):
-        standing.setdefault(one.table, []).append(one)
-    reasons = {**{o.table: o.reason for o in looked if isinstance(o, Unpaired)}, **outcome.unproven}
-    left_out = {o.source.name: o.left_out for o in looked if isinstance(o, Pair)}
-    reports = []
-    for name in current.tables:
-        proven = known.get(name)
-        reason = reasons.get(name)
-        if reason is None and (proven is None or proven.done < proven.planned):
-            reason = "not compared to its end yet"
-        reports.append(
-            TableReport(
-                name,
-                proven.rows if proven else 0,
-                proven.since if proven else None,
-                tuple(standing.get(name, ())),
-                bool(proven and proven.more),
-                reason,
-                left_out.get(name, ()),
-            )
-        )
-    return tuple(reports)
 
 
 def history(

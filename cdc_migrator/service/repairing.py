@@ -17,6 +17,7 @@ from cdc_migrator.errors import Failed
 from cdc_migrator.model.alignment import Repair
 from cdc_migrator.model.tables import TableName
 from cdc_migrator.reconcile import repair
+from cdc_migrator.reconcile.marking import mark_keys
 from cdc_migrator.reconcile.pairs import Pair, only, read_pairs
 from cdc_migrator.reconcile.snapshot import same_file
 from cdc_migrator.service.barrier import Repairing
@@ -87,7 +88,8 @@ def _write(
 ) -> None:
     """Raises what ends the target's transaction, so that nothing of it stays."""
     try:
-        repair.write(source, target, pair, wanted)
+        done = repair.write(source, target, pair, wanted)
+        mark_keys(target, pair, [tuple(one.key.values()) for one in done])
         unchanged = same_file(source, pair.source.name)
     except psycopg.Error as exc:
         if source.broken or source.info.transaction_status == psycopg.pq.TransactionStatus.INERROR:

@@ -36,6 +36,7 @@ from cdc_migrator.monitor.metrics import Metrics
 from cdc_migrator.monitor.sample import ServiceSample, ServiceState
 from cdc_migrator.monitor.sampler import Places, Sampler
 from cdc_migrator.service import health, registry
+from cdc_migrator.service.comparing import Comparing
 from cdc_migrator.service.fencing import fence_target
 from cdc_migrator.service.keeper import Keeper
 from cdc_migrator.service.options import RunOptions
@@ -78,6 +79,7 @@ class Service:
         self._writer: Writer | None = None
         self._consumer: StreamConsumer | None = None
         self._keeper: Keeper | None = None
+        self._comparing: Comparing | None = None
 
     def stop(self) -> None:
         """Finish the batch under way and end."""
@@ -207,6 +209,15 @@ class Service:
                     Repairs(options.source_dsn, options.target_dsn),
                 )
             )
+            if options.continuous is not None:
+                self._comparing = stack.enter_context(
+                    Comparing(
+                        options.source_dsn,
+                        options.target_dsn,
+                        options.migration,
+                        options.continuous,
+                    )
+                )
             resuming = Resuming(
                 options, applier, writer, self._read_registry, self._stop, self._take_turn
             )
@@ -333,6 +344,7 @@ class Service:
             at_end=pipeline.idle and not writer.holding if pipeline and writer else None,
             queue_bytes=pipeline.queued_bytes if pipeline else None,
             waiting=waiting,
+            comparing=self._comparing.state if self._comparing else None,
         )
 
     def _on_lost(self, error: MigratorError) -> None:

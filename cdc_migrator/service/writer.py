@@ -120,6 +120,14 @@ class Writer:
         self._at_point = at_point
         self._held_since = None
 
+    def learn_chunks(self) -> None:
+        """Mark what is written to in chunks that are kept since the last time."""
+        self._applier.learn_chunks()
+
+    def forget_marked(self) -> None:
+        """Both sides are aligned: see `Applier.forget_marked`."""
+        self._applier.forget_marked()
+
     def let_go(self) -> None:
         """Give the snapshot up: go on with everything that was held back."""
         holding, self._holding = self._holding, None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -11,18 +11,20 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from cdc_migrator.control import load, migration
+from cdc_migrator.apply.applier import Applier
+from cdc_migrator.control import load, migration, proofs
 from cdc_migrator.control import schema as control
 from cdc_migrator.databases.postgres.catalog import read_tables
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.model.alignment import Aligned, Repair
 from cdc_migrator.model.tables import TableName
 from cdc_migrator.reconcile.chunks import Sizes
+from cdc_migrator.reconcile.options import PassOptions
 from cdc_migrator.reconcile.pairs import only, read_pairs
-from cdc_migrator.reconcile.passes import PassOptions
 from cdc_migrator.reconcile.repair import write
 from cdc_migrator.service import reconcile
-from cdc_migrator.service.reconcile import ReconcileOptions, Report
+from cdc_migrator.service.reconcile import ReconcileOptions
+from cdc_migrator.service.reconcile_report import Report
 from tests.support.private_postgres import private_database
 
 NAME = "recon"
@@ -48,9 +50,14 @@ class QuietAligner:
         sees, here = one(source, "SELECT pg_current_snapshot()::text, pg_export_snapshot()")
         if repairs:
             self._write(source, target, repairs)
+        self.turn(target)
         target.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         (there,) = one(target, "SELECT pg_export_snapshot()")
         return Aligned(here, there, sees, datetime.now(UTC))
+
+    def turn(self, target: psycopg.Connection) -> None:
+        """Nobody applies, so nobody has to learn which chunks are to be marked."""
+        proofs.take_up(target)
 
     def release(self) -> None:
         self._open.close()
@@ -64,6 +71,29 @@ class QuietAligner:
             target.execute("SET LOCAL session_replication_role = replica")
             for repair in repairs:
                 write(source, target, pairs[repair.table], repair)
+
+
+class Turning(QuietAligner):
+    """Does at each point what the service does there, for this applier; then the stream goes on.
+
+    `behind`: what happens right behind the next points, one at each.
+    """
+
+    def __init__(self, source_dsn: str, target_dsn: str, applier: Applier) -> None:
+        super().__init__(source_dsn, target_dsn)
+        self._applier = applier
+        self.behind: list[Callable[[], None]] = []
+
+    def turn(self, target: psycopg.Connection) -> None:
+        if proofs.unmarked(target):
+            self._applier.learn_chunks()
+        self._applier.forget_marked()
+
+    def align(self, repairs: Sequence[Repair] = ()) -> Aligned:
+        point = super().align(repairs)
+        if self.behind:
+            self.behind.pop(0)()
+        return point
 
 
 def one(conn: psycopg.Connection, query: str) -> tuple[Any, ...]:

@@ -148,7 +148,7 @@ def test_the_time_limit_ends_with_1_and_resume_goes_on(typed: Typed) -> None:
 
 def test_usage_is_checked(typed: Typed) -> None:
     """A mode that does not exist, a pattern without a table, a name without its schema."""
-    assert typed("--mode", "incremental")[0] == 2
+    assert typed("--mode", "nearly")[0] == 2
     assert typed("--tables", "nothing.*")[0] == 2
     assert typed("sql", "orders")[0] == 2
     code, text, _ = typed("sql", "shop.orders")

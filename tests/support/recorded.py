@@ -93,7 +93,7 @@ class Recorder:
             if row is not None:
                 row.pop("computed", None)  # generated: not in the stream
         before = _json(old if not key else _only(old, key))
-        after = None if new is None else _json(_unchanged(old, new))
+        after = None if new is None else _json(_unchanged(old, new, key))
         old_key, new_key = _key(old, key), _key(new, key)
         if old is None:
             self._add(table, Op.INSERT, new_key, None, after)
@@ -149,12 +149,15 @@ def _only(row: dict[str, Any] | None, key: tuple[str, ...]) -> dict[str, Any] | 
     return None if row is None else {n: v if n in key else None for n, v in row.items()}
 
 
-def _unchanged(old: dict[str, Any] | None, new: dict[str, Any]) -> dict[str, Any]:
+def _unchanged(
+    old: dict[str, Any] | None, new: dict[str, Any], key: tuple[str, ...]
+) -> dict[str, Any]:
+    """A key is never stored out of line."""
     if old is None:
         return new
     return {
         name: PLACEHOLDER
-        if isinstance(value, str) and len(value) > INLINE and old[name] == value
+        if isinstance(value, str) and len(value) > INLINE and old[name] == value and name not in key
         else value
         for name, value in new.items()
     }

@@ -11,6 +11,7 @@ from cdc_migrator.monitor.sample import (
     ConnectorSample,
     LoadSample,
     OwnerSample,
+    ProofSample,
     Sample,
     ServiceSample,
     ServiceState,
@@ -59,5 +60,6 @@ def streaming(**changes: Any) -> Sample:
         lag_seconds=0.05,
         events_pending=0,
         pending_exact=True,
+        proofs=ProofSample(NOW, 12, 2, 0, 0, 0),
     )
     return replace(sample, **changes)

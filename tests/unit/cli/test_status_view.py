@@ -61,6 +61,9 @@ def document(**changes: object) -> dict[str, object]:
             "state": "RUNNING",
             "tasks": ["RUNNING"],
         },
+        "verified_as_of": "2026-01-01T02:03:04.5+00:00",
+        "reconcile": {"open": 3, "accepted": 0, "chunks": 20, "chunks_dirty": 7}
+        | {"tables_unproven": 0, "continuous": "compares"},
         "last_error": None,
         "notes": [],
         "sampled_at": "2026-01-02T03:04:05+00:00",
@@ -86,6 +89,8 @@ def test_a_working_stream() -> None:
         "streaming, me@here:1, 120.0 MiB resident",
         "cdcm_shop_1 active, keeps 5.0 MiB of log",
         "cdcm-shop-1 RUNNING, tasks: RUNNING",
+        "verified as of 2026-01-01 02:03:04, 3 rows differ, 7 of 20 chunks changed since; "
+        "`run`: compares",
         "shop.orders → new.orders",
         "300 000",
         "safe to switch over: no, because",
