@@ -17,6 +17,7 @@ from psycopg.rows import kwargs_row
 from psycopg.types.json import Jsonb
 
 from cdc_migrator.control import differences, journal
+from cdc_migrator.faultpoints import reach
 from cdc_migrator.model.differences import RowDifference
 from cdc_migrator.model.tables import TableName
 
@@ -224,6 +225,7 @@ def finish(
         )
         if done.rowcount != 1:
             return False
+        reach("reconcile.writing")
         differences.record(conn, run, found, at)
     return True
 

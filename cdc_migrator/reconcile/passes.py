@@ -20,6 +20,7 @@ import psycopg
 from cdc_migrator.control import differences, reconcile
 from cdc_migrator.control.reconcile import Part, Run, RunState
 from cdc_migrator.databases.postgres.coded import speaking
+from cdc_migrator.faultpoints import reach
 from cdc_migrator.model.alignment import Aligned, Aligner
 from cdc_migrator.model.differences import RowDifference
 from cdc_migrator.model.tables import TableName
@@ -243,6 +244,7 @@ class Pass:
         with self._changed:
             with speaking("target", "writing down what is compared"):
                 reconcile.plan(self._control, self._run.id, name, [_part(one) for one in units])
+            reach("reconcile.planned")
             self._weight[name] = sum(one.weight for one in units)
             self._done[name] = 0
             self._left[name] = len(units)
@@ -276,6 +278,7 @@ class Pass:
         here, there = digest(
             sides, pair, slicer, hashing, unit, point, self._options.sizes.piece_blocks, self._rest
         )
+        reach("reconcile.digested")
         look = Look(sides, pair, slicer, hashing, point, self._options.values)
         found: list[RowDifference] = []
         more = False
@@ -306,6 +309,7 @@ class Pass:
                     point.at,
                     point.sees,
                 )
+            reach("reconcile.written")
             if fresh:
                 self._named[name] += len(found)
                 self._left[name] -= 1
