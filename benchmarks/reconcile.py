@@ -8,6 +8,8 @@ machine's other work falls on all alike: what counts are the medians of each rou
     md5        data-diff's: a part of md5 over all columns as text, summed
     pgcopydb   what `pgcopydb compare data` asks: a sum of hashtext over the row's text
     count      count(*)
+
+At last: how many events a second the service applies while such passes go on beside it, `beside`.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from typing import Any
 
 from psycopg import sql
 
+from benchmarks import beside
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.model.differences import RowDifference
 from cdc_migrator.model.tables import TableName
@@ -42,6 +45,9 @@ from tests.integration.reconcile_rig import NAME, World, world
 
 RESULTS = Path("benchmarks/results/reconcile.jsonl")
 ORDERS = TableName("shop", "orders")
+# Of the time in which a comparison works beside the applier.
+SHARES = (1.0, 0.1)
+_BESIDE_ROWS = 1_000_000
 _TABLE = """
 CREATE SCHEMA shop;
 CREATE TABLE shop.orders (id bigint NOT NULL, customer int NOT NULL, state text NOT NULL,
@@ -69,6 +75,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Compare a table, by us and by others.")
     parser.add_argument("--rows", type=int, default=5_000_000)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--events", type=int, default=200_000, help="applied beside a comparison")
     parser.add_argument("--keep", action="store_true", help="add the result to the file")
     options = parser.parse_args()
     *statements, _ = _TABLE.format(rows=options.rows).split(";\n")
@@ -81,6 +88,9 @@ def main() -> int:
             **queries(made, options.rows, options.rounds),
             **passes(made, options.rounds),
         }
+    result |= beside.measure(
+        _TABLE.format(rows=_BESIDE_ROWS), _BESIDE_ROWS, options.events, options.rounds, SHARES
+    )
     print(json.dumps(result, indent=2))
     if options.keep:
         with RESULTS.open("a") as file:
