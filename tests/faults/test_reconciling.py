@@ -109,6 +109,26 @@ def test_half_of_a_key_change_is_healed(work: Reconciling, place: str | None) ->
         live.stop(process)
 
 
+def test_a_row_that_the_target_lost_does_not_end_the_stream(work: Reconciling) -> None:
+    """Where the stream takes it away the table is read again, and the comparison finds nothing."""
+    work.rest()
+    live = work.live
+    read = "SELECT count(*) FROM cdc_migrator.journal WHERE action = 'tables-again'"
+    before = one(live.target, read)
+    with psycopg.connect(live.target, autocommit=True) as conn:
+        conn.execute("DELETE FROM proof.plain WHERE id IN (3998, 3999)")
+    with psycopg.connect(live.source, autocommit=True) as conn:
+        conn.execute("DELETE FROM proof.plain WHERE id = 3999")
+    process = live.start("run")
+    try:
+        live.drain()
+        assert live.halted() is None, live.log()
+        assert one(live.target, read) > before
+        assert _reconcile(live)["equal"]
+    finally:
+        live.stop(process)
+
+
 def _run_broken(
     live: LiveMigration, fault: str, env: Mapping[str, str] = MappingProxyType({})
 ) -> subprocess.Popen[bytes]:
