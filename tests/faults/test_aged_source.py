@@ -24,16 +24,13 @@ EPOCH = 3
 @pytest.fixture(scope="module")
 def live(stack: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveMigration]:
     """The bank on such a source, loaded."""
-    base = tmp_path_factory.mktemp("aged")
-    for directory in (base, base.parent):
-        directory.chmod(0o755)
     with (
-        aged_server(base, EPOCH) as server,
+        aged_server(EPOCH) as server,
         fresh_database(server) as source,
         fresh_database(stack.target_dsn) as target,
     ):
         alignment.create(source)
-        live = LiveMigration(base / "live", "aged", source, target, stack)
+        live = LiveMigration(tmp_path_factory.mktemp("aged"), "aged", source, target, stack)
         try:
             live.prepare()
             yield live

@@ -17,7 +17,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
@@ -72,43 +72,51 @@ def private_database(like: str | None = None) -> Iterator[str]:
 
 
 @contextmanager
-def aged_server(base: Path, epoch: int) -> Iterator[str]:
+def aged_server(epoch: int) -> Iterator[str]:
     """The connection string of a server on TCP that can be captured from.
 
     The ids of its transactions are above `epoch` times two to the power of 32.
     """
     account = unprivileged()
+    # Where the account can go, which it cannot below pytest's own directories.
+    base = Path(tempfile.mkdtemp(prefix="cdcm-pg-"))
+    base.chmod(0o755)
     as_account = {"user": account.uid, "group": account.gid, "extra_groups": ()} if account else {}
-    binaries = postgres.locate(None, account, base)
     data, password, (port,) = base / "aged", secrets.token_hex(8), ports.choose(1)
-    postgres.initialise(data, binaries, password, account)
-    postgres.configure(data, "aged", port, account)
-    subprocess.run(
-        [binaries.directory / "pg_resetwal", "-e", str(epoch), "-D", data],
-        check=True,
-        capture_output=True,
-        cwd=base,
-        **as_account,  # type: ignore[call-overload]
-    )
-    server = subprocess.Popen(
-        [binaries.directory / "postgres", "-D", data, "-c", "fsync=off"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        cwd=data,
-        **as_account,  # type: ignore[call-overload]
-    )
-    dsn = f"postgresql://{postgres.USER}:{password}@{ports.HOST}:{port}/postgres"
     try:
-        _wait_for(server, dsn)
-        yield dsn
-    finally:
-        server.send_signal(signal.SIGINT)
+        binaries = postgres.locate(None, account, base)
+        postgres.initialise(data, binaries, password, account)
+        postgres.configure(data, "aged", port, account)
+        subprocess.run(
+            [binaries.directory / "pg_resetwal", "-e", str(epoch), "-D", data],
+            check=True,
+            capture_output=True,
+            cwd=base,
+            **as_account,  # type: ignore[call-overload]
+        )
+        server = subprocess.Popen(
+            [binaries.directory / "postgres", "-D", data, "-c", "fsync=off"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd=data,
+            **as_account,  # type: ignore[call-overload]
+        )
+        dsn = f"postgresql://{postgres.USER}:{password}@{ports.HOST}:{port}/postgres"
         try:
+            _wait_for(server, dsn)
+            yield dsn
+        finally:
+            _end(server)
+    finally:
+        shutil.rmtree(base)
+
+
+def _end(server: subprocess.Popen[bytes]) -> None:
+    for how in (signal.SIGINT, signal.SIGQUIT):
+        server.send_signal(how)
+        with suppress(subprocess.TimeoutExpired):
             server.wait(20)
-        except subprocess.TimeoutExpired:
-            server.send_signal(signal.SIGQUIT)
-            server.wait(20)
-        shutil.rmtree(data)
+            return
 
 
 def _wait_for(server: subprocess.Popen[bytes], dsn: str) -> None:
