@@ -156,10 +156,10 @@ class Kills:
         return subprocess.CompletedProcess(words, process.returncode, out, err)
 
     def _differences(self) -> list[str]:
-        """What a comparison says in the end; a table that is truncated all the time may need two."""
+        """What a comparison says in the end; a truncated table may need two."""
         reasons: list[str] = []
         for _ in range(_TRIES):
-            done = self._typed("reconcile")
+            done = self._live.cli("reconcile", "-o", "json", check=None)
             if done.returncode == 0:
                 return []
             assert done.returncode == 1, done.stderr

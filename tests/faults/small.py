@@ -13,7 +13,7 @@ from cdc_migrator.reconcile.chunks import Sizes
 from cdc_migrator.service import rebuild, reconcile
 
 SIZES = Sizes(chunk_rows=50, unit_rows=200, range_chunks=4, piece_blocks=8)
-RANGE_ROWS = 500
+RANGE_ROWS = 1_000
 
 
 def cut_small() -> None:
