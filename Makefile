@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check unit lock prove-resume prove-crash prove-apply prove-load \
-	prove-schemas prove-reconcile prove-fence bench-load bench-reconcile clean
+	prove-schemas prove-reconcile prove-reconcile-kills prove-fence bench-load bench-reconcile clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -57,6 +57,9 @@ prove-schemas: setup ## schemas of others (SCHEMAS=directory: yours, too); adds 
 
 prove-reconcile: setup ## compare, corrupt and repair under writers for 15 minutes; adds to proofs/reconcile.jsonl
 	@$(BIN)/python -m tests.faults.prove_reconcile
+
+prove-reconcile-kills: setup ## kill what compares, repairs and rebuilds for 15 minutes; adds to proofs/reconcile.jsonl
+	@$(BIN)/python -m tests.faults.prove_reconcile --kills
 
 bench-load: setup ## schema, rows and indexes against pg_dump, pg_restore and pgcopydb
 	@$(BIN)/python -m benchmarks.load

@@ -11,6 +11,8 @@ machine's other work falls on all alike: what counts are the medians of each rou
 
 Then rows in one chunk out of a hundred are updated on both sides, through the applier, and only
 what is due is compared, in turn with whole passes.
+
+At last: how many events a second the service applies while such passes go on beside it, `beside`.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from typing import Any
 
 from psycopg import sql
 
+from benchmarks import beside
 from cdc_migrator.apply.applier import Applier
 from cdc_migrator.control import progress
 from cdc_migrator.databases.postgres.catalog import read_tables
@@ -50,6 +53,9 @@ from tests.support.recorded import PLACEHOLDER, Recorder, batch
 
 RESULTS = Path("benchmarks/results/reconcile.jsonl")
 ORDERS = TableName("shop", "orders")
+# Of the time in which a comparison works beside the applier.
+SHARES = (1.0, 0.1)
+_BESIDE_ROWS = 1_000_000
 _TABLE = """
 CREATE SCHEMA shop;
 CREATE TABLE shop.orders (id bigint NOT NULL, customer int NOT NULL, state text NOT NULL,
@@ -77,6 +83,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Compare a table, by us and by others.")
     parser.add_argument("--rows", type=int, default=5_000_000)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--events", type=int, default=200_000, help="applied beside a comparison")
     parser.add_argument("--keep", action="store_true", help="add the result to the file")
     options = parser.parse_args()
     *statements, _ = _TABLE.format(rows=options.rows).split(";\n")
@@ -90,6 +97,9 @@ def main() -> int:
             **passes(made, options.rounds),
             **incremental(made, options.rounds),
         }
+    result |= beside.measure(
+        _TABLE.format(rows=_BESIDE_ROWS), _BESIDE_ROWS, options.events, options.rounds, SHARES
+    )
     print(json.dumps(result, indent=2))
     if options.keep:
         with RESULTS.open("a") as file:

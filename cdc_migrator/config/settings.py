@@ -281,9 +281,9 @@ class Apply(Section):
     reread_bytes: Size = Field(
         default=10 << 30,
         ge=0,
-        description="Where the connector may have lost changes of a table, `run` reads tables up "
-        "to this size again by itself, while the stream stands still. Larger ones halt it until "
-        "`backfill --again` is typed.",
+        description="Where the connector may have lost changes of a table, or the target lacks "
+        "rows that the stream changes, `run` reads tables up to this size again by itself, while "
+        "the stream stands still. Larger ones halt it until `backfill --again` is typed.",
     )
     truncates: TruncatePolicy = Field(
         default=TruncatePolicy.APPLY,

@@ -32,6 +32,7 @@ CREATE TABLE proof.item (id bigint PRIMARY KEY, n int NOT NULL, small smallint, 
     docb jsonb, net inet, tags text[], numbers int[], mood proof.mood, bits bit varying(20),
     span int4range, place point, cash money);
 CREATE TABLE proof.plain (id bigint PRIMARY KEY, n int NOT NULL, word text, again text);
+CREATE TABLE proof.grown (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, n int NOT NULL);
 CREATE TABLE proof.entry (kind int NOT NULL, word text, amount numeric, at timestamptz);
 ALTER TABLE proof.entry REPLICA IDENTITY FULL;
 """
@@ -70,6 +71,8 @@ def create(source: str) -> None:
             "INSERT INTO proof.plain SELECT n, n, 'word ' || n, 'again ' || n "
             "FROM generate_series(1, 4000) n"
         )
+        conn.execute("INSERT INTO proof.grown (n) SELECT n FROM generate_series(1, 1000) n")
+        conn.execute("ANALYZE proof.plain, proof.grown")
 
 
 class HotWriter(threading.Thread):
@@ -125,6 +128,7 @@ class HotWriter(threading.Thread):
                 "WHERE id > 1000000)",
                 (fresh,),
             )
+            conn.execute("INSERT INTO proof.grown (n) VALUES (%s)", (hot,))
             return fresh + 1
         else:
             conn.execute("INSERT INTO proof.entry VALUES (-1, 'new', 1.5, now())")
