@@ -139,8 +139,7 @@ class Migrate:
             self._enter(Phase.STREAM)
             self._observer.step(f"ready to apply changes: {', '.join(took)}")
         self.join()
-        options = self._options
-        off = fence_target(options.target_dsn, options.name, options.load.fence)
+        off = fence_target(self._options.target_dsn, self._options.name, self._options.load.fence)
         tell_taken_off(off, self._observer.step)
 
     def join(self) -> None:
