@@ -182,7 +182,7 @@ def test_what_was_given_up_at_a_barrier_is_not_taken_for_the_next_batch(both: Bo
         with pytest.raises(Failed) as failed:
             applier.at_barrier(lambda target: target.execute("INSERT INTO shop.log VALUES (7)"))
         assert failed.value.code == "CDCM-APPLY-UNAVAILABLE"
-        assert both.rows(LOG) == [(7,)]
+        wait_for("it is committed", lambda: both.rows(LOG) == [(7,)])
         applier.apply(batch(*logged(both, 1)))
     assert both.rows(LOG) == [(1,), (7,)]
 
