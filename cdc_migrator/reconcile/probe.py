@@ -63,7 +63,7 @@ def _values(conn: psycopg.Connection, functions: frozenset[str]) -> dict[str, An
     queries = {name: (raw_template(name, functions), name) for name in RAW}
     queries[_TEXT] = ('hashtextextended({c} COLLATE "C", {s})', "text")
     queries[_MIX] = ("hashint4extended(1, {c} # {s})", "int8")
-    found = {}
+    asked = {}
     for called, (template, name) in queries.items():
         value = sql.SQL("v.v::{}").format(sql.Identifier("pg_catalog", name))
         query = sql.SQL(
@@ -74,5 +74,7 @@ def _values(conn: psycopg.Connection, functions: frozenset[str]) -> dict[str, An
             sql.Literal(list(_SAMPLES[name])),
             sql.Literal(list(_SEEDS)),
         )
-        found[called] = conn.execute(query).fetchall()
-    return found
+        asked[called] = query
+    with conn.pipeline():
+        told = {called: conn.execute(query) for called, query in asked.items()}
+        return {called: cursor.fetchall() for called, cursor in told.items()}

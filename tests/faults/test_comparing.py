@@ -28,7 +28,7 @@ def test_the_service_finds_what_differs_while_the_application_writes(
         with psycopg.connect(source, autocommit=True) as conn:
             conn.execute("CREATE TABLE bank.still AS SELECT n AS id FROM generate_series(1, 99) n")
             conn.execute("ALTER TABLE bank.still ADD PRIMARY KEY (id), ADD word text")
-        settings = {"reconcile": {"continuous": True, "share": 1.0, "every": "100ms"}}
+        settings = {"reconcile": {"continuous": True, "share": 0.5, "every": "300ms"}}
         live = LiveMigration(
             tmp_path_factory.mktemp("compare"), "compare", source, target, stack, settings
         )
