@@ -21,12 +21,10 @@ from typing import Any
 
 import psycopg
 import yaml
-from confluent_kafka import Consumer, TopicPartition
 
 from benchmarks import ours
 from cdc_migrator.errors import MigratorError
 from cdc_migrator.model.alignment import Aligned, Rebuild, Repair
-from cdc_migrator.model.naming import Names
 from cdc_migrator.reconcile.passes import PassOptions
 from cdc_migrator.service import reconcile
 from cdc_migrator.service.alignment import RequestedAlignment
@@ -35,7 +33,10 @@ from cdc_migrator.stack.local import StackInfo
 from tests.support.stack import running_stack
 
 _STEP = 500  # rows of one transaction
-_QUIET_SECONDS = 3.0
+_DELIVERED = (
+    "SELECT confirmed_flush_lsn - '0/0' > %s FROM pg_replication_slots "
+    "WHERE database = current_database()"
+)
 
 
 def measure(table: str, rows: int, events: int, rounds: int, shares: Sequence[float]) -> Any:
@@ -80,7 +81,7 @@ class _Draining:
     def __init__(
         self, stack: StackInfo, base: Path, source: str, target: str, rows: int, events: int
     ) -> None:
-        self._stack, self._source, self._target = stack, source, target
+        self._source, self._target = source, target
         self._rows, self._events = rows, events
         self._cli = ours.command(stack, base, source, target)
         ours.run(self._cli, "migrate", "--no-run")
@@ -113,8 +114,7 @@ class _Draining:
             return time.monotonic() - began
 
     def _fill(self) -> int:
-        """Change rows until the topic has all events; the position of the last one's commit."""
-        before = self._end()
+        """Change rows until the topic has all events; the position behind the last one."""
         with psycopg.connect(self._source, autocommit=True) as conn:
             for first in range(1, self._events, _STEP):
                 low = first % self._rows
@@ -124,24 +124,12 @@ class _Draining:
                 )
             row = conn.execute("SELECT (pg_current_wal_insert_lsn() - '0/0')::int8").fetchone()
             assert row is not None
-            # A last one, which is behind that position.
+            # One more, which is behind that position.
             conn.execute("UPDATE shop.orders SET items = items WHERE id = 1")
-        seen, since = before, time.monotonic()
-        while time.monotonic() - since < _QUIET_SECONDS or seen - before < self._events:
-            time.sleep(0.2)
-            if (now := self._end()) != seen:
-                seen, since = now, time.monotonic()
+            # The connector gives up of the log what the topic has.
+            while conn.execute(_DELIVERED, (row[0],)).fetchone() != (True,):
+                time.sleep(0.2)
         return int(row[0])
-
-    def _end(self) -> int:
-        consumer = Consumer(
-            {"bootstrap.servers": self._stack.bootstrap_servers, "group.id": "bench"}
-        )
-        try:
-            place = TopicPartition(Names(self.name).topic, 0)
-            return int(consumer.get_watermark_offsets(place, timeout=10)[1])
-        finally:
-            consumer.close()
 
     @contextmanager
     def _comparing(self, point: Aligned, share: float) -> Any:
