@@ -16,6 +16,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from cdc_migrator.config.reconcile import Reconcile
 from cdc_migrator.config.secrets import clean_dsn, parse_dsn, read_secret_file, with_password
 from cdc_migrator.config.section import Section
+from cdc_migrator.config.stack import Stack
 from cdc_migrator.config.values import Duration, FilePath, Size, TextLike, Words
 from cdc_migrator.model.changes import TruncatePolicy
 from cdc_migrator.model.naming import NAME_PATTERN
@@ -321,24 +322,6 @@ class Ready(Section):
     max_lag: Duration = Field(
         default=timedelta(seconds=10),
         description="Lag from source commit to target commit above which the verdict is no.",
-    )
-
-
-class Stack(Section):
-    """The local Kafka, Connect and PostgreSQL of `cdc-migrator stack up`."""
-
-    jar_repository: str | None = Field(
-        default=None,
-        pattern=r"^(https?://|file:/|/)\S+$",
-        description="Mirror of the central Java repository. Default: the central one.",
-    )
-    cache_dir: FilePath | None = Field(
-        default=None,
-        description="Where fetched jars are kept. Default: the user's cache directory.",
-    )
-    state_dir: FilePath | None = Field(
-        default=None,
-        description="Where the stack keeps its state. Default: `stack` inside state_dir.",
     )
 
 

@@ -366,7 +366,9 @@ class Migrate:
 
     def _names(self) -> Names:
         with self._target() as conn:
-            return migration.require(conn, self._options.name).names
+            found = migration.require(conn, self._options.name)
+            schema.ensure(conn, "target")  # an earlier release may have begun it
+            return found.names
 
     def _there(self) -> Migration | None:
         with self._target() as conn:
