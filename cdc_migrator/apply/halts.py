@@ -11,6 +11,7 @@ from cdc_migrator.databases.postgres.coded import describe
 from cdc_migrator.errors import StreamHalted
 from cdc_migrator.model.positions import lsn_to_text
 from cdc_migrator.model.tables import TableName
+from cdc_migrator.stream.parts import TableUnproven, Unproven
 
 
 class Rejected(Exception):
@@ -25,12 +26,12 @@ class Rejected(Exception):
         """The halt at this place."""
         cause = self.cause
         if isinstance(cause, RowsMissing):
-            return StreamHalted(
+            missing = Unproven(
                 "CDCM-APPLY-ROW-MISSING",
                 f"the stream has an {cause.action} of {cause.expected} rows in {cause.table}, "
                 f"the target holds {cause.found} of them: the two sides have parted",
-                at,
             )
+            return TableUnproven(missing, self.table or cause.table, at)
         where = f" a row of {self.table}" if self.table else " a transaction"
         return StreamHalted(
             "CDCM-APPLY-REJECTED", f"the target does not accept{where}: {describe(cause)}", at

@@ -5,12 +5,14 @@ from __future__ import annotations
 import psycopg
 
 from cdc_migrator.apply.merge import SESSION_SETTINGS
+from cdc_migrator.control import fence
 from cdc_migrator.databases.postgres.connect import connect, describe_dsn
 from cdc_migrator.errors import Refused
 
 
 def open_session(dsn: str) -> psycopg.Connection:
-    """A session on the target in which triggers and foreign keys are off.
+    """A session on the target in which triggers and foreign keys are off, and that may pass the
+    fence.
 
     Raises Refused (CDCM-TARGET-REPLICA-ROLE) where the role may not switch them off, and what
     `connect` raises.
@@ -26,6 +28,7 @@ def open_session(dsn: str) -> psycopg.Connection:
         # Foreign keys hold at the end of each source transaction, not in between; triggers
         # have fired on the source already.
         conn.execute("SET session_replication_role = replica")
+        fence.present(conn)
     except psycopg.errors.InsufficientPrivilege:
         conn.close()
         raise Refused(

@@ -20,12 +20,14 @@ from functools import partial
 import psycopg
 from psycopg import sql
 
+from cdc_migrator.backfill.keyindexes import KeyIndex, key_indexes
 from cdc_migrator.backfill.schema import PostData, SchemaOptions, post_data
-from cdc_migrator.backfill.toc import Entry
+from cdc_migrator.backfill.toc import Entry, ObjectId
 from cdc_migrator.backfill.tools import session_name
 from cdc_migrator.control import load as rows
 from cdc_migrator.control.load import Finished
 from cdc_migrator.databases.postgres import names as quoted
+from cdc_migrator.databases.postgres.coded import speaking
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.errors import MigratorError
 from cdc_migrator.model.naming import Names
@@ -94,6 +96,7 @@ class _Builder:
         self._tables = tables
         self._options = options
         self._patience = patience
+        self._keys: dict[ObjectId, KeyIndex] = {}
         self.told = Early()
         self.over = threading.Event()
         self.failing = threading.Event()
@@ -147,6 +150,7 @@ class _Builder:
         known = {entry.object: entry for entry in entries if entry.object is not None}
         found: dict[TableName, list[Entry]] = defaultdict(list)
         with connect(self._source_dsn, application_name=self._called, side="source") as source:
+            self._keys = key_indexes(source, entries)
             of_tables = source.execute(
                 "SELECT o.catalog, o.oid, n.nspname, c.relname "
                 "FROM unnest(%s::int8[], %s::int8[]) AS o(catalog, oid) "
@@ -183,10 +187,33 @@ class _Builder:
                 yield partial(self._make, post, part)
 
     def _large(self, post: PostData, entries: Sequence[Entry]) -> list[Task]:
-        """First the constraints, each of which locks everybody out, then the indexes at once."""
-        alone = [entry for entry in entries if entry.kind != "INDEX"]
-        rest = [partial(self._make, post, [entry]) for entry in entries if entry.kind == "INDEX"]
-        return [partial(self._make, post, alone, rest)] if alone else list(rest)
+        """First what locks everybody out; then all indexes at once; then keys of their indexes."""
+        keys = [self._keys[e.object] for e in entries if e.object in self._keys]
+        alone = [e for e in entries if e.kind != "INDEX" and e.object not in self._keys]
+        builds: list[Callable[[], object]] = [
+            *(partial(self._execute, key.build) for key in keys),
+            *(partial(self._make, post, [entry]) for entry in entries if entry.kind == "INDEX"),
+        ]
+        tasks = _together(builds, partial(self._promote, keys))
+        return [partial(self._make, post, alone, tasks)] if alone else tasks
+
+    def _promote(self, keys: Sequence[KeyIndex]) -> list[Task]:
+        for key in keys:
+            self._execute(key.promote)
+            self.told.made += 1
+        return []
+
+    def _execute(self, statement: str) -> None:
+        with (
+            connect(
+                self._target_dsn,
+                application_name=session_name(self._called),
+                side="target",
+                settings=self._options.settings,
+            ) as conn,
+            speaking("target", "building a key"),
+        ):
+            conn.execute(statement.encode())
 
     def _make(
         self, post: PostData, entries: Sequence[Entry], then: Sequence[Task] = ()
@@ -205,3 +232,17 @@ class _Builder:
         ) as conn:
             conn.execute(sql.SQL("VACUUM (TRUNCATE false) {}").format(quoted.table(table.target)))
         return self._large(post, entries)
+
+
+def _together(builds: Sequence[Callable[[], object]], last: Task) -> list[Task]:
+    """A task for each of `builds`; what ends as the last of them lets `last` begin."""
+    left = list(builds)
+    lock = threading.Lock()
+
+    def task(build: Callable[[], object]) -> list[Task]:
+        build()
+        with lock:
+            left.remove(build)
+            return [] if left else [last]
+
+    return [partial(task, build) for build in builds]

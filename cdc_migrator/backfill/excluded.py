@@ -49,7 +49,7 @@ def _rows(conn: psycopg.Connection, tables: Sequence[TableName]) -> list[tuple[A
 
 
 # The rest (a row type, a view's rule, a key's triggers) goes without saying.
-_INNER = ('"RI_ConstraintTrigger_', '"_RETURN"', "cdc_migrator_side_")
+_INNER = ('"RI_ConstraintTrigger_', '"_RETURN"', "cdc_migrator_")
 _TOLD = frozenset(
     {
         "view",

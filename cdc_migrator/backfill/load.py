@@ -28,8 +28,8 @@ from cdc_migrator.backfill.snapshot import HeldSnapshot, Snapshot, alive
 from cdc_migrator.backfill.throttle import Throttle, ThrottleOptions
 from cdc_migrator.backfill.tools import find_psql
 from cdc_migrator.backfill.workers import Workers
+from cdc_migrator.control import fence, locks, migration
 from cdc_migrator.control import load as rows
-from cdc_migrator.control import locks, migration
 from cdc_migrator.control.load import Chunk, TableLoad
 from cdc_migrator.databases.postgres import catalog
 from cdc_migrator.databases.postgres import names as quoted
@@ -54,6 +54,8 @@ class LoadOptions:
         attempts: how often one table may be begun anew within one call of `load`.
         patience: seconds for which a server may be away before the load gives up.
         throttle: what the load may cost.
+        fence: nobody but this migration may write to the target's tables, from before their
+            first row.
     """
 
     workers: int = 3
@@ -64,13 +66,15 @@ class LoadOptions:
     attempts: int = 5
     patience: float = 300.0
     throttle: ThrottleOptions = field(default_factory=ThrottleOptions)
+    fence: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
     """All tables are loaded: rows and COPY bytes of them all, and which were read anew here.
 
-    `tables` has each of them, the largest first; `seconds` are those of this call.
+    `tables` has each of them, the largest first; `seconds` are those of this call. `taken_off`
+    were found without the fence that they had been given.
     """
 
     rows: int
@@ -78,6 +82,7 @@ class Loaded:
     seconds: float
     anew: tuple[TableName, ...]
     tables: tuple[TableLoad, ...] = ()
+    taken_off: tuple[TableName, ...] = ()
 
 
 def load(
@@ -96,14 +101,16 @@ def load(
 
     Raises:
         Refused: CDCM-LOAD-RUNNING, CDCM-CAPTURE-MISSING, CDCM-TARGET-NOT-EMPTY,
-            CDCM-LOAD-TABLE, CDCM-LOAD-COLUMNS.
-        Failed: CDCM-LOAD-SNAPSHOTS, CDCM-LOAD-COUNT, or a server's error in coded form.
+            CDCM-LOAD-TABLE, CDCM-LOAD-COLUMNS, CDCM-FENCE-OWNER.
+        Failed: CDCM-LOAD-SNAPSHOTS, CDCM-LOAD-COUNT, CDCM-FENCE-LOCKED, or a server's error in
+            coded form.
     """
     options = options or LoadOptions()
     began = time.monotonic()
     called = f"cdcm-{names.migration}-load"
     anew: dict[TableName, int] = {}
     held: dict[TableName, HeldSnapshot] = {}
+    taken_off: set[TableName] = set()
     with ExitStack() as stack:
         while True:
             with (
@@ -112,8 +119,9 @@ def load(
             ):
                 this = _Round(source_dsn, called, names, options, source, control, held, stack)
                 jobs = this.prepare(anew)
+                taken_off.update(this.taken_off)
                 if jobs is None:
-                    return _finish(control, began, anew)
+                    return _finish(control, began, anew, taken_off)
                 if not jobs:
                     continue
                 with Throttle(options.throttle, source_dsn, called) as throttle:
@@ -125,7 +133,7 @@ def load(
 
 @contextmanager
 def _control(target_dsn: str, called: str) -> Iterator[psycopg.Connection]:
-    """The session that makes this the only loader."""
+    """The session that makes this the only loader; it may write to fenced tables."""
     with connect(target_dsn, application_name=called, side="target") as control:
         with speaking("target", "taking the loader's lock"):
             if not locks.try_lock(control, locks.Role.LOAD):
@@ -134,6 +142,7 @@ def _control(target_dsn: str, called: str) -> Iterator[psycopg.Connection]:
                     "another process is loading this migration",
                     "Leave it to its work, or end it and run the same command again.",
                 )
+            fence.present(control)
         yield control
 
 
@@ -161,6 +170,7 @@ class _Round:
         self._stack = stack
         self._psql = find_psql(options.postgres_bin)
         self.meter = Meter(0, 0, 0, 0, 0, 0, 0)
+        self.taken_off: tuple[TableName, ...] = ()
 
     def prepare(self, anew: dict[TableName, int]) -> list[Job] | None:
         """The chunks that are left, largest table first; None when all is loaded.
@@ -175,6 +185,7 @@ class _Round:
         if not unfinished:
             return None
         ways = self._ways(unfinished)
+        self._fence([table.target for table in unfinished if not table.planned])
         lost = [table for table in unfinished if self._snapshot(table, first) is None]
         if lost:
             self._begin_anew(lost, anew)
@@ -202,6 +213,14 @@ class _Round:
             if snapshot is not None:
                 jobs.append(self._job(chunk, table, ways[chunk.table], snapshot))
         return jobs
+
+    def _fence(self, fresh: Sequence[TableName]) -> None:
+        """Let nobody else write from now on. Whether the tables are empty is seen afterwards; but
+        rows that are there already are refused while those whose they are can remove them."""
+        with speaking("target", "fencing its tables"):
+            for table in fresh:
+                require_empty(self._control, table)
+            self.taken_off = fence.keep(self._control, self._names.migration, self._options.fence)
 
     def _job(self, chunk: Chunk, table: TableLoad, way: Passage, snapshot: Snapshot) -> Job:
         share = chunk.weight / max(table.estimated_bytes, chunk.weight)
@@ -325,7 +344,12 @@ class _Round:
                 rows.plan(self._control, table.source, planned)
 
 
-def _finish(control: psycopg.Connection, began: float, anew: dict[TableName, int]) -> Loaded:
+def _finish(
+    control: psycopg.Connection,
+    began: float,
+    anew: dict[TableName, int],
+    taken_off: set[TableName],
+) -> Loaded:
     with speaking("target", "ending the load"):
         tables = rows.read_tables(control)
         there = migration.read(control)
@@ -339,4 +363,5 @@ def _finish(control: psycopg.Connection, began: float, anew: dict[TableName, int
         seconds=time.monotonic() - began,
         anew=tuple(sorted(anew)),
         tables=tuple(sorted(tables, key=lambda table: -table.bytes_loaded)),
+        taken_off=tuple(sorted(taken_off)),
     )

@@ -24,6 +24,7 @@ from psycopg import sql
 from cdc_migrator.backfill import roles, toc
 from cdc_migrator.backfill.diff.run import renamed
 from cdc_migrator.backfill.excluded import staying
+from cdc_migrator.backfill.keyindexes import adopt
 from cdc_migrator.backfill.receiving import check_extensions, told_of_public
 from cdc_migrator.backfill.toc import Entry, ObjectId
 from cdc_migrator.backfill.tools import Tools, find, session_name
@@ -282,6 +283,8 @@ def _dump(
         told_of = told_of_public(target)
         in_section = [e for e in in_section if not (e.of_public and e.kind in told_of)]
         there = _there(source, target, kept)
+        if alone and section == "post-data":
+            there |= adopt(source, target, [e for e in in_section if e.object not in there])
         roles.require(source, target, [e for e in kept if e.object not in there], options.grants)
         yield _Dump(tools, file, in_section, tuple(told)), target, there
 

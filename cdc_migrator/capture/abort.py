@@ -20,7 +20,7 @@ from cdc_migrator.capture import sides
 from cdc_migrator.capture import slot as slots
 from cdc_migrator.capture.connect_rest import ConnectClient
 from cdc_migrator.capture.topics import Topics
-from cdc_migrator.control import journal, migration, schema
+from cdc_migrator.control import fence, journal, migration, schema
 from cdc_migrator.databases.postgres.coded import speaking
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.errors import MigratorError, Refused
@@ -124,6 +124,8 @@ def abort(
                 speaking("target", "removing the control schema"),
             ):
                 slots.end_sessions(target, name)
+                if fenced := fence.remove(target):
+                    work.gone(f"fence of {fenced} tables of the target")
                 if schema.drop(target):
                     work.gone("control schema cdc_migrator on the target")
     return Aborted(tuple(work.removed), tuple(work.kept), tuple(left))

@@ -1,13 +1,10 @@
 """Make and remove the side tables of a migration, with their triggers, on the source.
 
-A trigger needs a lock that waits for the table's open writers and makes new ones wait; so it is
-tried for a moment only, again and again: nobody is held up longer than that.
+The application writes to these tables all the while: a trigger is made in moments (`briefly`).
 """
 
 from __future__ import annotations
 
-import random
-import time
 from collections.abc import Iterable, Sequence
 
 import psycopg
@@ -15,6 +12,7 @@ from psycopg import sql
 
 from cdc_migrator.databases.postgres import names as quoted
 from cdc_migrator.databases.postgres import side
+from cdc_migrator.databases.postgres.brief import briefly
 from cdc_migrator.databases.postgres.side import Side
 from cdc_migrator.errors import Failed
 from cdc_migrator.model.naming import CONTROL_SCHEMA
@@ -114,21 +112,11 @@ def switched_off(conn: psycopg.Connection, migration: str) -> list[TableName]:
 def _briefly_locked(
     conn: psycopg.Connection, table: TableName, statements: Sequence[sql.Composed]
 ) -> None:
-    deadline = time.monotonic() + _PATIENCE
-    while True:
-        try:
-            with conn.transaction():
-                conn.execute(f"SET LOCAL lock_timeout = {_LOCK_MS}")
-                for statement in statements:
-                    conn.execute(statement)
-            return
-        except psycopg.errors.LockNotAvailable:
-            if time.monotonic() > deadline:
-                raise Failed(
-                    "CDCM-SIDE-LOCKED",
-                    f"a trigger on {table} needs it free of open transactions for a moment, "
-                    f"which it was not within {_PATIENCE:.0f} s",
-                    "End the long transaction that uses it (pg_stat_activity on the source), "
-                    "then run the same command again.",
-                ) from None
-            time.sleep(random.uniform(0.05, 0.5))
+    if not briefly(conn, statements, _LOCK_MS, _PATIENCE):
+        raise Failed(
+            "CDCM-SIDE-LOCKED",
+            f"a trigger on {table} needs it free of open transactions for a moment, "
+            f"which it was not within {_PATIENCE:.0f} s",
+            "End the long transaction that uses it (pg_stat_activity on the source), "
+            "then run the same command again.",
+        )

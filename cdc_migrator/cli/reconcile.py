@@ -158,6 +158,9 @@ def _once(out: Printer, options: ReconcileOptions, plan: Path, watch: bool) -> R
         out.say(f"{keys} rows would be written anew: see {plan}")
     elif not report.finished:
         out.next("cdc-migrator reconcile --resume")
+    elif any(one.more for one in report.tables):
+        tables = " ".join(f"--rebuild {one.table}" for one in report.tables if one.more)
+        out.next(f"cdc-migrator repair {tables}", "more differs than is named")
     elif not report.equal and not options.repair:
         out.next("cdc-migrator reconcile --repair")
     return report

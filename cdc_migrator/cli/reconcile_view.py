@@ -169,7 +169,7 @@ def _sum(report: dict[str, Any]) -> RenderableType:
 
 
 class ProgressLine:
-    """Tells on stderr how far a comparison is: one line that changes, or now and then a new one."""
+    """Tells on stderr how far a command is: one line that changes, or now and then a new one."""
 
     def __init__(self, out: Printer) -> None:
         self._out = out
@@ -178,16 +178,19 @@ class ProgressLine:
         self._next = 0.0
 
     def __call__(self, progress: Progress) -> None:
+        share = 100 * progress.rows_done // max(progress.rows, 1)
+        self.tell(
+            f"{progress.tables_done} of {progress.tables} tables, "
+            f"about {min(share, 100)} % of {progress.rows} rows, "
+            f"{progress.differences} differences"
+        )
+
+    def tell(self, text: str) -> None:
+        """Show this, unless something was shown just now."""
         with self._lock:
             if time.monotonic() < self._next:
                 return
             self._next = time.monotonic() + (0.2 if self._terminal else 10.0)
-            share = 100 * progress.rows_done // max(progress.rows, 1)
-            text = (
-                f"{progress.tables_done} of {progress.tables} tables, "
-                f"about {min(share, 100)} % of {progress.rows} rows, "
-                f"{progress.differences} differences"
-            )
             if self._terminal:
                 sys.stderr.write(f"\r\x1b[K{text}")
                 sys.stderr.flush()

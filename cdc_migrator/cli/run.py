@@ -89,6 +89,7 @@ def run_service(configured: Settings) -> None:
             if compare.continuous
             else None,
             takeover_after=served.takeover_after.total_seconds(),
+            fence=configured.target.fence,
             http_host=served.http_host,
             http_port=served.http_port,
         )

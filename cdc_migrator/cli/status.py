@@ -71,6 +71,7 @@ def places(settings: Settings) -> Places:
         connect_url=found.connect_url if found else None,
         kafka=found.kafka if found else None,
         shall_move=lambda names: chosen(names, tables.include, tables.exclude),
+        look_at_fence=True,
     )
 
 

@@ -84,9 +84,21 @@ def _facts(whole: dict[str, Any]) -> Table:
     facts.add_row("content", _content(whole))
     facts.add_row("slot", _slot(slot))
     facts.add_row("connector", _connector(connector))
+    facts.add_row("fence", _fence(whole))
     for note in whole["notes"]:
         facts.add_row("unknown", Text(f"{note['part']}: {note['cause']}", style="yellow"))
     return facts
+
+
+def _fence(whole: dict[str, Any]) -> Text:
+    """Whether others can write to the target's tables."""
+    state, lacking = whole["target_fence"], whole["target_fence_lacking"]
+    if state is None:
+        return Text(UNKNOWN)
+    if state != "partial":
+        return Text(f"{state}: others {'cannot' if state == 'up' else 'can'} write to the target")
+    told = ", ".join(lacking[:_SHOWN]) + (" …" if lacking[_SHOWN:] else "")
+    return Text(f"not on {told}", style="yellow")
 
 
 def _tables(tables: list[dict[str, Any]]) -> Table:

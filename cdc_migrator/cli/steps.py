@@ -72,6 +72,7 @@ def migrate_steps(
                     lag.total_seconds() if lag is not None else None,
                     configured.load.max_active_sessions,
                 ),
+                fence=configured.target.fence,
             ),
             schema=SchemaOptions(
                 jobs=configured.load.index_jobs or configured.load.workers,

@@ -94,11 +94,13 @@ def markdown() -> str:
     parts.append("## Top level\n\n" + _table("", top))
     for name, field in Settings.model_fields.items():
         model = _section(field)
-        if model is None or name == "target":
+        if model is None:
             continue
+        told_before = Database.model_fields if name == "target" else {}
+        own = [(key, one) for key, one in model.model_fields.items() if key not in told_before]
         heading = "`source` and `target`" if name == "source" else f"`{name}`"
         told = str(model.__doc__) if name == "source" else str(field.description)
-        parts.append(f"## {heading}\n\n{told}\n\n" + _table(f"{name}.", model.model_fields.items()))
+        parts.append(f"## {heading}\n\n{told}\n\n" + _table(f"{name}.", own))
     return "\n".join(parts)
 
 

@@ -95,6 +95,18 @@ class Database(Section):
         return with_password(self.parameters(), self.reveal_password())
 
 
+class Target(Database):
+    """How to reach the target, and whether others may write to it."""
+
+    fence: bool = Field(
+        default=True,
+        description="From before a table's first row until the cutover only this migration may "
+        "change rows of the target's tables: a trigger on each refuses all others, with SQLSTATE "
+        "25006. The role must own the tables. When it is switched off, the next `migrate` or `run` "
+        "removes the triggers.",
+    )
+
+
 class Kafka(Section):
     """The user's own Kafka cluster. Left out: the local stack's."""
 
@@ -269,9 +281,9 @@ class Apply(Section):
     reread_bytes: Size = Field(
         default=10 << 30,
         ge=0,
-        description="Where the connector may have lost changes of a table, `run` reads tables up "
-        "to this size again by itself, while the stream stands still. Larger ones halt it until "
-        "`backfill --again` is typed.",
+        description="Where the connector may have lost changes of a table, or the target lacks "
+        "rows that the stream changes, `run` reads tables up to this size again by itself, while "
+        "the stream stands still. Larger ones halt it until `backfill --again` is typed.",
     )
     truncates: TruncatePolicy = Field(
         default=TruncatePolicy.APPLY,
@@ -348,7 +360,7 @@ class Settings(BaseSettings):
         "the connector and the topic are named after it.",
     )
     source: Database = Field(description="The database that the application writes to now.")
-    target: Database = Field(description="The database that it moves to.")
+    target: Target = Field(description="The database that it moves to.")
     kafka: Kafka | None = Field(default=None, description=str(Kafka.__doc__))
     connect: Connect | None = Field(default=None, description=str(Connect.__doc__))
     accept: dict[str, str] = Field(

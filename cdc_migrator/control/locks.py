@@ -17,6 +17,7 @@ class Role(IntEnum):
     LOAD = 3
     SCHEMA = 4
     RECONCILE = 5
+    FENCE = 6
     # Held by a command that compares, from before it waits for RECONCILE: who compares in the
     # background gives way to it.
     RECONCILE_COMMAND = 15

@@ -18,6 +18,7 @@ from psycopg.types.json import Jsonb
 
 from cdc_migrator.control import differences, journal, proofs
 from cdc_migrator.control.proofs import Proof
+from cdc_migrator.faultpoints import reach
 from cdc_migrator.model.differences import RowDifference
 from cdc_migrator.model.tables import TableName
 
@@ -256,6 +257,7 @@ def finish(
         )
         if done.rowcount != 1:
             return False
+        reach("reconcile.writing")
         differences.record(conn, run, found, at)
         if proof is not None:
             proofs.write(conn, run, proof, at, sees)

@@ -1,10 +1,13 @@
-"""The audit of repairs: one row for each key written anew, in the transaction that did it."""
+"""The audit of repairs: a row for each key or range of keys written anew, in the transaction that
+did it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 import psycopg
 from psycopg.types.json import Jsonb
@@ -14,23 +17,25 @@ from cdc_migrator.model.tables import TableName
 
 
 class Action(StrEnum):
-    """What a repair did to the target's rows of one key."""
+    """What a repair did to the target's rows of one key; `REBUILT`: of a range of keys."""
 
     INSERTED = "inserted"
     REPLACED = "replaced"
     DELETED = "deleted"
     NONE = "none"
+    REBUILT = "rebuilt"
 
 
 @dataclass(frozen=True, slots=True)
 class Repaired:
     """One key, with the digests of the target's rows before and after.
 
-    Of a keyless table the digest is the key, and only the number of rows tells.
+    Of a keyless table the digest is the key, and only the number of rows tells; of a range of keys
+    the number of rows before and after is all.
     """
 
     table: TableName
-    key: Mapping[str, str]
+    key: Mapping[str, Any]
     action: Action
     before: tuple[str, ...]
     rows_before: int

@@ -42,11 +42,28 @@ class Repair:
     run: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Rebuild:
+    """A range of one table that is to be written anew on the target from the source.
+
+    Attributes:
+        table: by the source's name.
+        id, number: which rebuild it belongs to, and its place in there, from 0.
+        low, high: keys as text: rows from `low` on and below `high`; None is the open end.
+    """
+
+    table: TableName
+    id: int
+    number: int
+    low: tuple[str, ...] | None
+    high: tuple[str, ...] | None
+
+
 class Aligner(Protocol):
     """Where alignment points come from. Called by one thread at a time."""
 
-    def align(self, repairs: Sequence[Repair] = ()) -> Aligned:
-        """Wait for a new point, at which the repairs have been written. Raises MigratorError."""
+    def align(self, repairs: Sequence[Repair] = (), rebuild: Rebuild | None = None) -> Aligned:
+        """Wait for a new point, at which all that has been written. Raises MigratorError."""
 
     def release(self) -> None:
         """The sessions that hold the point may go; harmless where there is none."""

@@ -176,6 +176,16 @@ class LoadSample:
 
 
 @dataclass(frozen=True, slots=True)
+class FenceSample:
+    """The target's fence: ``up``, ``partial`` or ``off``; the tables that lack it, and those of
+    them from which somebody took it."""
+
+    state: str
+    lacking: tuple[str, ...]
+    taken_off: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ProofSample:
     """What comparisons have proven so far.
 
@@ -216,6 +226,7 @@ class Sample:
         proofs: what is known of both sides' rows.
         not_added: tables of the source that shall move and are not part of the migration; None
             where nobody looked.
+        fence: None where nobody looked.
         notes: what could not be measured, and why.
     """
 
@@ -236,6 +247,7 @@ class Sample:
     events_pending: int | None = None
     pending_exact: bool | None = None
     not_added: tuple[str, ...] | None = None
+    fence: FenceSample | None = None
     proofs: ProofSample | None = None
     notes: tuple[Note, ...] = ()
 

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from cdc_migrator.control import load, migration, progress, schema
+from cdc_migrator.control import fence, load, migration, progress, schema
 from cdc_migrator.control.migration import Migration
 from cdc_migrator.databases.postgres.catalog import table_names
 from cdc_migrator.databases.postgres.connect import connect
@@ -27,6 +27,7 @@ from cdc_migrator.monitor import lag, reading
 from cdc_migrator.monitor.remote import ConnectAsker, KafkaAsker
 from cdc_migrator.monitor.sample import (
     ConnectorSample,
+    FenceSample,
     LoadSample,
     Note,
     OwnerSample,
@@ -50,7 +51,8 @@ T = TypeVar("T")
 class Places:
     """Where to measure. The functions give complete connection strings, read anew each time a
     session is opened; `kafka` holds librdkafka properties with ``bootstrap.servers``. `shall_move`
-    says by its names whether a table of the source does; without it nobody looks for new ones."""
+    says by its names whether a table of the source does; without it nobody looks for new ones.
+    `look_at_fence`: also ask whether each table of the target is fenced."""
 
     migration: str
     source_dsn: Callable[[], str]
@@ -58,6 +60,7 @@ class Places:
     connect_url: str | None
     kafka: Mapping[str, str] | None
     shall_move: Callable[[Sequence[str]], bool] | None = None
+    look_at_fence: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,7 @@ class _TargetFacts:
     owner: OwnerSample | None
     tables: tuple[TableSample, ...]
     load: LoadSample | None
+    fence: FenceSample | None = None
     proofs: ProofSample | None = None
 
 
@@ -114,9 +118,12 @@ class Sampler:
             service: the calling service's own measurements, newer than the stored ones.
         """
         notes: list[Note] = []
-        target = _get(self._pool.submit(self._target.ask, _read_target), "target", notes)
-        row = target.migration if target else None
         name = self._places.migration
+        target_asked = self._pool.submit(
+            self._target.ask, lambda conn: _read_target(conn, name, self._places.look_at_fence)
+        )
+        target = _get(target_asked, "target", notes)
+        row = target.migration if target else None
         generation = row.generation if row and row.name == name else None
         names = Names(name, generation) if generation is not None else None
         source_asked = self._pool.submit(
@@ -149,6 +156,7 @@ class Sampler:
                 load=target.load,
                 stream=target.stream,
                 owner=target.owner,
+                fence=target.fence,
                 proofs=target.proofs,
                 not_added=self._not_added(target, source) if source else None,
             )
@@ -285,7 +293,7 @@ FROM cdc_migrator.table_progress ORDER BY 1
 """
 
 
-def _read_target(conn: psycopg.Connection) -> _TargetFacts:
+def _read_target(conn: psycopg.Connection, name: str, look_at_fence: bool) -> _TargetFacts:
     now, ahead = _clock(conn)
     if not schema.exists(conn) or not _has(conn, "migration"):
         return _TargetFacts(now, ahead, None, None, None, (), None)
@@ -307,8 +315,18 @@ def _read_target(conn: psycopg.Connection) -> _TargetFacts:
         if seen is not None:
             owner = OwnerSample(seen[0], seen[1], ServiceSample.from_json(seen[2]))
     tables = tuple(TableSample(*facts) for facts in conn.execute(_TABLES))
+    guard = _read_fence(conn, name) if look_at_fence else None
     read = reading.read_proofs(conn) if _has(conn, "reconcile_map") else None
-    return _TargetFacts(now, ahead, row, stream, owner, tables, _read_load(conn), read)
+    return _TargetFacts(now, ahead, row, stream, owner, tables, _read_load(conn), guard, read)
+
+
+def _read_fence(conn: psycopg.Connection, name: str) -> FenceSample | None:
+    if not _has(conn, "fenced_table"):  # what an earlier release has begun
+        return None
+    found = fence.look(conn, name)
+    return FenceSample(
+        found.state, tuple(map(str, found.lacking)), tuple(map(str, found.taken_off))
+    )
 
 
 def _read_load(conn: psycopg.Connection) -> LoadSample:

@@ -31,6 +31,8 @@ def document(sample: Sample, max_lag: timedelta) -> dict[str, Any]:
         "lag_events_exact": sample.pending_exact,
         "tables": [_table(t) for t in sample.tables] if sample.tables is not None else None,
         "not_added": _not_added(sample),
+        "target_fence": sample.fence.state if sample.fence else None,
+        "target_fence_lacking": list(sample.fence.lacking) if sample.fence else None,
         # Nothing can be parked in this release: what cannot be applied halts the stream.
         "dead_letters": 0 if sample.phase is not None else None,
         "ready": {"verdict": not reasons, "reasons": reasons},
@@ -75,6 +77,11 @@ def verdict_reasons(sample: Sample, max_lag: timedelta) -> list[str]:
     joining = [table.source for table in sample.tables or () if table.joining]
     if joining:
         reasons.append(f"being added, and not done yet: {_few(joining)}")
+    if sample.fence and sample.fence.taken_off:
+        reasons.append(
+            f"not fenced any more on the target, so others may have written there: "
+            f"{_few(sample.fence.taken_off)}; `cdc-migrator run`, started again, fences them"
+        )
     ignored = [table.source for table in sample.tables or () if table.truncates_ignored]
     if ignored:
         reasons.append(

@@ -12,6 +12,7 @@ from cdc_migrator.control import differences
 from cdc_migrator.control.differences import Known
 from cdc_migrator.databases.postgres.coded import speaking
 from cdc_migrator.errors import Failed
+from cdc_migrator.faultpoints import reach
 from cdc_migrator.model.alignment import Aligner, Repair
 from cdc_migrator.model.differences import DIGEST
 from cdc_migrator.model.tables import TableName
@@ -101,6 +102,7 @@ def _portion(
 ) -> int:
     for _ in range(_ATTEMPTS):
         aligned = aligner.align(repairs)
+        reach("reconcile.mended")
         try:
             equal: list[int] = []
             for repair in repairs:

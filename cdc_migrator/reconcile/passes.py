@@ -22,6 +22,7 @@ from cdc_migrator.control.proofs import Due, Map, Proof
 from cdc_migrator.control.reconcile import Part, Run
 from cdc_migrator.databases.postgres.coded import speaking
 from cdc_migrator.errors import MigratorError
+from cdc_migrator.faultpoints import reach
 from cdc_migrator.model.alignment import Aligned, Aligner
 from cdc_migrator.model.differences import RowDifference
 from cdc_migrator.model.tables import TableName
@@ -229,6 +230,7 @@ class Pass:
         with self._lock:
             with speaking("target", "writing down what is compared"):
                 reconcile.plan(self._control, self._run.id, name, [_part(one) for _, one in made])
+            reach("reconcile.planned")
             self._weight[name] = sum(one.weight for _, one in made)
             self._done[name] = 0
             self._left[name] = len(made)
@@ -268,6 +270,7 @@ class Pass:
             self._options.sizes.piece_blocks,
             self._resting(),
         )
+        reach("reconcile.digested")
         look = Look(sides, pair, slicer, hashing, point, self._options.values)
         found: list[RowDifference] = []
         more = False
@@ -303,6 +306,7 @@ class Pass:
                     point.sees,
                     proof,
                 )
+            reach("reconcile.written")
             if fresh:
                 self._named[name] += len(found)
                 self._left[name] -= 1

@@ -64,27 +64,35 @@ def _by_key(
                 _insert(target, pair, [row for of_key in rows.values() for row in of_key])
                 after = _on_target(target, pair, list(wanted), _LOOK)
         except errors.UniqueViolation as exc:
-            more = _rivals(target, pair, exc, [row for of in rows.values() for row in of])
+            needed = _new_rows(pair, [row for of in rows.values() for row in of])
+            more = rivals(target, pair, exc, needed)
             if not set(more) - wanted.keys():
-                raise _refused(pair, exc) from exc
+                raise refused(pair, exc) from exc
             wanted.update(dict.fromkeys(more))
         except (errors.IntegrityError, errors.DataError) as exc:
-            raise _refused(pair, exc) from exc
+            raise refused(pair, exc) from exc
         else:
             return [_repaired(pair, key, before.get(key, ()), after.get(key, ())) for key in wanted]
-    raise Refused(
-        "CDCM-RECONCILE-REPAIR",
-        f"rows of {pair.target.name} collide with more and more others",
-        "Load the table anew.",
-    )
+    raise entangled(pair)
 
 
-def _refused(pair: Pair, exc: psycopg.Error) -> Refused:
+def refused(pair: Pair, exc: psycopg.Error) -> Refused:
+    """What is raised where the target's table demands more than the source's."""
     return Refused(
         "CDCM-RECONCILE-REPAIR",
         f"the target does not accept the source's rows in {pair.target.name} ({describe(exc)})",
         "Look at what the target's table demands beyond the source's "
         "(`cdc-migrator schema diff`), correct it, and repair again.",
+    )
+
+
+def entangled(pair: Pair) -> Refused:
+    """What is raised where each row that is repaired collides with a further one."""
+    return Refused(
+        "CDCM-RECONCILE-REPAIR",
+        f"rows of {pair.target.name} collide with more and more others",
+        "Stop `cdc-migrator run`, read the table again (`cdc-migrator backfill --again`), and "
+        "start it.",
     )
 
 
@@ -105,7 +113,7 @@ def _repaired(pair: Pair, key: Key, before: Sequence[str], after: Sequence[str])
     )
 
 
-def _carried(pair: Pair) -> list[tuple[Column, Column]]:
+def carried(pair: Pair) -> list[tuple[Column, Column]]:
     """The columns that are written, on both sides."""
     return [(c.source, c.target) for c in pair.columns if not c.source.generated]
 
@@ -115,7 +123,7 @@ def _rows(source: psycopg.Connection, pair: Pair, keys: Sequence[Key]) -> dict[K
     own = [column.source for column in pair.key]
     query = sql.SQL("SELECT {key}, {row} FROM {wanted} JOIN ONLY {table} AS t ON {same}").format(
         key=expressions.texts(own, "t"),
-        row=expressions.texts((column for column, _ in _carried(pair)), "t"),
+        row=expressions.texts((column for column, _ in carried(pair)), "t"),
         wanted=expressions.wanted_keys(own, keys),
         table=names.table(pair.source.name),
         same=expressions.same_key(own, "t"),
@@ -157,7 +165,7 @@ def _new_rows(pair: Pair, rows: Sequence[_Texts]) -> sql.Composable:
 
     Without length or scale: the assignment checks those, where a cast would cut in silence.
     """
-    columns = [column for _, column in _carried(pair)]
+    columns = [column for _, column in carried(pair)]
     places = [f"c{place}" for place in range(len(columns))]
     return sql.SQL("(SELECT {values} FROM unnest({texts}) AS s ({places})) AS n").format(
         values=sql.SQL(", ").join(
@@ -179,7 +187,7 @@ def _new_rows(pair: Pair, rows: Sequence[_Texts]) -> sql.Composable:
 def _insert(target: psycopg.Connection, pair: Pair, rows: Sequence[_Texts]) -> None:
     if not rows:
         return
-    columns = names.columns(column.name for _, column in _carried(pair))
+    columns = names.columns(column.name for _, column in carried(pair))
     target.execute(
         sql.SQL(
             "INSERT INTO {table} ({columns}) OVERRIDING SYSTEM VALUE SELECT {columns} FROM {rows}"
@@ -196,10 +204,15 @@ JOIN pg_namespace n ON n.oid = x.relnamespace WHERE n.nspname = %s AND x.relname
 """
 
 
-def _rivals(
-    target: psycopg.Connection, pair: Pair, exc: psycopg.Error, rows: Sequence[_Texts]
+def rivals(
+    target: psycopg.Connection, pair: Pair, exc: psycopg.Error, rows: sql.Composable
 ) -> list[Key]:
-    """The keys of the target's rows that hold a unique value which one of the rows needs."""
+    """The keys of the target's rows that hold a unique value which one of the rows needs.
+
+    Args:
+        exc: what the target said.
+        rows: a row source ``n`` with the target's columns.
+    """
     found = target.execute(_INDEX, (pair.target.name.schema, exc.diag.constraint_name)).fetchone()
     if found is None:
         return []
@@ -230,7 +243,7 @@ def _rivals(
         ),
         table=names.table(pair.target.name),
         predicate=sql.SQL(found[1]),
-        rows=_new_rows(pair, rows),
+        rows=rows,
         same=same,
     )
     return [tuple(row) for row in target.execute(query)]
@@ -250,7 +263,7 @@ def _by_content(
             else:
                 _insert(target, pair, [row] * (ours - theirs))
     except (errors.IntegrityError, errors.DataError) as exc:
-        raise _refused(pair, exc) from exc
+        raise refused(pair, exc) from exc
     return [
         _multiplied(pair, digest, there.get(digest, _NO_ROW)[0], here.get(digest, _NO_ROW)[0])
         for digest in digests
@@ -264,7 +277,7 @@ def _counted(
     conn: psycopg.Connection, pair: Pair, digests: Sequence[str], target: bool
 ) -> dict[str, tuple[int, _Texts]]:
     """How often each of these rows is there, and its texts."""
-    columns = [side[target] for side in _carried(pair)]
+    columns = [side[target] for side in carried(pair)]
     query = sql.SQL(
         "SELECT d, count(*), min(r) FROM (SELECT {digest} AS d, ARRAY[{row}] AS r "
         "FROM ONLY {table} AS t WHERE {digest} = ANY({wanted}::text[])) q GROUP BY d"

@@ -25,6 +25,8 @@ from cdc_migrator.reconcile.pairs import Pair
 Row = tuple[Any, ...]
 Result = TypeVar("Result")
 
+_LOCK_TIMEOUT = "5s"
+
 # No parallel workers: how much of the servers is used is decided by the number of sessions. The
 # planner takes the chunks of a table for as many as its rows, and would sort them.
 _SETTINGS = {
@@ -32,7 +34,7 @@ _SETTINGS = {
     "max_parallel_workers_per_gather": "0",
     "enable_sort": "off",
     "work_mem": "32MB",
-    "lock_timeout": "5s",
+    "lock_timeout": _LOCK_TIMEOUT,
 }
 
 
@@ -44,6 +46,7 @@ class TableMoved(Exception):
     """The table was truncated, rewritten, dropped or locked since the snapshot."""
 
 
+_MOVED = (errors.UndefinedTable, errors.UndefinedColumn, errors.LockNotAvailable)
 _SAME_FILE = """
 SELECT c.relfilenode = pg_relation_filenode(c.oid) FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = %s AND c.relname = %s
@@ -56,6 +59,30 @@ def same_file(conn: psycopg.Connection, table: TableName) -> bool:
     The table must be locked, at least by having been read in this transaction.
     """
     return conn.execute(_SAME_FILE, (table.schema, table.name)).fetchone() == (True,)
+
+
+@contextmanager
+def reading(source: psycopg.Connection, table: TableName) -> Iterator[None]:
+    """Read a table in a transaction that goes on for long, and keep no lock on it afterwards.
+
+    Raises:
+        TableMoved: perhaps only at the end: what was read is worthless then.
+        MigratorError: the source's other errors. Those of other sessions pass as they are.
+    """
+    # Rolling back to a savepoint gives up the locks that were taken since.
+    with source.transaction(force_rollback=True):
+        source.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(sql.Literal(_LOCK_TIMEOUT)))
+        try:
+            yield
+            unchanged = same_file(source, table)
+        except psycopg.Error as exc:
+            if source.info.transaction_status == psycopg.pq.TransactionStatus.INTRANS:
+                raise
+            if isinstance(exc, _MOVED):
+                raise TableMoved(str(table)) from exc
+            raise coded(exc, "source", f"reading {table}") from exc
+        if not unchanged:
+            raise TableMoved(str(table))
 
 
 @contextmanager
@@ -72,7 +99,7 @@ def _under(conn: psycopg.Connection, snapshot: str, table: TableName) -> Iterato
             raise SnapshotLost from exc
         try:
             yield
-        except (errors.UndefinedTable, errors.UndefinedColumn, errors.LockNotAvailable) as exc:
+        except _MOVED as exc:
             raise TableMoved(str(table)) from exc
         if not same_file(conn, table):
             raise TableMoved(str(table))

@@ -15,7 +15,7 @@ from cdc_migrator.control import progress, requests
 from cdc_migrator.databases.postgres.coded import speaking
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.errors import Failed, MigratorError, Refused
-from cdc_migrator.model.alignment import Aligned, Repair
+from cdc_migrator.model.alignment import Aligned, Rebuild, Repair
 from cdc_migrator.service.repairing import to_details
 
 _STALE_SECONDS = 15.0
@@ -58,8 +58,8 @@ class RequestedAlignment:
                 self._conn.close()
             self._conn = None
 
-    def align(self, repairs: Sequence[Repair] = ()) -> Aligned:
-        """A new point, in place of the one before, at which the repairs have been written.
+    def align(self, repairs: Sequence[Repair] = (), rebuild: Rebuild | None = None) -> Aligned:
+        """A new point, in place of the one before, at which all that has been written.
 
         Raises:
             Refused: CDCM-ALIGN-NO-RUN: nobody applies the stream.
@@ -69,7 +69,7 @@ class RequestedAlignment:
             conn = self._session()
             self.release()
             self._require_run(conn)
-            number = self._request = requests.ask(conn, "align", to_details(repairs))
+            number = self._request = requests.ask(conn, "align", to_details(repairs, rebuild))
             answer = self.answer = self._wait(conn, number)
         return Aligned(
             answer["source_snapshot"],

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from typing import Protocol
 
 import psycopg
 
@@ -39,9 +40,15 @@ _OPEN = (
     "SELECT pg_current_snapshot()::text, pg_export_snapshot()"
 )
 
-# What to write at a point: given the source's session, which reads under the snapshot, and the
-# target's, with a transaction open. Called again where an attempt has failed.
-Repairing = Callable[[psycopg.Connection, psycopg.Connection], None]
+
+class Repairing(Protocol):
+    """What to write at a point. The source's session reads under the point's snapshot."""
+
+    def read(self, source: psycopg.Connection) -> None:
+        """Read beforehand what is to be written, while the marker is on its way; once."""
+
+    def write(self, source: psycopg.Connection, target: psycopg.Connection) -> None:
+        """Write it; the target's transaction is open. Called again where an attempt has failed."""
 
 
 @dataclass(slots=True)
@@ -120,7 +127,7 @@ class Barriers:
         return self._forgotten_below
 
     def reach(self, repair: Repairing | None = None) -> Point:
-        """A new point; `repair` writes there, in a transaction of its own.
+        """A new point; `repair` reads on the way there, and writes in a transaction of its own.
 
         Raises:
             Failed: CDCM-ALIGN-OPEN, -UNSEEN, -MARKER or -STOPPED, or a server's error.
@@ -139,6 +146,7 @@ class Barriers:
             taken = self._take(source, markers, arrived)
             try:
                 reach("align.held")
+                arrived.read()
                 self._wait(arrived.done)
             finally:
                 if not arrived.done.is_set():
@@ -244,11 +252,28 @@ class _Arrival:
         self._target = target
         self._writer = writer
         self._repair = repair
+        # Set once that has been read; who brings the stream to the point waits for it there.
+        self._read = threading.Event()
+        self._unread: Exception | None = None
         self.done = threading.Event()
         self.error: Exception | None = None
         self.snapshot = ""
         self.still_seconds = 0.0
         self.held_seconds = 0.0
+
+    def read(self) -> None:
+        """Read what will be written; by the thread that waits for the point. Raises its errors."""
+        try:
+            if self._repair is not None:
+                self._repair.read(self._source)
+        except psycopg.Error as error:
+            self._unread = coded(error, "source", "reading rows to be written anew")
+            raise self._unread from error
+        except Exception as error:
+            self._unread = error
+            raise
+        finally:
+            self._read.set()
 
     def arrive(self, held_since: float | None) -> None:
         """Repair, then take the target's snapshot; what fails here does not end the stream.
@@ -260,7 +285,10 @@ class _Arrival:
             reach("align.reached")
             if self._repair is not None:
                 repair = self._repair
-                self._writer.at_barrier(lambda target: repair(self._source, target))
+                self._read.wait()
+                if self._unread is not None:
+                    raise self._unread
+                self._writer.at_barrier(lambda target: repair.write(self._source, target))
                 reach("align.repaired")
             # What this snapshot shows can be proven; what comes after is to be marked again.
             self._writer.forget_marked()

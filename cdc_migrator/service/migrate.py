@@ -44,6 +44,7 @@ from cdc_migrator.model.parts import Severity
 from cdc_migrator.model.positions import lsn_to_int
 from cdc_migrator.model.tables import Table, TableName
 from cdc_migrator.service.compare import Sides, diff_schemas
+from cdc_migrator.service.fencing import fence_target, tell_taken_off
 
 _KEY_SECONDS = 2.0
 _log = structlog.get_logger("cdc_migrator.migrate")
@@ -138,6 +139,8 @@ class Migrate:
             self._enter(Phase.STREAM)
             self._observer.step(f"ready to apply changes: {', '.join(took)}")
         self.join()
+        off = fence_target(self._options.target_dsn, self._options.name, self._options.load.fence)
+        tell_taken_off(off, self._observer.step)
 
     def join(self) -> None:
         """Take in the tables that match the patterns and are not part of the stream yet.
@@ -245,6 +248,7 @@ class Migrate:
         self._observer.step(
             f"load: {loaded.rows:,} rows, {loaded.bytes / 1e6:,.1f} MB in {loaded.seconds:.1f} s"
         )
+        tell_taken_off(loaded.taken_off, self._observer.step)
         return loaded
 
     def read_again(self, tables: Sequence[str]) -> None:

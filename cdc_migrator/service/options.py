@@ -24,6 +24,7 @@ class RunOptions:
             stands still meanwhile. reread_bytes: of a table that is read again without asking.
         continuous: how both sides are compared all the time; None: only when somebody asks.
         takeover_after: seconds without a sign of life after which an owner is replaced.
+        fence: the target's tables are fenced against everybody else.
         http_host, http_port: where metrics and health are served; no port serves nothing.
     """
 
@@ -41,5 +42,6 @@ class RunOptions:
     reread_bytes: int
     continuous: Continuous | None
     takeover_after: float
+    fence: bool
     http_host: str
     http_port: int | None

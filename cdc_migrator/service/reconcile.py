@@ -88,11 +88,11 @@ def run(
         MigratorError: a database or the alignment failed; `resume` goes on from there.
     """
     began = time.monotonic()
-    with _both(options) as (source, target):
-        tables = _tables(options, target)
+    with both(options) as (source, target):
+        tables = tables_of(options, target)
         current = _run(options, target, list(tables))
         tables = {one: tables[one] for one in current.tables if one in tables}
-        loaded = {one: table.target for one, table in tables.items() if _streams(table)}
+        loaded = {one: table.target for one, table in tables.items() if streams(table)}
         with speaking("source", "reading its tables"):
             looked = read_pairs(source, target, loaded)
             looked += [
@@ -150,7 +150,11 @@ def run(
 
 
 @contextmanager
-def _both(options: ReconcileOptions) -> Iterator[tuple[psycopg.Connection, psycopg.Connection]]:
+def both(options: ReconcileOptions) -> Iterator[tuple[psycopg.Connection, psycopg.Connection]]:
+    """A session on either side, the target's as the only one that compares or repairs.
+
+    Raises MigratorError: as `run`.
+    """
     with (
         connect(
             options.source_dsn, application_name=options.called, side="source", read_only=True
@@ -189,12 +193,13 @@ def _control(name: str, dsn: str) -> Iterator[psycopg.Connection]:
         yield target
 
 
-def _streams(table: TableLoad) -> bool:
+def streams(table: TableLoad) -> bool:
     """Whether the target's table is what the stream makes of it."""
     return table.state is LoadState.LOADED and table.joining is None
 
 
-def _tables(options: ReconcileOptions, target: psycopg.Connection) -> dict[TableName, TableLoad]:
+def tables_of(options: ReconcileOptions, target: psycopg.Connection) -> dict[TableName, TableLoad]:
+    """The tables that are chosen. Raises ConfigurationError: CDCM-RECONCILE-TABLES: none is."""
     with speaking("target", "reading the migration's tables"):
         known = load.read_tables(target)
     tables = {one.source: one for one in known if chosen([str(one.source)], options.tables, ())}
@@ -252,7 +257,7 @@ def statement(options: ReconcileOptions, table: TableName) -> str:
         ) as source,
         _control(options.name, options.target_dsn) as target,
     ):
-        tables = _tables(options, target)
+        tables = tables_of(options, target)
         if table not in tables:
             raise ConfigurationError(
                 "CDCM-RECONCILE-TABLES",

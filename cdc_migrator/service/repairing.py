@@ -1,44 +1,63 @@
-"""What a command wants repaired at a point: worked out before the point, written there.
+"""What a command wants written at a point: worked out before the point, written there.
 
 Reading both catalogs takes longer than the stream should be held back; so it is done first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
 
-from cdc_migrator.control import load
-from cdc_migrator.databases.postgres.coded import coded
+from cdc_migrator.control import load, proofs
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.errors import Failed
-from cdc_migrator.model.alignment import Repair
+from cdc_migrator.model.alignment import Rebuild, Repair
 from cdc_migrator.model.tables import TableName
 from cdc_migrator.reconcile import repair
 from cdc_migrator.reconcile.marking import mark_keys
 from cdc_migrator.reconcile.pairs import Pair, only, read_pairs
-from cdc_migrator.reconcile.snapshot import same_file
+from cdc_migrator.reconcile.rebuild import RangeWriter
+from cdc_migrator.reconcile.snapshot import TableMoved, reading
 from cdc_migrator.service.barrier import Repairing
 
 
-def to_details(repairs: Sequence[Repair]) -> dict[str, Any]:
-    """Repairs as a request carries them."""
-    return {
+def to_details(repairs: Sequence[Repair], rebuild: Rebuild | None = None) -> dict[str, Any]:
+    """Repairs and a rebuild as a request carries them."""
+    details: dict[str, Any] = {
         "repairs": [
             {"table": [one.table.schema, one.table.name], "keys": one.keys, "run": one.run}
             for one in repairs
         ]
     }
+    if rebuild is not None:
+        details["rebuild"] = {
+            "table": [rebuild.table.schema, rebuild.table.name],
+            "id": rebuild.id,
+            "number": rebuild.number,
+            "low": rebuild.low,
+            "high": rebuild.high,
+        }
+    return details
 
 
-def from_details(details: dict[str, Any]) -> list[Repair]:
-    """What `to_details` has written."""
+def repairs_of(details: dict[str, Any]) -> list[Repair]:
+    """The repairs that `to_details` has written."""
     return [
         Repair(TableName(*one["table"]), tuple(tuple(key) for key in one["keys"]), one["run"])
         for one in details.get("repairs", ())
     ]
+
+
+def rebuild_of(details: dict[str, Any]) -> Rebuild | None:
+    """The rebuild that `to_details` has written."""
+    one = details.get("rebuild")
+    if one is None:
+        return None
+    low, high = (None if one[edge] is None else tuple(one[edge]) for edge in ("low", "high"))
+    return Rebuild(TableName(*one["table"]), one["id"], one["number"], low, high)
 
 
 class Repairs:
@@ -48,28 +67,29 @@ class Repairs:
         self._source_dsn = source_dsn
         self._target_dsn = target_dsn
 
-    def __call__(self, details: dict[str, Any]) -> Repairing | None:
-        """None where nothing is to be repaired.
+    @contextmanager
+    def __call__(self, details: dict[str, Any]) -> Iterator[Repairing | None]:
+        """What is to be written, to be used inside the block; None where nothing is.
 
         Raises MigratorError: a server is away, or a table is not to be compared any more.
         """
-        repairs = from_details(details)
-        if not repairs:
-            return None
-        pairs = self._pairs({one.table for one in repairs})
-        for one in repairs:
-            if one.table not in pairs:
-                raise Failed(
-                    "CDCM-RECONCILE-UNPAIRED",
-                    f"{one.table} can no longer be compared",
-                    "See `cdc-migrator schema diff` and compare again.",
-                )
-
-        def write(source: psycopg.Connection, target: psycopg.Connection) -> None:
-            for one in repairs:
-                _write(source, target, pairs[one.table], one)
-
-        return write
+        repairs, rebuild = repairs_of(details), rebuild_of(details)
+        wanted = {one.table for one in repairs} | ({rebuild.table} if rebuild else set())
+        if not wanted:
+            yield None
+            return
+        pairs = self._pairs(wanted)
+        for table in sorted(wanted - pairs.keys()):
+            raise Failed(
+                "CDCM-RECONCILE-UNPAIRED",
+                f"{table} can no longer be compared",
+                "See `cdc-migrator schema diff` and compare again.",
+            )
+        if rebuild is None:
+            yield _Keys(repairs, pairs)
+            return
+        with RangeWriter(pairs[rebuild.table], rebuild) as writer:
+            yield _Range(writer, rebuild.table)
 
     def _pairs(self, wanted: set[TableName]) -> dict[TableName, Pair]:
         called = "cdc-migrator repair"
@@ -83,22 +103,51 @@ class Repairs:
             return only(read_pairs(source, target, names))
 
 
-def _write(
-    source: psycopg.Connection, target: psycopg.Connection, pair: Pair, wanted: Repair
-) -> None:
+class _Keys:
+    """Single rows: few enough to be read at the point."""
+
+    def __init__(self, repairs: Sequence[Repair], pairs: Mapping[TableName, Pair]) -> None:
+        self._repairs = repairs
+        self._pairs = pairs
+
+    def read(self, source: psycopg.Connection) -> None:
+        pass
+
+    def write(self, source: psycopg.Connection, target: psycopg.Connection) -> None:
+        for one in self._repairs:
+            pair = self._pairs[one.table]
+            with _coded(one.table), reading(source, one.table):
+                done = repair.write(source, target, pair, one)
+                mark_keys(target, pair, [tuple(row.key.values()) for row in done])
+
+
+class _Range:
+    """All rows of a range."""
+
+    def __init__(self, writer: RangeWriter, table: TableName) -> None:
+        self._writer = writer
+        self._table = table
+
+    def read(self, source: psycopg.Connection) -> None:
+        with _coded(self._table):
+            self._writer.read(source)
+
+    def write(self, source: psycopg.Connection, target: psycopg.Connection) -> None:
+        with _coded(self._table):
+            self._writer.write(source, target)
+            # Its chunks are proven by reading them, and rows of others may have been in its way.
+            proofs.withdraw(target, self._table)
+
+
+@contextmanager
+def _coded(table: TableName) -> Iterator[None]:
     """Raises what ends the target's transaction, so that nothing of it stays."""
     try:
-        done = repair.write(source, target, pair, wanted)
-        mark_keys(target, pair, [tuple(one.key.values()) for one in done])
-        unchanged = same_file(source, pair.source.name)
-    except psycopg.Error as exc:
-        if source.broken or source.info.transaction_status == psycopg.pq.TransactionStatus.INERROR:
-            raise coded(exc, "source", f"reading {pair.source.name}") from exc
-        raise
-    if not unchanged:
+        yield
+    except TableMoved as exc:
         # A table that was truncated or rewritten since shows nothing under the snapshot.
         raise Failed(
             "CDCM-RECONCILE-UNSEEN",
-            f"{pair.source.name} was truncated or rewritten on the source meanwhile",
-            "Compare again.",
-        )
+            f"{table} was truncated, rewritten or locked on the source meanwhile",
+            "Run the same command again.",
+        ) from exc

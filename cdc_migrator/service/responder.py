@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,7 +54,7 @@ class Responder:
         target_dsn: Callable[[], str],
         migration: str,
         writer: Writer,
-        repairing: Callable[[dict[str, Any]], Repairing | None],
+        repairing: Callable[[dict[str, Any]], AbstractContextManager[Repairing | None]],
         max_age: float = MAX_AGE,
     ) -> None:
         self._target_dsn = target_dsn
@@ -118,7 +118,8 @@ class Responder:
 
     def _answer(self, conn: psycopg.Connection, request: Request) -> None:
         try:
-            point = self._barriers.reach(self._repairing(request.details))
+            with self._repairing(request.details) as repairing:
+                point = self._barriers.reach(repairing)
         except Fenced:
             raise
         except MigratorError as error:

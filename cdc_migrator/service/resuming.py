@@ -1,8 +1,9 @@
 """Where the stream cannot go on for the sake of one table: wait for it, or read it again.
 
 A table that is being added is waited for. One of which the connector has provably or possibly lost
-changes is read again from the source, while the stream stands still in front of the transaction in
-question; from there on whatever the new reading has seen is left out for it.
+changes, or of which the target lacks rows that the stream changes, is read again from the source,
+while the stream stands still in front of the transaction in question; from there on whatever the
+new reading has seen is left out for it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from cdc_migrator.apply.applier import Applier
 from cdc_migrator.apply.fold import UnknownTable
 from cdc_migrator.control.progress import Progress
 from cdc_migrator.errors import Failed, Fenced, MigratorError
+from cdc_migrator.model.tables import TableName
 from cdc_migrator.monitor.sample import ServiceState
 from cdc_migrator.service.options import RunOptions
 from cdc_migrator.service.registry import Registry
@@ -61,6 +63,7 @@ class Resuming:
         self._read = read
         self._stop = stop
         self._turn = turn
+        self._read_at: set[tuple[TableName, str]] = set()
 
     def wait_for(self, unknown: UnknownTable) -> Resumed | None:
         """Wait until the table can be applied to and take it up; None when stopped meanwhile.
@@ -97,12 +100,14 @@ class Resuming:
     def read_again(self, halt: TableUnproven, known: Registry) -> Resumed | None:
         """Read the table again and go on; None when stopped meanwhile.
 
-        Raises `halt` where the table is larger than is read again without asking, and what
-        reading it has met.
+        Raises `halt` where the table is larger than is read again without asking, where that has
+        not helped, and what reading it has met.
         """
         table = next((one for one in known.tables if one.name == halt.table), None)
-        if table is None or table.bytes > self._options.reread_bytes:
+        place = (halt.table, halt.position)
+        if table is None or table.bytes > self._options.reread_bytes or place in self._read_at:
             raise halt
+        self._read_at.add(place)
         self._writer.interrupt()
         _log.warning(
             "table-read-again", table=str(halt.table), code=halt.code, position=halt.position

@@ -37,6 +37,7 @@ from cdc_migrator.monitor.sample import ServiceSample, ServiceState
 from cdc_migrator.monitor.sampler import Places, Sampler
 from cdc_migrator.service import health, registry
 from cdc_migrator.service.comparing import Comparing
+from cdc_migrator.service.fencing import fence_target
 from cdc_migrator.service.keeper import Keeper
 from cdc_migrator.service.options import RunOptions
 from cdc_migrator.service.pipeline import Pipeline
@@ -55,6 +56,8 @@ from cdc_migrator.stream.reader import StreamReader
 _TURN_SECONDS = 0.25
 _STANDBY_SECONDS = 1.0
 _STOP_SECONDS = 60.0
+# Nothing says meanwhile that this process lives.
+_FENCE_SECONDS = 20.0
 _OPS = (Op.INSERT, Op.UPDATE, Op.DELETE, Op.TRUNCATE)
 
 _log = structlog.get_logger("cdc_migrator.service")
@@ -172,6 +175,7 @@ class Service:
     def _stream(self, applier: Applier, claimed: Progress, known: Registry) -> None:
         """Apply until stopped; where a table is being added, wait for it, then go on with it."""
         options = self._options
+        self._fence()
         with ExitStack() as stack:
             sampler = stack.enter_context(
                 Sampler(
@@ -231,6 +235,13 @@ class Service:
                 known, begin = resumed.known, resumed.begin
             self._state = ServiceState.STOPPING
             _log.info("stopped", transactions=self._transactions, events=self._events)
+
+    def _fence(self) -> None:
+        """Put up what is missing of the target's fence before a row is written behind it."""
+        options = self._options
+        off = fence_target(options.target_dsn(), options.migration, options.fence, _FENCE_SECONDS)
+        if off:
+            _log.warning("target-fence-was-off", tables=[str(table) for table in off])
 
     def _flow(self, applier: Applier, writer: Writer, begin: Progress, known: Registry) -> None:
         """Read and apply from `begin` on. Raises UnknownTable at a table that is not known."""

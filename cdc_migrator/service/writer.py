@@ -78,9 +78,13 @@ class Writer:
             self._commit_position = commit_position
 
     def interrupt(self) -> None:
-        """Whatever was held back will be read again: forget it, and the way to the barrier."""
+        """Whatever was held back will be read again: forget it, and the way to the barrier.
+
+        And that it could not be applied.
+        """
         with self.turn():
             self._holding = None
+            self._failed = None
 
     def write(self, work: Work) -> None:
         """Apply a batch, or what of it may be applied now. Raises as `Applier.apply`."""

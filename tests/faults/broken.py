@@ -12,7 +12,9 @@ from typing import Any
 import msgspec
 
 from cdc_migrator.cli.main import main
+from cdc_migrator.model import positions
 from cdc_migrator.model.changes import Op, Transaction
+from cdc_migrator.service import writer
 from cdc_migrator.stream.assembler import Assembler
 from cdc_migrator.stream.envelope import End, Row
 from cdc_migrator.stream.rows import RowDecoder
@@ -121,7 +123,19 @@ def nulls() -> None:
     _decoded(filled)
 
 
-FAULTS = {"half": half, "drop": drop, "swap": swap, "nulls": nulls, "truncate": truncate}
+def narrow() -> None:
+    """The ids of transactions are compared as they come: with 32 bits."""
+    positions.widen_xid = writer.widen_xid = lambda xid, near: xid
+
+
+FAULTS = {
+    "half": half,
+    "narrow": narrow,
+    "drop": drop,
+    "swap": swap,
+    "nulls": nulls,
+    "truncate": truncate,
+}
 
 if __name__ == "__main__":
     FAULTS[sys.argv.pop(1)]()

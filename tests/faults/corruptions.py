@@ -15,6 +15,8 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from tests.support.fenced import let_in
+
 # Rows of `item` below this id are changed all the time; those above are at rest.
 HOT = 200
 ITEMS = 6_000
@@ -30,6 +32,7 @@ CREATE TABLE proof.item (id bigint PRIMARY KEY, n int NOT NULL, small smallint, 
     docb jsonb, net inet, tags text[], numbers int[], mood proof.mood, bits bit varying(20),
     span int4range, place point, cash money);
 CREATE TABLE proof.plain (id bigint PRIMARY KEY, n int NOT NULL, word text, again text);
+CREATE TABLE proof.grown (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, n int NOT NULL);
 CREATE TABLE proof.entry (kind int NOT NULL, word text, amount numeric, at timestamptz);
 ALTER TABLE proof.entry REPLICA IDENTITY FULL;
 """
@@ -68,6 +71,8 @@ def create(source: str) -> None:
             "INSERT INTO proof.plain SELECT n, n, 'word ' || n, 'again ' || n "
             "FROM generate_series(1, 4000) n"
         )
+        conn.execute("INSERT INTO proof.grown (n) SELECT n FROM generate_series(1, 1000) n")
+        conn.execute("ANALYZE proof.plain, proof.grown")
 
 
 class HotWriter(threading.Thread):
@@ -123,6 +128,7 @@ class HotWriter(threading.Thread):
                 "WHERE id > 1000000)",
                 (fresh,),
             )
+            conn.execute("INSERT INTO proof.grown (n) VALUES (%s)", (hot,))
             return fresh + 1
         else:
             conn.execute("INSERT INTO proof.entry VALUES (-1, 'new', 1.5, now())")
@@ -223,7 +229,7 @@ class Planter:
         """One of each of these kinds, every second one on a hot row where that can be."""
         planted: list[Plant] = []
         self._used.clear()
-        with psycopg.connect(self.target, autocommit=True) as conn:
+        with let_in(self.target) as conn:
             conn.execute("SET session_replication_role = replica")
             conn.execute("SET TimeZone = 'UTC'")
             for kind in kinds:

@@ -1,5 +1,7 @@
 """`make prove-reconcile`: compare, corrupt and repair for some minutes; keep account over all runs.
 
+With ``--kills`` whoever does that is killed again and again, and goes on.
+
 Each comparison goes to ``proofs/reconcile.jsonl``. A corruption that is missed, a false alarm or a
 side that is not equal in the end ends the run with 1.
 """
@@ -15,6 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from tests.faults import alignment
+from tests.faults.reconcile_kills import FAULTS, Kills
 from tests.faults.reconciling import Reconciling
 from tests.support.results import Results
 from tests.support.stack import fresh_database, running_stack
@@ -29,6 +32,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=15.0, help="begin no round after these")
     parser.add_argument("--aligned", type=int, default=_ALIGNED, help="alignments measured first")
+    parser.add_argument("--kills", action="store_true", help="kill and resume instead")
     arguments = parser.parse_args()
     seed = len(RESULTS.stored())
     fine = True
@@ -41,6 +45,12 @@ def main() -> int:
             Reconciling(Path(base) / "live", stack, source, target, seed) as work,
         ):
             deadline = time.monotonic() + arguments.minutes * 60
+            if arguments.kills:
+                fine = kill(work, seed, deadline)
+                different = work.settle()
+                RESULTS.append({"seed": seed, "kind": "end", "wrong": different})
+                tell()
+                return 0 if fine and not different else 1
             aligned = alignment.align_often(source, target, arguments.aligned, pause=0.02)
             print(f"seed {seed}: {aligned}", flush=True)
             fine = not aligned.false_alarms and not aligned.refused
@@ -63,6 +73,23 @@ def main() -> int:
     return 0 if fine else 1
 
 
+def kill(work: Reconciling, seed: int, deadline: float) -> bool:
+    """Strike at what was struck least so far, until the time is up; whether all was well."""
+    kills = Kills(work, seed)
+    while time.monotonic() < deadline:
+        counts = Counter(line.get("fault") for line in RESULTS.stored() if line.get("kills"))
+        done = kills.strike(min(FAULTS, key=lambda fault: counts[str(fault)]))
+        RESULTS.append({"seed": seed, "kind": "killed", **asdict(done)})
+        print(
+            f"  {done.fault:50} kills {done.kills} parts {done.parts:3} repaired "
+            f"{done.repaired:2} {'; '.join(done.wrong)}",
+            flush=True,
+        )
+        if done.wrong:
+            return False
+    return True
+
+
 def tell() -> None:
     """What all runs together have shown."""
     lines = RESULTS.stored()
@@ -77,7 +104,8 @@ def tell() -> None:
         f"\n{RESULTS}: {by_kind['clean']} clean, {by_kind['planted']} planted, "
         f"{by_kind['repaired']} repaired comparisons in {by_kind['end']} runs; {total['planted']} "
         f"corruptions, {total['found']} found, {total['overwritten']} overwritten by the stream; "
-        f"{sum(p['aligned'] for p in points)} alignments; {wrong} wrong"
+        f"{sum(p['aligned'] for p in points)} alignments; "
+        f"{sum(line.get('kills', 0) for line in lines)} kills; {wrong} wrong"
     )
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from cdc_migrator.demo.digest import compare, digest_both
 from tests.faults import alignment, corruptions
 from tests.faults.bank import Bank
-from tests.faults.corruptions import HotWriter, Judged, Planter, judge
+from tests.faults.corruptions import HotWriter, Judged, Plant, Planter, judge
 from tests.support.live import LiveMigration, wait_for
 
 
@@ -73,9 +73,9 @@ class Reconciling:
     def rounds(self, corrupted: int) -> list[Round]:
         """A clean comparison, one of `corrupted` rows, one that repairs, and a clean one again."""
         assert self.hot.failed is None, self.hot.failed
-        kinds = tuple(self._random.sample(corruptions.KINDS, corrupted))
         done = [self._clean()]
-        planted = self._planter.plant(kinds)
+        planted = self.plant(corrupted)
+        kinds = tuple(one.kind for one in planted)
         began = time.monotonic()
         judged = judge(self._target, planted, self._reconcile())
         done.append(_round("planted", began, judged, len(planted), kinds))
@@ -84,6 +84,10 @@ class Reconciling:
         wrong = () if repaired["equal"] else ("not equal after the repair",)
         done.append(Round("repaired", time.monotonic() - began, 0, 0, 0, wrong))
         return [*done, self._clean()]
+
+    def plant(self, count: int) -> list[Plant]:
+        """Corruptions of so many kinds."""
+        return self._planter.plant(tuple(self._random.sample(corruptions.KINDS, count)))
 
     def rest(self) -> None:
         """End the application and the service."""

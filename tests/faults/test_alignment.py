@@ -18,6 +18,7 @@ from cdc_migrator.errors import Failed, Refused
 from cdc_migrator.faultpoints import VARIABLE
 from cdc_migrator.service.alignment import RequestedAlignment
 from tests.faults import alignment, balance, bank
+from tests.support.fenced import let_in
 from tests.support.live import LiveMigration, one, wait_for
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.timeout(300)]
@@ -62,12 +63,12 @@ def test_points_are_exact_under_writers_and_show_what_was_altered(live: LiveMigr
         rounds = alignment.align_often(live.source, live.target, 15)
         assert rounds.aligned == 15, str(rounds)
         assert rounds.false_alarms == [], str(rounds)
-        with psycopg.connect(live.target, autocommit=True) as conn:
+        with let_in(live.target) as conn:
             conn.execute("SET session_replication_role = replica")
             conn.execute("INSERT INTO bank.trace VALUES (99)")
         seen = alignment.align_often(live.source, live.target, 2)
         assert [wrong for _, wrong in seen.false_alarms] == [{"trace": (0, 1)}] * 2
-        with psycopg.connect(live.target, autocommit=True) as conn:
+        with let_in(live.target) as conn:
             conn.execute("DELETE FROM bank.trace WHERE writer = 99")
 
 

@@ -216,7 +216,7 @@ def test_killed_in_every_phase_it_goes_on_and_ends_equal(steps: Steps) -> None:
         kill(process)
         assert steps.waiting("holder", "source"), "the holder goes on"
         tables = steps.rows("SELECT source_table FROM cdc_migrator.table_progress")
-        reading = steps.block(target, 'LOCK TABLE shop."GiftCards" IN SHARE MODE')
+        reading = steps.block(target, 'LOCK TABLE shop."GiftCards" IN ACCESS SHARE MODE')
         process = steps.start("--no-run")
         writing_on.close()
 
@@ -273,8 +273,10 @@ def test_snapshot_lost_in_the_middle_of_the_load(steps: Steps) -> None:
 
     with writing(steps.migration) as workload:
         steps.migration.cli("schema", "apply", "pre-data")
-        # Both workers are held up in tables of middle size, between the large and the small ones.
-        reading = steps.block(target, "LOCK TABLE shop.sessions, shop.inventory IN SHARE MODE")
+        # Both workers are held up in tables of middle size, between the large and the small ones,
+        # which begin with TRUNCATE.
+        held = "LOCK TABLE shop.sessions, shop.inventory IN ACCESS SHARE MODE"
+        reading = steps.block(target, held)
         migrate = steps.start()
         steps.wait("both workers were held up", lambda: len(steps.waiting("load")) == 2)
         steps.holder().kill()

@@ -15,6 +15,7 @@ import psycopg
 import pytest
 
 from cdc_migrator.faultpoints import VARIABLE
+from tests.faults.reconcile_kills import REBUILD, RECONCILE, Fault, Kills
 from tests.faults.reconciling import Reconciling
 from tests.support.live import LiveMigration, one
 from tests.support.stack import fresh_database
@@ -30,6 +31,22 @@ def work(stack: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recon
         Reconciling(tmp_path_factory.mktemp("recon"), stack, source, target, 7) as work,
     ):
         yield work
+
+
+@pytest.mark.parametrize(
+    ("command", "service", "place", "times"),
+    [
+        (RECONCILE, False, "reconcile.writing", 12),
+        (REBUILD, True, "rebuild.written", 5),
+    ],
+)
+def test_killed_on_the_way_nothing_is_lost_or_done_twice(
+    work: Reconciling, command: tuple[str, ...], service: bool, place: str, times: int
+) -> None:
+    """Every part is proven once with all its rows, no repair is carried out twice."""
+    done = Kills(work, 7).strike(Fault(command, service, place, times))
+    assert done.kills == 1
+    assert done.wrong == ()
 
 
 def test_corruptions_are_found_and_repaired_under_writers(work: Reconciling) -> None:
@@ -88,6 +105,26 @@ def test_half_of_a_key_change_is_healed(work: Reconciling, place: str | None) ->
         assert _reconcile(live)["equal"]
         read = "SELECT count(*) FROM cdc_migrator.journal WHERE action = 'tables-again'"
         assert one(live.target, read) > 0
+    finally:
+        live.stop(process)
+
+
+def test_a_row_that_the_target_lost_does_not_end_the_stream(work: Reconciling) -> None:
+    """Where the stream takes it away the table is read again, and the comparison finds nothing."""
+    work.rest()
+    live = work.live
+    read = "SELECT count(*) FROM cdc_migrator.journal WHERE action = 'tables-again'"
+    before = one(live.target, read)
+    with psycopg.connect(live.target, autocommit=True) as conn:
+        conn.execute("DELETE FROM proof.plain WHERE id IN (3998, 3999)")
+    with psycopg.connect(live.source, autocommit=True) as conn:
+        conn.execute("DELETE FROM proof.plain WHERE id = 3999")
+    process = live.start("run")
+    try:
+        live.drain()
+        assert live.halted() is None, live.log()
+        assert one(live.target, read) > before
+        assert _reconcile(live)["equal"]
     finally:
         live.stop(process)
 

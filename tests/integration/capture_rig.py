@@ -27,7 +27,7 @@ from cdc_migrator.backfill.load import Loaded, LoadOptions
 from cdc_migrator.capture import start as starting
 from cdc_migrator.capture.abort import Aborted, abort
 from cdc_migrator.capture.start import CaptureOptions, CaptureStarted
-from cdc_migrator.control import load
+from cdc_migrator.control import fence, load
 from cdc_migrator.databases.postgres import catalog
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.model.naming import Names
@@ -82,6 +82,11 @@ class Rig:
 
     def load(self, options: LoadOptions | None = None, **kwargs: Any) -> Loaded:
         return loading.load(self.source, self.target, self.names, options, **kwargs)
+
+    def fence(self) -> None:
+        """The target's fence, as the load puts it up; before something stands in its way."""
+        with connect(self.target, application_name="test") as conn:
+            fence.keep(conn, self.names.migration, True)
 
     def abort(self, connect_url: str | None = None) -> Aborted:
         return abort(

@@ -16,15 +16,16 @@ from cdc_migrator.control import load, migration, proofs
 from cdc_migrator.control import schema as control
 from cdc_migrator.databases.postgres.catalog import read_tables
 from cdc_migrator.databases.postgres.connect import connect
-from cdc_migrator.model.alignment import Aligned, Repair
+from cdc_migrator.model.alignment import Aligned, Rebuild, Repair
 from cdc_migrator.model.tables import TableName
 from cdc_migrator.reconcile.chunks import Sizes
 from cdc_migrator.reconcile.options import PassOptions
-from cdc_migrator.reconcile.pairs import only, read_pairs
-from cdc_migrator.reconcile.repair import write
+from cdc_migrator.service import rebuild as rebuilding
 from cdc_migrator.service import reconcile
+from cdc_migrator.service.rebuild import RebuildOptions, Rebuilt
 from cdc_migrator.service.reconcile import ReconcileOptions
 from cdc_migrator.service.reconcile_report import Report
+from cdc_migrator.service.repairing import Repairs, to_details
 from tests.support.private_postgres import private_database
 
 NAME = "recon"
@@ -40,7 +41,7 @@ class QuietAligner:
         self._open = ExitStack()
         self.points = 0
 
-    def align(self, repairs: Sequence[Repair] = ()) -> Aligned:
+    def align(self, repairs: Sequence[Repair] = (), rebuild: Rebuild | None = None) -> Aligned:
         self.release()
         self.points += 1
         source, target = (
@@ -48,8 +49,8 @@ class QuietAligner:
         )
         source.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         sees, here = one(source, "SELECT pg_current_snapshot()::text, pg_export_snapshot()")
-        if repairs:
-            self._write(source, target, repairs)
+        if repairs or rebuild:
+            self._write(source, target, repairs, rebuild)
         self.turn(target)
         target.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         (there,) = one(target, "SELECT pg_export_snapshot()")
@@ -63,14 +64,18 @@ class QuietAligner:
         self._open.close()
 
     def _write(
-        self, source: psycopg.Connection, target: psycopg.Connection, repairs: Sequence[Repair]
+        self,
+        source: psycopg.Connection,
+        target: psycopg.Connection,
+        repairs: Sequence[Repair],
+        rebuild: Rebuild | None,
     ) -> None:
-        names = {one.table: one.table for one in repairs}
-        pairs = only(read_pairs(source, target, names))
-        with target.transaction():
+        make = Repairs(lambda: self._ends[0], lambda: self._ends[1])
+        with make(to_details(repairs, rebuild)) as writing, target.transaction():
+            assert writing is not None
             target.execute("SET LOCAL session_replication_role = replica")
-            for repair in repairs:
-                write(source, target, pairs[repair.table], repair)
+            writing.read(source)
+            writing.write(source, target)
 
 
 class Turning(QuietAligner):
@@ -135,6 +140,12 @@ class World:
             ),
             aligner or self.aligner,
         )
+
+    def rebuild(self, *tables: str, **how: Any) -> list[Rebuilt]:
+        """Rebuild in ranges small enough that a test's table has many."""
+        options = ReconcileOptions(NAME, self.source_dsn, self.target_dsn, tables)
+        made = RebuildOptions(**{"range_rows": 100, **how})
+        return rebuilding.run(options, made, self.aligner)
 
     def found(self, report: Report) -> dict[tuple[str, tuple[str, ...]], tuple[str, ...]]:
         """What is open: (table, key) with the kind and the columns."""

@@ -235,6 +235,7 @@ def test_table_rewritten_while_it_is_begun_anew_is_begun_again(rig: Rig) -> None
         psycopg.connect(rig.target) as held,
         psycopg.connect(rig.source, autocommit=True) as conn,
     ):
+        rig.fence()
         held.execute("LOCK TABLE shop.plain IN SHARE MODE")
         loaded = pool.submit(rig.load)
         eventually(

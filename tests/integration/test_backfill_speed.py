@@ -11,6 +11,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
+from cdc_migrator.backfill.diff.run import differences
 from cdc_migrator.backfill.early import early_indexes
 from cdc_migrator.backfill.load import LoadOptions
 from cdc_migrator.backfill.schema import SchemaOptions, make_indexes
@@ -78,17 +79,21 @@ def test_whole_tables_are_frozen_as_they_are_written(rig: Rig) -> None:
     assert rig.one(rig.target, frozen) is False
 
 
-def test_rows_of_others_do_not_go_with_the_truncate(rig: Rig) -> None:
-    """A row that somebody commits after the table was found empty is seen under the lock."""
+@pytest.mark.parametrize(
+    ("fence", "waits_for"), [(False, "AccessExclusiveLock"), (True, "ShareRowExclusiveLock")]
+)
+def test_rows_of_others_do_not_go_with_the_truncate(rig: Rig, fence: bool, waits_for: str) -> None:
+    """A row that somebody is about to commit is waited for and seen, with the fence and without."""
     rig.start()
     with ThreadPoolExecutor(1) as pool, psycopg.connect(rig.target) as other:
         other.execute("INSERT INTO shop.plain VALUES (7, 'stray')")
-        loading = pool.submit(rig.load)
+        loading = pool.submit(rig.load, LoadOptions(fence=fence))
         eventually(
             lambda: rig.one(
                 rig.target,
-                "SELECT count(*) FROM pg_locks WHERE NOT granted AND mode = 'AccessExclusiveLock' "
+                "SELECT count(*) FROM pg_locks WHERE NOT granted AND mode = %s "
                 "AND relation = 'shop.plain'::regclass",
+                waits_for,
             )
         )
         other.commit()
@@ -160,6 +165,7 @@ def test_indexes_are_built_while_other_tables_are_loaded(rig: Rig) -> None:
             rig.source, rig.target, rig.names, tables, SchemaOptions(memory=1 << 23), patience=0
         ) as early,
     ):
+        rig.fence()
         held.execute("LOCK TABLE shop.log IN SHARE MODE")
         loading = pool.submit(rig.load, parts)
         eventually(lambda: there("item_amount") and there("one_note"))
@@ -209,3 +215,34 @@ def test_error_beside_the_load_does_not_end_it(rig: Rig, tmp_path: Path) -> None
         eventually(lambda: early.failed)
     assert (early.made, early.failed) == (0, "CDCM-TOOLS-MISSING")
     assert rig.account() == rig.content(rig.source)
+
+
+def test_keys_are_made_of_indexes_and_are_what_they_were(rig: Rig) -> None:
+    """Also where whoever built the index was killed before it became a key."""
+    column = "ALTER TABLE shop.log ADD COLUMN n int NOT NULL GENERATED ALWAYS AS IDENTITY"
+    with psycopg.connect(rig.target, autocommit=True) as conn:
+        conn.execute(column.encode())
+    with psycopg.connect(rig.source, autocommit=True) as conn:
+        for key in (
+            "ALTER TABLE shop.item ADD CONSTRAINT twice UNIQUE NULLS NOT DISTINCT (id, note) "
+            "INCLUDE (amount) WITH (fillfactor = 70) DEFERRABLE INITIALLY DEFERRED",
+            column,
+            'ALTER TABLE shop.log ADD CONSTRAINT "Log key" PRIMARY KEY (n)',
+            "COMMENT ON CONSTRAINT twice ON shop.item IS 'two'",
+        ):
+            conn.execute(key.encode())
+        killed = conn.execute("SELECT pg_get_indexdef('shop.\"Log key\"'::regclass)").fetchone()
+    rig.start()
+    tables = [TableName(*name.split(".")) for name in TABLES]
+    rig.load(LoadOptions(workers=2, chunk_bytes=256 * 1024, freeze_bytes=0))
+    assert killed is not None
+    with psycopg.connect(rig.target, autocommit=True) as conn:
+        conn.execute(killed[0].encode())
+    with early_indexes(
+        rig.source, rig.target, rig.names, tables, SchemaOptions(), patience=0
+    ) as early:
+        eventually(lambda: early.made or early.failed)
+    assert early.failed is None
+    make_indexes(rig.source, rig.target, rig.names, tables)
+    found = differences(rig.source, rig.target, rig.names, tables, loaded=True)
+    assert [one for one in found if one.attribute != "options"] == []

@@ -13,6 +13,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from tests.support.fenced import let_in
 from tests.support.live import LiveMigration, one, wait_for
 from tests.support.stack import fresh_database
 
@@ -296,7 +297,7 @@ def test_tables_are_read_again_where_the_stream_cannot_prove_them(live: LiveMigr
         conn.execute("UPDATE s.parent SET id = DEFAULT WHERE id % 3 = 0")
         conn.execute("INSERT INTO s.child SELECT id + 10000, id FROM s.parent")
         conn.execute("UPDATE s.seat SET span = '5 days' WHERE id % 2 = 0")
-        with psycopg.connect(live.target, autocommit=True) as target:
+        with let_in(live.target) as target:
             target.execute("SET session_replication_role = replica")
             target.execute("DELETE FROM s.parent; UPDATE s.seat SET place = place - 100000")
         live.cli("backfill", "--again", name, "--again", "s.seat")

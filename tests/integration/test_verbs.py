@@ -409,6 +409,43 @@ def _offset_in_kafka(made: Shop) -> int:
     return int(place.offset)
 
 
+def test_the_target_is_the_migrations_own(loaded: Shop) -> None:
+    """Strangers are refused while changes go on arriving; a fence that was taken off is told and
+    put up again by the next start; the setting takes it off for good."""
+    with psycopg.connect(loaded.target, autocommit=True) as stranger:
+        with loaded.running():
+            stranger.execute("SET session_replication_role = replica")
+            for statement in ("TRUNCATE shop.item", "UPDATE shop.customer SET name = 'x'"):
+                with pytest.raises(psycopg.errors.ReadOnlySqlTransaction, match="has fenced"):
+                    stranger.execute(statement.encode())
+            loaded.insert(4001)
+            assert loaded.drain()
+            told = loaded.status()
+            assert (told["target_fence"], told["target_fence_lacking"]) == ("up", [])
+            loaded.cli("schema", "diff")
+            stranger.execute("ALTER TABLE shop.item DISABLE TRIGGER cdc_migrator_fence")
+            told = loaded.status()
+            assert (told["target_fence"], told["target_fence_lacking"]) == (
+                "partial",
+                ["shop.item"],
+            )
+            assert any("not fenced any more" in why for why in told["ready"]["reasons"])
+        with loaded.running():
+            warned = wait_for(
+                "the warning",
+                lambda: [e for e in loaded.events() if e["message"] == "target-fence-was-off"],
+            )
+            assert [event["tables"] for event in warned] == [["shop.item"]]
+            assert loaded.status()["target_fence"] == "up"
+        assert loaded.rows(loaded.target) == loaded.rows(loaded.source)
+
+        loaded.cli("--set", "target.fence=false", "migrate", "--no-run")
+        assert loaded.status()["target_fence"] == "off"
+        stranger.execute("UPDATE shop.item SET id = id")
+        loaded.cli("migrate", "--no-run")
+        assert loaded.status()["target_fence"] == "up"
+
+
 def test_another_name_does_not_lay_hands_on_this_migration(loaded: Shop) -> None:
     """A target knows whose it is; nothing of it is stopped, started or removed."""
     there = loaded.traces()
@@ -435,6 +472,8 @@ def test_abort_under_a_running_service_leaves_nothing_and_keeps_the_rows(loaded:
         for name in names:
             assert name in removed, kind
     assert loaded.traces() == {}
+    assert "fence of 2 tables of the target" in removed
+    assert not one(loaded.target, "SELECT count(*) FROM pg_trigger WHERE tgname ~ '^cdc_migrator'")
     assert loaded.rows(loaded.target) == rows
     said = re.search(r"^error (CDCM-[A-Z-]+): .+\nremedy: .+", loaded.log(), re.M)
     assert said

@@ -19,6 +19,7 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
+from cdc_migrator.control import fence
 from cdc_migrator.errors import MigratorError
 from tests.oracle.contents import Contents, contents, differences
 from tests.oracle.naive import Disagrees, NaiveApplier
@@ -156,6 +157,7 @@ def world(stack: Any, directory: Path) -> Iterator[World]:
         )  # fmt: skip
         live.callback(migration.close)
         migration.prepare()
+        fence.present(databases["product"])  # tests spoil it
         slot = f"{name}_naive"
         followed.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", (slot,))
         live.enter_context(_subscription(databases["replica"], source, name))

@@ -1,6 +1,7 @@
 """A PostgreSQL server for one test process, and databases on it; gone when the process ends.
 
-Faster to have than the whole local stack, for tests that need a server and nothing else.
+Faster to have than the whole local stack, for tests that need a server and nothing else. And one
+that can be a source, whose transactions have numbers as on a server that is years old.
 """
 
 from __future__ import annotations
@@ -8,17 +9,24 @@ from __future__ import annotations
 import atexit
 import itertools
 import os
+import secrets
 import shutil
+import signal
+import subprocess
 import tempfile
+import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
 import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from cdc_migrator.stack import ports, postgres
+from cdc_migrator.stack.account import unprivileged
 
 _numbers = itertools.count(1)
 
@@ -61,3 +69,64 @@ def private_database(like: str | None = None) -> Iterator[str]:
             yield make_conninfo(_server(), dbname=name)
         finally:
             conn.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@contextmanager
+def aged_server(epoch: int) -> Iterator[str]:
+    """The connection string of a server on TCP that can be captured from.
+
+    The ids of its transactions are above `epoch` times two to the power of 32.
+    """
+    account = unprivileged()
+    # Where the account can go, which it cannot below pytest's own directories.
+    base = Path(tempfile.mkdtemp(prefix="cdcm-pg-"))
+    base.chmod(0o755)
+    as_account = {"user": account.uid, "group": account.gid, "extra_groups": ()} if account else {}
+    data, password, (port,) = base / "aged", secrets.token_hex(8), ports.choose(1)
+    try:
+        binaries = postgres.locate(None, account, base)
+        postgres.initialise(data, binaries, password, account)
+        postgres.configure(data, "aged", port, account)
+        subprocess.run(
+            [binaries.directory / "pg_resetwal", "-e", str(epoch), "-D", data],
+            check=True,
+            capture_output=True,
+            cwd=base,
+            **as_account,  # type: ignore[call-overload]
+        )
+        server = subprocess.Popen(
+            [binaries.directory / "postgres", "-D", data, "-c", "fsync=off"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd=data,
+            **as_account,  # type: ignore[call-overload]
+        )
+        dsn = f"postgresql://{postgres.USER}:{password}@{ports.HOST}:{port}/postgres"
+        try:
+            _wait_for(server, dsn)
+            yield dsn
+        finally:
+            _end(server)
+    finally:
+        shutil.rmtree(base)
+
+
+def _end(server: subprocess.Popen[bytes]) -> None:
+    for how in (signal.SIGINT, signal.SIGQUIT):
+        server.send_signal(how)
+        with suppress(subprocess.TimeoutExpired):
+            server.wait(20)
+            return
+
+
+def _wait_for(server: subprocess.Popen[bytes], dsn: str) -> None:
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            psycopg.connect(dsn, connect_timeout=5).close()
+        except psycopg.OperationalError:
+            assert server.poll() is None, "the server has ended"
+            assert time.monotonic() < deadline, "the server does not answer"
+            time.sleep(0.1)
+        else:
+            return

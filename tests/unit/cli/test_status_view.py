@@ -28,6 +28,8 @@ def document(**changes: object) -> dict[str, object]:
             }
         ],
         "not_added": {"tables": [], "remedy": None},
+        "target_fence": "up",
+        "target_fence_lacking": [],
         "ready": {"verdict": False, "reasons": ["the lag is unknown"]},
         "load": {
             "done_fraction": 1.0,
@@ -133,6 +135,14 @@ def test_tables_that_are_not_part_or_being_added_are_told_with_the_remedy() -> N
     assert "not part of the migration: shop.late" in shown
     assert "remedy: `cdc-migrator migrate --no-run` adds them" in shown
     assert "being added: publishing" in shown
+
+
+def test_whether_others_can_write_to_the_target() -> None:
+    """And where, if the fence is not complete."""
+    assert "up: others cannot write to the target" in drawn(document())
+    assert "off: others can write to the target" in drawn(document(target_fence="off"))
+    partial = document(target_fence="partial", target_fence_lacking=["shop.a", "shop.b"])
+    assert "not on shop.a, shop.b" in drawn(partial)
 
 
 def test_a_line_for_a_log() -> None:

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from cdc_migrator.config.reference import redacted
 from cdc_migrator.config.secrets import clean_dsn, parse_dsn, write_secret_file
-from cdc_migrator.config.settings import Database, Kafka, Settings
+from cdc_migrator.config.settings import Database, Kafka, Settings, Target
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_no_secret_is_shown(tmp_path: Path) -> None:
     settings = Settings(
         name="shop",
         source=Database(dsn=SecretStr("postgresql://app:hunter2@db/shop")),
-        target=Database(dsn=SecretStr("host=db password=hunter2"), password=SecretStr("hunter2")),
+        target=Target(dsn=SecretStr("host=db password=hunter2"), password=SecretStr("hunter2")),
         kafka=Kafka(
             bootstrap_servers="k:9092",
             properties={

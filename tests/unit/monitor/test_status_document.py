@@ -10,6 +10,7 @@ import pytest
 from cdc_migrator.control.migration import Phase
 from cdc_migrator.monitor.sample import (
     ConnectorSample,
+    FenceSample,
     LoadSample,
     Note,
     OwnerSample,
@@ -85,6 +86,11 @@ STREAM = StreamSample("t", 1, 1, NOW, NOW, 30, 0, 3)
         (
             {"owner": OwnerSample("me", 60.0, SERVICE)},
             "the service does not run: nothing is applied",
+        ),
+        (
+            {"fence": FenceSample("partial", ("shop.a", "shop.b"), ("shop.b",))},
+            "not fenced any more on the target, so others may have written there: shop.b; "
+            "`cdc-migrator run`, started again, fences them",
         ),
         ({"lag_seconds": None}, "the lag is unknown"),
         ({"lag_seconds": 10.5}, "the lag of 10.5 s is above 10 s"),

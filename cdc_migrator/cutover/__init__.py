@@ -1,0 +1,1 @@
+"""The switch from source to target: what must hold, the fence, the steps."""

@@ -1,0 +1,182 @@
+"""The fence: a statement trigger that refuses every write but those of sessions with the token.
+
+Statements and a look at what is there; who is fenced when, is decided elsewhere.
+
+* A statement trigger fires for the table that the statement names, so partitioned parents and
+  each of their partitions have one of their own.
+* It fires ALWAYS where the fence is up: `session_replication_role` does not pass it.
+* The function's body is there for everybody to read; so it holds the token's digest.
+* Triggers need no right on their function or its schema: whoever may write meets the fence.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import psycopg
+from psycopg import sql
+
+from cdc_migrator.databases.postgres import names as quoted
+from cdc_migrator.model.tables import TableName
+
+TRIGGER = "cdc_migrator_fence"
+SETTING = "cdc_migrator.token"
+
+_FUNCTION = "cdc_migrator.fence()"
+_SEARCH_PATH = "pg_catalog, pg_temp"
+# BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE, for each statement, as pg_trigger.tgtype.
+_TYPE = 2 | 4 | 8 | 16 | 32
+_NAME = sql.Identifier(TRIGGER)
+
+# Every name is qualified: it runs in sessions of anybody, with their settings and their rights.
+_BODY = """
+BEGIN
+    IF pg_catalog.encode(pg_catalog.sha256(pg_catalog.convert_to(
+        COALESCE(pg_catalog.current_setting('{setting}', true), ''), 'UTF8')), 'hex')
+        OPERATOR(pg_catalog.=) '{digest}'
+    THEN
+        RETURN NULL;
+    END IF;
+    RAISE EXCEPTION USING
+        ERRCODE = '25006',
+        MESSAGE = pg_catalog.format('%s on %I.%I is refused: cdc-migrator has fenced this table',
+                                    TG_OP, TG_TABLE_SCHEMA, TG_TABLE_NAME),
+        DETAIL = 'Its rows belong to the migration "{migration}", which alone may change them.',
+        HINT = '{hint}',
+        SCHEMA = TG_TABLE_SCHEMA,
+        TABLE = TG_TABLE_NAME;
+END
+"""
+
+
+class State(StrEnum):
+    """What a table has of the fence. OTHER: a trigger of its name that is not ours."""
+
+    UP = "up"
+    DOWN = "down"
+    OTHER = "other"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Fenceable:
+    """A table, and whether this session's role may fence it, which only owners may."""
+
+    table: TableName
+    state: State
+    owned: bool
+
+
+def digest(token: str) -> str:
+    """What stands for the token in the function's body."""
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def body(migration: str, digest: str, hint: str) -> str:
+    """The function's body. `hint` says to whoever meets it what to do."""
+    return _BODY.format(
+        setting=SETTING, migration=migration, digest=digest, hint=hint.replace("'", "''")
+    )
+
+
+def define(body: str) -> sql.Composed:
+    """Make the function, or give it this body."""
+    return sql.SQL(
+        "CREATE OR REPLACE FUNCTION cdc_migrator.fence() RETURNS trigger LANGUAGE plpgsql "
+        "SECURITY INVOKER SET search_path = {} AS {}"
+    ).format(sql.SQL(_SEARCH_PATH), sql.Literal(body))
+
+
+def defined(conn: psycopg.Connection, body: str) -> bool:
+    """Whether the function is there with this body and nothing else about it was changed."""
+    row = conn.execute(
+        "SELECT prosrc = %s AND proconfig = ARRAY[%s] AND NOT prosecdef "
+        "FROM pg_proc WHERE oid = to_regprocedure(%s)",
+        (body, f"search_path={_SEARCH_PATH}", _FUNCTION),
+    ).fetchone()
+    return row == (True,)
+
+
+def create(table: TableName) -> list[sql.Composed]:
+    """Make the trigger, disabled: run both in one transaction."""
+    return [
+        sql.SQL(
+            "CREATE TRIGGER {} BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON {} "
+            "FOR EACH STATEMENT EXECUTE FUNCTION cdc_migrator.fence()"
+        ).format(_NAME, quoted.table(table)),
+        disable(table),
+    ]
+
+
+def enable(table: TableName) -> sql.Composed:
+    """From the commit on, every write without the token is refused."""
+    return sql.SQL("ALTER TABLE ONLY {} ENABLE ALWAYS TRIGGER {}").format(
+        quoted.table(table), _NAME
+    )
+
+
+def disable(table: TableName) -> sql.Composed:
+    """Let everybody write again; the trigger stays."""
+    return sql.SQL("ALTER TABLE ONLY {} DISABLE TRIGGER {}").format(quoted.table(table), _NAME)
+
+
+def drop(table: TableName) -> sql.Composed:
+    """Remove the trigger, if there is one."""
+    return sql.SQL("DROP TRIGGER IF EXISTS {} ON {}").format(_NAME, quoted.table(table))
+
+
+def drop_function() -> sql.Composed:
+    """Remove the function, and all triggers that call it."""
+    return sql.SQL("DROP FUNCTION IF EXISTS cdc_migrator.fence() CASCADE").format()
+
+
+def fenced(conn: psycopg.Connection) -> list[Fenceable]:
+    """The tables that have a trigger of ours, whether or not it is enabled."""
+    return _read(conn, _OURS, ())
+
+
+def read(conn: psycopg.Connection, tables: Sequence[TableName]) -> list[Fenceable]:
+    """Those of `tables` that are there, and all that their partitioned tables consist of."""
+    return _read(conn, _WHOLE, tables)
+
+
+_OURS = sql.SQL("SELECT tgrelid FROM pg_trigger WHERE tgfoid = to_regprocedure(%(function)s)")
+_WHOLE = sql.SQL(
+    "SELECT oid FROM named UNION SELECT t.relid FROM named, "
+    "pg_partition_tree(coalesce(pg_partition_root(named.oid), named.oid)) t"
+)
+_STATES = sql.SQL(
+    "WITH named AS (SELECT c.oid FROM unnest(%(schemas)s::text[], %(names)s::text[]) "
+    "AS w(schema, name) JOIN pg_namespace n ON n.nspname = w.schema "
+    "JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.name) "
+    "SELECT n.nspname, c.relname, pg_has_role(c.relowner, 'USAGE'), CASE "
+    "WHEN t.oid IS NULL THEN 'none' "
+    "WHEN t.tgfoid IS DISTINCT FROM to_regprocedure(%(function)s) OR t.tgtype <> %(type)s "
+    "OR t.tgqual IS NOT NULL OR t.tgattr::text <> '' THEN 'other' "
+    "WHEN t.tgenabled = 'A' THEN 'up' ELSE 'down' END "
+    "FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
+    "LEFT JOIN pg_trigger t ON t.tgrelid = c.oid AND t.tgname = %(trigger)s "
+    "WHERE c.relkind IN ('r', 'p') AND c.oid IN ({chosen}) ORDER BY 1, 2"
+)
+
+
+def _read(
+    conn: psycopg.Connection, chosen: sql.SQL, tables: Sequence[TableName]
+) -> list[Fenceable]:
+    rows = conn.execute(
+        _STATES.format(chosen=chosen),
+        {
+            "schemas": [table.schema for table in tables],
+            "names": [table.name for table in tables],
+            "function": _FUNCTION,
+            "type": _TYPE,
+            "trigger": TRIGGER,
+        },
+    )
+    return [
+        Fenceable(TableName(schema, name), State(state), owned)
+        for schema, name, owned, state in rows
+    ]
