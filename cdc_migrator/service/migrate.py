@@ -101,6 +101,7 @@ class Migrate:
     def __init__(self, options: MigrateOptions, observer: Observer) -> None:
         self._options = options
         self._observer = observer
+        self._called = f"cdcm-{options.name}-migrate"
 
     def check(self) -> preflight.Preflight:
         """Look at everything that could stand against the migration."""
@@ -355,9 +356,7 @@ class Migrate:
 
     def _source_tables(self) -> list[Table]:
         options = self._options
-        with connect(
-            options.source_dsn, application_name=f"cdcm-{options.name}-migrate", side="source"
-        ) as conn:
+        with connect(options.source_dsn, application_name=self._called, side="source") as conn:
             return read_tables(conn, options.include, options.exclude)
 
     def _registered(self) -> list[TableName]:
@@ -395,7 +394,4 @@ class Migrate:
                 migration.set_phase(conn, phase)
 
     def _target(self) -> psycopg.Connection:
-        options = self._options
-        return connect(
-            options.target_dsn, application_name=f"cdcm-{options.name}-migrate", side="target"
-        )
+        return connect(self._options.target_dsn, application_name=self._called, side="target")
