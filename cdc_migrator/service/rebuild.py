@@ -36,6 +36,7 @@ from cdc_migrator.service.reconcile import ReconcileOptions, both, streams, tabl
 _ATTEMPTS = 5
 _WRITES = 3
 _PAUSE_SECONDS = 0.5
+_ROW_BYTES = 100  # a guess, where the table was never analyzed
 Key = tuple[str, ...] | None
 
 
@@ -215,7 +216,8 @@ def _planned(pair: Pair, how: RebuildOptions, ordered: bool) -> Rebuilt:
 
 
 def _range_rows(pair: Pair, how: RebuildOptions) -> int:
-    width = pair.source.bytes // max(pair.source.estimated_rows, 1)
+    rows = pair.source.estimated_rows or pair.source.bytes // _ROW_BYTES
+    width = pair.source.bytes // max(rows, 1)
     return max(100, min(how.range_rows, how.range_bytes // max(width, 1)))
 
 
