@@ -78,6 +78,15 @@ def reconcile(
             min=0.01, max=1.0, metavar="SHARE", help="Share of the time in which a worker works."
         ),
     ] = 1.0,
+    max_lag: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            metavar="SECONDS",
+            help="While the stream is further behind than this, a worker works at most 5 % of the "
+            "time, so that it catches up.",
+        ),
+    ] = 5.0,
     seconds: Annotated[
         float | None,
         typer.Option(min=0.0, metavar="SECONDS", help="Stop after this time, to be resumed."),
@@ -115,7 +124,9 @@ def reconcile(
     from cdc_migrator.reconcile.options import PassOptions
 
     out = printer(ctx)
-    work = PassOptions(workers=workers, share=throttle, seconds=seconds, values=values)
+    work = PassOptions(
+        workers=workers, share=throttle, max_lag=max_lag, seconds=seconds, values=values
+    )
     options = replace(
         _options(ctx),
         tables=tables or None,

@@ -211,6 +211,18 @@ def alive(conn: psycopg.Connection, stale_after: float, stream: str = FORWARD) -
     return found is not None and found[1]
 
 
+def lag(conn: psycopg.Connection, stream: str = FORWARD) -> float | None:
+    """Seconds by which whoever applies the stream is behind, or has been silent for; None where
+    nobody does, or it is not known."""
+    row = conn.execute(
+        "SELECT greatest((sample ->> 'lag_seconds')::float8, "
+        "extract(epoch FROM clock_timestamp() - seen_at)::float8) "
+        "FROM cdc_migrator.stream_owner_seen WHERE stream = %s",
+        (stream,),
+    ).fetchone()
+    return row[0] if row else None
+
+
 def _owner(conn: psycopg.Connection, stale_after: float, stream: str) -> tuple[int, bool] | None:
     """(epoch, whether its owner was seen within `stale_after` seconds); None without a stream."""
     row = conn.execute(

@@ -8,6 +8,8 @@ from cdc_migrator.model.differences import RowDifference
 from cdc_migrator.model.tables import TableName
 from cdc_migrator.reconcile.chunks import Sizes
 
+BEHIND_SHARE = 0.05
+
 
 @dataclass(frozen=True, slots=True)
 class PassOptions:
@@ -16,6 +18,8 @@ class PassOptions:
     Attributes:
         workers: sessions on either side.
         share: of the time in which a worker keeps the servers busy, above 0 up to 1.
+        max_lag: seconds. While whoever applies the stream is further behind, that share is at most
+            `BEHIND_SHARE`: it has to catch up.
         seconds: after which the pass stops, to be resumed; None: when it is through.
         max_age: seconds for which one alignment point is used.
         most: differences of one table that are named.
@@ -24,6 +28,7 @@ class PassOptions:
 
     workers: int = 2
     share: float = 1.0
+    max_lag: float = 5.0
     seconds: float | None = None
     max_age: float = 570.0
     most: int = 10_000

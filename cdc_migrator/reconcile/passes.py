@@ -34,6 +34,7 @@ from cdc_migrator.reconcile.expressions import Hashing
 from cdc_migrator.reconcile.jobs import NEEDED, TO_PLAN, Job, Jobs
 from cdc_migrator.reconcile.narrow import HashesDisagree, Look
 from cdc_migrator.reconcile.options import Outcome, PassOptions, Progress
+from cdc_migrator.reconcile.pace import Pace
 from cdc_migrator.reconcile.pairs import Pair
 from cdc_migrator.reconcile.planning import lay_out, sample
 from cdc_migrator.reconcile.points import Points
@@ -92,6 +93,7 @@ class Pass:
         self._made: set[int] = set()
         self._stop = threading.Event()
         self._until: float | None = None
+        self._pace = Pace(control, self._lock, options, self._stop)
         self._named: Counter[TableName] = Counter()
         self._left: Counter[TableName] = Counter()
         self._weight: Counter[TableName] = Counter()
@@ -268,7 +270,7 @@ class Pass:
             unit,
             point,
             self._options.sizes.piece_blocks,
-            self._resting(),
+            self._pace.resting(self._check),
         )
         reach("reconcile.digested")
         look = Look(sides, pair, slicer, hashing, point, self._options.values)
@@ -346,23 +348,6 @@ class Pass:
         if waiting:
             raise _TooEarly
         return None
-
-    def _resting(self) -> Callable[[float], None]:
-        """After each statement, which took so many seconds, leave the rest of the time to others.
-
-        Not for so long that the point would be lost before the unit is read.
-        """
-        left = self._options.max_age / 2
-
-        def rest(worked: float) -> None:
-            nonlocal left
-            if self._options.share < 1.0:
-                pause = min(left, worked * (1.0 / self._options.share - 1.0))
-                left -= pause
-                self._stop.wait(pause)
-            self._check()
-
-        return rest
 
 
 def _unit(part: Part) -> Unit:

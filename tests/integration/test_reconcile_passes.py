@@ -6,16 +6,19 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 
 import pytest
 
-from cdc_migrator.control import locks
+from cdc_migrator.control import locks, progress
 from cdc_migrator.control import reconcile as store
 from cdc_migrator.errors import ConfigurationError, Failed, Refused
 from cdc_migrator.model.alignment import Aligned, Repair
 from cdc_migrator.model.tables import TableName
+from cdc_migrator.reconcile.options import PassOptions
+from cdc_migrator.reconcile.pace import Pace
 from cdc_migrator.service import reconcile
 from cdc_migrator.service.reconcile_report import Report
 from tests.integration.reconcile_rig import NAME, QuietAligner, World, one, world
@@ -340,3 +343,32 @@ def test_the_statement_for_a_person_runs_and_finds_the_row(two: World) -> None:
         two.source.execute(setting.encode())
     found = two.source.execute(query.encode()).fetchall()
     assert sorted(found) == [("extra_in_target", "10", "x"), ("missing_in_target", "10", "v10")]
+
+
+class Noted(threading.Event):
+    """Does not wait, but writes down for how long it should have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pauses: list[float] = []
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.pauses.append(timeout or 0.0)
+        return False
+
+
+def test_comparing_makes_way_for_a_stream_that_is_behind(two: World) -> None:
+    """Its workers then rest nineteen times as long as they work, otherwise as they were told."""
+    progress.create(two.target, "topic", 1)
+    said = (
+        "INSERT INTO cdc_migrator.stream_owner_seen (stream, epoch, seen_at, sample) "
+        "VALUES ('forward', 1, clock_timestamp(), jsonb_build_object('lag_seconds', %s::float8)) "
+        "ON CONFLICT (stream) DO UPDATE SET sample = excluded.sample"
+    )
+    options, pauses = PassOptions(share=0.5, max_lag=5.0), []
+    for lag in (60.0, 0.2):
+        two.target.execute(said, (lag,))
+        noted = Noted()
+        Pace(two.target, threading.RLock(), options, noted).resting(lambda: None)(1.0)
+        pauses += noted.pauses
+    assert pauses == pytest.approx([19.0, 1.0])
