@@ -20,6 +20,7 @@ import psycopg
 
 from cdc_migrator.faultpoints import VARIABLE
 from tests.faults.reconciling import Reconciling
+from tests.support.fenced import let_in
 from tests.support.live import one, wait_for
 
 RECONCILE = ("reconcile", "--repair")
@@ -129,7 +130,7 @@ class Kills:
 
     def _spoil(self) -> None:
         """More is wrong than anybody would name."""
-        with psycopg.connect(self._live.target, autocommit=True) as conn:
+        with let_in(self._live.target) as conn:
             conn.execute("SET session_replication_role = replica")
             conn.execute("UPDATE proof.plain SET word = again, again = word WHERE id % 3 = 0")
             conn.execute("DELETE FROM proof.plain WHERE id % 7 = 1")

@@ -17,6 +17,7 @@ import pytest
 from cdc_migrator.faultpoints import VARIABLE
 from tests.faults.reconcile_kills import REBUILD, RECONCILE, Fault, Kills
 from tests.faults.reconciling import Reconciling
+from tests.support.fenced import let_in
 from tests.support.live import LiveMigration, one
 from tests.support.stack import fresh_database
 
@@ -115,7 +116,7 @@ def test_a_row_that_the_target_lost_does_not_end_the_stream(work: Reconciling) -
     live = work.live
     read = "SELECT count(*) FROM cdc_migrator.journal WHERE action = 'tables-again'"
     before = one(live.target, read)
-    with psycopg.connect(live.target, autocommit=True) as conn:
+    with let_in(live.target) as conn:
         conn.execute("DELETE FROM proof.plain WHERE id IN (3998, 3999)")
     with psycopg.connect(live.source, autocommit=True) as conn:
         conn.execute("DELETE FROM proof.plain WHERE id = 3999")

@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from tests.faults import bank
+from tests.support.fenced import let_in
 from tests.support.live import LiveMigration, one, wait_for
 from tests.support.stack import fresh_database
 
@@ -37,7 +38,7 @@ def test_the_service_finds_what_differs_while_the_application_writes(
             process = live.start("run")
             with bank.Bank(source, 100):
                 wait_for("it has compared everything", lambda: one(target, EQUAL))
-                with psycopg.connect(target, autocommit=True) as conn:
+                with let_in(target) as conn:
                     conn.execute("UPDATE bank.still SET word = 'planted' WHERE id = 7")
                 wait_for("it is found", lambda: one(target, OPEN) == 1)
                 shown = live.status()
