@@ -31,8 +31,8 @@ check: setup ## lint, types, import rules
 	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
 
 test: check ## everything CI runs: check, then all tests on the real local stack
-	@$(BIN)/pytest --numprocesses 2 --dist loadfile --ignore tests/faults --ignore tests/e2e
-	@$(BIN)/pytest tests/faults tests/e2e
+	@$(BIN)/pytest --numprocesses 2 --dist loadfile -m "not strikes"
+	@$(BIN)/pytest -m strikes
 
 unit: setup ## the tests that need no stack
 	@$(BIN)/pytest -m "not stack"

@@ -13,7 +13,7 @@ import pytest
 from cdc_migrator.demo.workload import ALL_KINDS
 from tests.support.live import CLI
 
-pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.stack, pytest.mark.strikes, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
