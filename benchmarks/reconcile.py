@@ -165,6 +165,7 @@ def passes(made: World, rounds: int) -> dict[str, Any]:
             found = made.found(report)
             expected = {("shop.orders", ("1234567",)): ("different", "total")} if wrong else {}
             assert found == expected, found
+    made.target.execute("UPDATE shop.orders SET total = abs(total) WHERE id = 1234567")
     return {
         "clean_pass_seconds": round(statistics.median(clean), 3),
         "one_bad_row_seconds": round(statistics.median(bad), 3),
