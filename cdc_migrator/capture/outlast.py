@@ -12,10 +12,10 @@ from collections.abc import Callable
 import psycopg
 
 from cdc_migrator.errors import Failed
+from cdc_migrator.model.wording import few
 
 _LOOK_SECONDS = 0.1
 _TELL_SECONDS = 10.0
-_NAMED = 3
 
 # Sessions of this database and prepared transactions; no other database's can write our tables.
 _OPEN = """
@@ -73,6 +73,4 @@ def outlast(
 
 
 def _told(waited_for: dict[str, str]) -> str:
-    words = sorted(set(waited_for.values()))
-    more = f" and {len(words) - _NAMED} more" if words[_NAMED:] else ""
-    return ", ".join(words[:_NAMED]) + more
+    return few(sorted(set(waited_for.values())))

@@ -22,7 +22,6 @@ from cdc_migrator.control import journal, load, locks
 from cdc_migrator.databases.postgres import fence
 from cdc_migrator.databases.postgres.brief import briefly
 from cdc_migrator.databases.postgres.fence import Fenceable, State
-from cdc_migrator.errors import Failed, Refused
 from cdc_migrator.faultpoints import reach
 from cdc_migrator.model.tables import TableName
 
@@ -31,7 +30,6 @@ PATIENCE = 120.0
 # Here nobody but us writes, so nobody else waits behind it.
 _LOCK_MS = 2500
 _AT_ONCE = 50
-_NAMED = 3
 
 _HINT = (
     "Write to the source: the change comes over by itself. To open the target before the cutover, "
@@ -144,14 +142,9 @@ def _put_up(conn: psycopg.Connection, migration: str, patience: float) -> tuple[
     lacking = found.lacking
     if not lacking:
         return ()
-    if foreign := [one for one in lacking if not one.owned]:
-        raise Refused(
-            "CDCM-FENCE-OWNER",
-            f"the role of the target does not own {_few(foreign)}, and only owners can fence a "
-            "table against other writers",
-            "GRANT the owner's role to the role of the target's connection string, or let the "
-            "tables be unfenced with `target.fence: false`.",
-        )
+    if foreign := [one.table for one in lacking if not one.owned]:
+        let = ", or let the tables be unfenced with `target.fence: false`"
+        raise fence.not_owned("target", foreign, "other writers", let)
     taken_off = _remembered(conn, [one.table for one in lacking])
     journal.write(
         conn,
@@ -171,10 +164,7 @@ def _put_up(conn: psycopg.Connection, migration: str, patience: float) -> tuple[
 
 def _fencing(one: Fenceable) -> Iterator[sql.Composed]:
     """Fence a table and remember it, in one transaction."""
-    if one.state is State.OTHER:
-        yield fence.drop(one.table)
-    if one.state is not State.DOWN:
-        yield from fence.create(one.table)
+    yield from fence.ready(one)
     yield fence.enable(one.table)
     yield sql.SQL(
         "INSERT INTO cdc_migrator.fenced_table (target_schema, target_table) VALUES ({}, {}) "
@@ -222,15 +212,4 @@ def _locked(
     patience: float,
 ) -> None:
     if not briefly(conn, statements, _LOCK_MS, patience):
-        raise Failed(
-            "CDCM-FENCE-LOCKED",
-            f"the fence of {_few(tables)} needs these tables free of writers and of index builds "
-            f"for a moment, which they were not within {patience:.0f} s",
-            "See what uses them (pg_locks and pg_stat_activity on the target), then run the same "
-            "command again.",
-        )
-
-
-def _few(tables: Sequence[Fenceable]) -> str:
-    more = f" and {len(tables) - _NAMED} more" if tables[_NAMED:] else ""
-    return ", ".join(str(one.table) for one in tables[:_NAMED]) + more
+        raise fence.busy("target", [one.table for one in tables], patience)

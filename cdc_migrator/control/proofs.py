@@ -118,6 +118,14 @@ def maps(conn: psycopg.Connection) -> list[Map]:
         return cursor.execute(_MAP).fetchall()
 
 
+def of_table(conn: psycopg.Connection, table: TableName) -> Map | None:
+    """One table's chunks, by the source's name; None where it has none."""
+    with conn.cursor(row_factory=kwargs_row(_map)) as cursor:
+        return cursor.execute(
+            f"{_MAP} WHERE (source_schema, source_table) = (%s, %s)", (table.schema, table.name)
+        ).fetchone()
+
+
 def lay_out(
     conn: psycopg.Connection,
     table: TableName,

@@ -29,8 +29,12 @@ from cdc_migrator.databases.postgres.fence import State
 from cdc_migrator.errors import Failed, Refused
 from cdc_migrator.faultpoints import reach
 from cdc_migrator.model.tables import TableName
+from cdc_migrator.model.wording import few
 
-_NAMED = 3
+# To make a trigger nobody need wait long; to lift the fence it is writers that wait for it.
+_PREPARE_LOCK_MS = 200
+_LIFT_LOCK_MS = 500
+_LIFT_SECONDS = 60.0
 _LOCKED_AT = "cdc_migrator.locked_at"
 _HINT = (
     "This database is being left for another one. Reconnect to where the application is switched "
@@ -100,21 +104,14 @@ def prepare(
     """
     body = fence.body(migration, fence.digest(token), _HINT)
     with speaking("source", "preparing its fence"):
-        if not fence.defined(conn, body) and not briefly(conn, [fence.define(body)], 200, patience):
-            raise _locked(tables, patience)
+        if not fence.defined(conn, body):
+            _briefly(conn, [fence.define(body)], tables, patience)
         found = fence.read(conn, tables)
         lacking = [one for one in found if one.state in (State.NONE, State.OTHER)]
         if foreign := [one.table for one in lacking if not one.owned]:
-            raise Refused(
-                "CDCM-FENCE-OWNER",
-                f"the role of the source does not own {_few(foreign)}, and only owners can fence "
-                "a table against writers",
-                "GRANT the owner's role to the role of the source's connection string.",
-            )
+            raise fence.not_owned("source", foreign, "writers")
         for one in lacking:
-            again = [fence.drop(one.table)] if one.state is State.OTHER else []
-            if not briefly(conn, [*again, *fence.create(one.table)], 200, patience):
-                raise _locked([one.table], patience)
+            _briefly(conn, fence.ready(one), [one.table], patience)
             reach("fence.prepared")
     return [one.table for one in found]
 
@@ -189,8 +186,7 @@ def lower(
         _marker(migration, "unfence", marker),
     ]
     with speaking("source", "lifting its fence"):
-        if not briefly(conn, statements, 500, 60.0):
-            raise _locked(tables, 60.0)
+        _briefly(conn, statements, tables, _LIFT_SECONDS, _LIFT_LOCK_MS)
 
 
 def holes(conn: psycopg.Connection, tables: Sequence[TableName]) -> list[TableName]:
@@ -225,7 +221,7 @@ def _try(
         if unready:
             raise Failed(
                 "CDCM-FENCE-CHANGED",
-                f"{_few(sorted(unready))} came or changed since the fence was prepared",
+                f"{few(sorted(unready))} came or changed since the fence was prepared",
                 "Run the same command again: it prepares them, too.",
             )
         conn.execute(_enabling(order))
@@ -306,26 +302,21 @@ def _signal(conn: psycopg.Connection, function: str, one: Obstacle) -> bool:
     return row == (True,)
 
 
-def _locked(tables: Sequence[TableName], patience: float) -> Failed:
-    return Failed(
-        "CDCM-FENCE-LOCKED",
-        f"the fence of {_few(tables)} needs these tables free of writers and of index builds for a "
-        f"moment, which they were not within {patience:.0f} s",
-        "See what uses them (pg_locks and pg_stat_activity on the source), then run the same "
-        "command again.",
-    )
+def _briefly(
+    conn: psycopg.Connection,
+    statements: Sequence[sql.Composed],
+    tables: Sequence[TableName],
+    patience: float,
+    lock_milliseconds: int = _PREPARE_LOCK_MS,
+) -> None:
+    if not briefly(conn, statements, lock_milliseconds, patience):
+        raise fence.busy("source", tables, patience)
 
 
 def _told(in_way: Sequence[Obstacle]) -> str:
     told = [
-        f"{one.kind} of {one.name}{f' (pid {one.pid})' if one.pid else ''} on {_few(one.tables)}"
+        f"{one.kind} of {one.name}{f' (pid {one.pid})' if one.pid else ''} on {few(one.tables)}"
         + (f", open for {one.seconds:.0f} s" if one.seconds is not None else "")
-        for one in in_way[:_NAMED]
+        for one in in_way
     ]
-    more = f" and {len(in_way) - _NAMED} more" if in_way[_NAMED:] else ""
-    return "; ".join(told) + more if told else "nobody any more"
-
-
-def _few(tables: Sequence[TableName]) -> str:
-    more = f" and {len(tables) - _NAMED} more" if tables[_NAMED:] else ""
-    return ", ".join(str(table) for table in tables[:_NAMED]) + more
+    return few(told, "; ") or "nobody any more"

@@ -5,16 +5,15 @@ Pure: a `Sample` in, plain values out. Unknown is None. Keys are only ever added
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
 from cdc_migrator.control.migration import Phase
+from cdc_migrator.model.wording import few
 from cdc_migrator.monitor.sample import Sample, TableSample
 
 _ADD = "`cdc-migrator migrate --no-run` adds what is not part yet, also while `run` runs"
 _COMPARE = "`cdc-migrator reconcile` does, also while `run` runs"
-_NAMED = 3
 # No estimate from so little that the first table's start-up would decide it.
 _LEAST_FRACTION = 0.01
 
@@ -73,14 +72,14 @@ def verdict_reasons(sample: Sample, max_lag: timedelta) -> list[str]:
             "and their tables were not compared since"
         )
     if sample.not_added:
-        reasons.append(f"not part of the migration: {_few(sample.not_added)}; {_ADD}")
+        reasons.append(f"not part of the migration: {few(sample.not_added)}; {_ADD}")
     joining = [table.source for table in sample.tables or () if table.joining]
     if joining:
-        reasons.append(f"being added, and not done yet: {_few(joining)}")
+        reasons.append(f"being added, and not done yet: {few(joining)}")
     if sample.fence and sample.fence.taken_off:
         reasons.append(
             f"not fenced any more on the target, so others may have written there: "
-            f"{_few(sample.fence.taken_off)}; `cdc-migrator run`, started again, fences them"
+            f"{few(sample.fence.taken_off)}; `cdc-migrator run`, started again, fences them"
         )
     ignored = [table.source for table in sample.tables or () if table.truncates_ignored]
     if ignored:
@@ -102,11 +101,6 @@ def _content_reasons(sample: Sample) -> list[str]:
             f"the content of {known.unproven_tables} tables was never compared: {_COMPARE}"
         )
     return reasons
-
-
-def _few(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if names[_NAMED:] else ""
-    return ", ".join(names[:_NAMED]) + more
 
 
 def _not_added(sample: Sample) -> dict[str, Any] | None:

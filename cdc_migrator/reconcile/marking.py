@@ -18,8 +18,8 @@ from cdc_migrator.reconcile.pairs import Pair
 
 def mark_keys(target: psycopg.Connection, pair: Pair, keys: Sequence[Key]) -> None:
     """Mark the chunks of these keys, inside the transaction that wrote their rows."""
-    known = next((one for one in proofs.maps(target) if one.table == pair.source.name), None)
-    if known is None or not keys:
+    known = proofs.of_table(target, pair.source.name) if keys else None
+    if known is None:
         return
     if known.place is None:
         numbers = list(range(known.chunks))

@@ -21,7 +21,7 @@ import psycopg
 from cdc_migrator.faultpoints import VARIABLE
 from tests.faults.reconciling import Reconciling
 from tests.support.fenced import let_in
-from tests.support.live import one, wait_for
+from tests.support.live import LISTENS, one, wait_for
 
 RECONCILE = ("reconcile", "--repair")
 REBUILD = ("repair", "--rebuild", "proof.*")
@@ -232,10 +232,6 @@ def _resumable(live: Any) -> bool:
     return one(live.target, state) in ("running", "stopped")
 
 
-LISTENS = (
-    "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'cdc-migrator requests' "
-    "AND state = 'idle' AND datname = current_database()"
-)
 _PARTS = (
     "SELECT source_schema || '.' || source_table, low, high, ordered_by, rows, sees, done "
     "FROM cdc_migrator.reconcile_chunk WHERE run = %s ORDER BY 1, chunk"

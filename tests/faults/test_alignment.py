@@ -19,7 +19,7 @@ from cdc_migrator.faultpoints import VARIABLE
 from cdc_migrator.service.alignment import RequestedAlignment
 from tests.faults import alignment, balance, bank
 from tests.support.fenced import let_in
-from tests.support.live import LiveMigration, one, wait_for
+from tests.support.live import LISTENS, LiveMigration, one, wait_for
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -50,10 +50,6 @@ def running(live: LiveMigration, **env: str) -> Iterator[subprocess.Popen[bytes]
         live.stop(process)
 
 
-LISTENS = (
-    "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'cdc-migrator requests' "
-    "AND state = 'idle'"
-)
 OPEN = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'cdc-migrator align'"
 
 

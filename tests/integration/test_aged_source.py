@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 
 from tests.faults import alignment, bank
-from tests.faults.reconcile_kills import LISTENS
-from tests.support.live import LiveMigration, one, wait_for
+from tests.support.live import LISTENS, LiveMigration, one, wait_for
 from tests.support.private_postgres import aged_server
 from tests.support.stack import fresh_database
 

@@ -17,6 +17,11 @@ import psycopg
 import yaml
 
 CLI = [sys.executable, "-m", "cdc_migrator.cli.main"]
+# The running service waits for requests of alignment points.
+LISTENS = (
+    "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'cdc-migrator requests' "
+    "AND state = 'idle' AND datname = current_database()"
+)
 
 
 def wait_for(

@@ -18,8 +18,7 @@ from cdc_migrator.errors import Refused
 from cdc_migrator.model.naming import Names
 from cdc_migrator.model.parts import Catalog, Difference, Part, Severity
 from cdc_migrator.model.tables import TableName
-
-_NAMED = 3
+from cdc_migrator.model.wording import few
 
 # Tables and partitioned tables that a user made, as excluded.sql sees them.
 _TABLES = """
@@ -102,11 +101,10 @@ def require_alike(found: Collection[Difference]) -> None:
     """
     errors = [one for one in found if one.severity is Severity.ERROR]
     if errors:
-        told = ", ".join(f"{one.kind} {one.object} ({one.attribute})" for one in errors[:_NAMED])
-        more = f" and {len(errors) - _NAMED} more" if len(errors) > _NAMED else ""
+        told = few(f"{one.kind} {one.object} ({one.attribute})" for one in errors)
         raise Refused(
             "CDCM-SCHEMA-DIFFERS",
-            f"rows cannot arrive in the target's schema as they are on the source: {told}{more}",
+            f"rows cannot arrive in the target's schema as they are on the source: {told}",
             "`cdc-migrator schema diff` shows every difference with the statement that mends it; "
             "mend those of severity `error`, then run the same command again.",
         )

@@ -20,7 +20,9 @@ import psycopg
 from psycopg import sql
 
 from cdc_migrator.databases.postgres import names as quoted
+from cdc_migrator.errors import Failed, Refused
 from cdc_migrator.model.tables import TableName
+from cdc_migrator.model.wording import few
 
 TRIGGER = "cdc_migrator_fence"
 SETTING = "cdc_migrator.token"
@@ -109,6 +111,34 @@ def create(table: TableName) -> list[sql.Composed]:
         ).format(_NAME, quoted.table(table)),
         disable(table),
     ]
+
+
+def ready(one: Fenceable) -> list[sql.Composed]:
+    """Let a table have the trigger, whatever it has of it; where it is ours it stays as it is."""
+    if one.state in (State.UP, State.DOWN):
+        return []
+    return [*([drop(one.table)] if one.state is State.OTHER else []), *create(one.table)]
+
+
+def not_owned(side: str, tables: Sequence[TableName], writers: str, otherwise: str = "") -> Refused:
+    """The error where the role may not fence these tables of `side` against `writers`."""
+    return Refused(
+        "CDCM-FENCE-OWNER",
+        f"the role of the {side} does not own {few(tables)}, and only owners can fence a table "
+        f"against {writers}",
+        f"GRANT the owner's role to the role of the {side}'s connection string{otherwise}.",
+    )
+
+
+def busy(side: str, tables: Sequence[TableName], patience: float) -> Failed:
+    """The error where these tables of `side` were never free for a moment."""
+    return Failed(
+        "CDCM-FENCE-LOCKED",
+        f"the fence of {few(tables)} needs these tables free of writers and of index builds for a "
+        f"moment, which they were not within {patience:.0f} s",
+        f"See what uses them (pg_locks and pg_stat_activity on the {side}), then run the same "
+        "command again.",
+    )
 
 
 def enable(table: TableName) -> sql.Composed:
