@@ -12,7 +12,6 @@ other's way. So whoever begins ends the sessions of such tools first.
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -291,17 +290,14 @@ def _dump(
 
 def _alone(target: psycopg.Connection, called: str) -> None:
     """Make this the only process that works on the target's schema while `target` is open."""
-    deadline = time.monotonic() + _PATIENCE
     with speaking("target", "taking the lock of its schema"):
         # `run` makes foreign keys now and then, mostly in a moment.
-        while not locks.try_lock(target, locks.Role.SCHEMA):
-            if time.monotonic() > deadline:
-                raise Refused(
-                    "CDCM-SCHEMA-RUNNING",
-                    "another process is working on the target's schema",
-                    "Leave it to its work, or end it and run the same command again.",
-                )
-            time.sleep(0.2)
+        if not locks.try_lock(target, locks.Role.SCHEMA, _PATIENCE):
+            raise Refused(
+                "CDCM-SCHEMA-RUNNING",
+                "another process is working on the target's schema",
+                "Leave it to its work, or end it and run the same command again.",
+            )
         row = target.execute(
             "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity "
             "WHERE application_name = %s AND datname = current_database()",

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from enum import IntEnum
 
 import psycopg
 
+# A session that was closed or killed keeps its locks until its server process has noticed.
+_LINGER_SECONDS = 3.0
+_LOOK_SECONDS = 0.02
 _CLASS = 0x4344  # "CD": the first half of our advisory lock keys
 
 
@@ -23,10 +27,20 @@ class Role(IntEnum):
     RECONCILE_COMMAND = 15
 
 
-def try_lock(conn: psycopg.Connection, role: Role) -> bool:
-    """Take the lock for as long as this session lives; False if another session has it."""
-    row = conn.execute("SELECT pg_try_advisory_lock(%s, %s)", (_CLASS, int(role))).fetchone()
-    return bool(row and row[0])
+def try_lock(conn: psycopg.Connection, role: Role, patience: float = _LINGER_SECONDS) -> bool:
+    """Take the lock for as long as this session lives; False if another session has it.
+
+    Args:
+        patience: seconds for which the other session is given time to end.
+    """
+    until = time.monotonic() + patience
+    while True:
+        row = conn.execute("SELECT pg_try_advisory_lock(%s, %s)", (_CLASS, int(role))).fetchone()
+        if row == (True,):
+            return True
+        if time.monotonic() >= until:
+            return False
+        time.sleep(_LOOK_SECONDS)
 
 
 def wait_lock(conn: psycopg.Connection, role: Role) -> None:

@@ -30,7 +30,6 @@ from cdc_migrator.service.alignment import RequestedAlignment
 from cdc_migrator.service.reconcile_report import Report, reports
 
 _GIVE_WAY_SECONDS = 30.0
-_LOOK_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,15 +166,12 @@ def both(options: ReconcileOptions) -> Iterator[tuple[psycopg.Connection, psycop
 
 def _lock(target: psycopg.Connection, mode: str) -> None:
     """Be the only one who compares; a command has the service's own comparing give way."""
-    until = time.monotonic() + _GIVE_WAY_SECONDS
     command = mode != reconcile.CONTINUOUS
-    if not command or locks.try_lock(target, locks.Role.RECONCILE_COMMAND):
-        while not locks.try_lock(target, locks.Role.RECONCILE):
-            if not command or time.monotonic() > until:
-                break
-            time.sleep(_LOOK_SECONDS)
-        else:
-            return
+    patience = _GIVE_WAY_SECONDS if command else 0.0
+    if (not command or locks.try_lock(target, locks.Role.RECONCILE_COMMAND)) and locks.try_lock(
+        target, locks.Role.RECONCILE, patience
+    ):
+        return
     raise Refused(
         "CDCM-RECONCILE-RUNNING",
         "another process is comparing the tables of this migration",

@@ -6,6 +6,7 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -50,6 +51,7 @@ def rig(stack: StackInfo, source_db: str, target_db: str, tmp_path: Path) -> Ite
 
 LOAD = """
 import sys
+import threading
 from cdc_migrator.backfill.load import LoadOptions, load
 from cdc_migrator.model.naming import Names
 source, target, name = sys.stdin.read().split("\\n")
@@ -299,6 +301,18 @@ def test_second_loader_is_refused(rig: Rig) -> None:
         assert locks.try_lock(other, locks.Role.LOAD)
         with pytest.raises(Refused, match="CDCM-LOAD-RUNNING"):
             rig.load()
+
+
+def test_a_loader_that_is_ending_is_waited_for(rig: Rig) -> None:
+    """A server process that has not yet noticed its client's end does not refuse the next one."""
+    rig.start()
+    with connect(rig.target, application_name="test") as other:
+        assert locks.try_lock(other, locks.Role.LOAD)
+        ending = threading.Timer(0.5, other.close)
+        ending.start()
+        loaded = rig.load()
+        ending.join()
+    assert loaded.rows >= ROWS
 
 
 def test_load_before_capture_is_refused(rig: Rig) -> None:
