@@ -8,7 +8,7 @@ import psycopg
 
 from cdc_migrator.errors import Refused
 
-VERSION = 5
+VERSION = 6
 _LOCK = 0x43444D31  # one migrator of the control schema at a time ("CDM1")
 
 
