@@ -8,6 +8,7 @@ and no moment may be found at which the source took writes after the target had 
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections import Counter
@@ -118,7 +119,7 @@ class Writer:
     def longest_gap(self, since: float) -> float:
         """The longest time between two commits since then."""
         times = [at for at, _ in self.commits if at >= since]
-        return max((b - a for a, b in zip(times, times[1:], strict=False)), default=0.0)
+        return max((b - a for a, b in itertools.pairwise(times)), default=0.0)
 
 
 class Probe:

@@ -7,11 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 
-from tests.faults.switching import Switching, switched
-from tests.support.live import LiveMigration, one, wait_for
+from tests.faults.switching import Switching
+from tests.support.live import LiveMigration, wait_for
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
 
