@@ -7,6 +7,7 @@ acknowledged commit is where it belongs, once.
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -78,7 +79,7 @@ class Strikes:
             wait_for("writers write", lambda: apps.commits() > 50)
             while faults and time.monotonic() < until:
                 fault = faults.pop(0)
-                self._compare_suspects(life)
+                self._until_ready(life)
                 try:
                     state = self._strike(fault)
                 except AssertionError as error:
@@ -147,14 +148,20 @@ class Strikes:
     def _services(self) -> list[subprocess.Popen[bytes]]:
         return [process for process in self._live.processes if "run" in process.args]  # type: ignore[operator]
 
-    def _compare_suspects(self, life: Life) -> None:
-        """Transactions whose start the connector could not prove stand in the way of a cutover."""
-        query = "SELECT transactions_suspect FROM cdc_migrator.stream_progress"
-        if one(self._live.target, query):
-            life.suspects += [
-                line for line in self._live.log().splitlines() if "transactions-suspect" in line
-            ][-1:]
-            self._live.cli("reconcile")
+    def _until_ready(self, life: Life) -> None:
+        """What the last fault struck is back; what the connector could not prove is compared."""
+
+        def ready() -> bool:
+            self._serve()
+            told = self._live.cli("status", "-o", "json", check=None)
+            reasons = json.loads(told.stdout)["ready"]["reasons"] if told.stdout else ["no status"]
+            if any("was not proven" in reason for reason in reasons):
+                lines = self._live.log().splitlines()
+                life.suspects += [one for one in lines if "transactions-suspect" in one][-1:]
+                self._live.cli("reconcile", check=None)
+            return not reasons
+
+        wait_for("the migration is ready again", ready, 120, 0.5)
 
     def _start(self, arguments: list[str], env: dict[str, str]) -> subprocess.Popen[bytes]:
         self._serve()
