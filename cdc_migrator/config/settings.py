@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from cdc_migrator.config.backup import Backup
 from cdc_migrator.config.cutover import Cutover
 from cdc_migrator.config.reconcile import Reconcile
 from cdc_migrator.config.secrets import clean_dsn, parse_dsn, read_secret_file, with_password
@@ -365,6 +366,7 @@ class Settings(BaseSettings):
     reconcile: Reconcile = Field(default=Reconcile(), description=str(Reconcile.__doc__))
     ready: Ready = Field(default=Ready(), description=str(Ready.__doc__))
     cutover: Cutover = Field(default=Cutover(), description=str(Cutover.__doc__))
+    backup: Backup = Field(default=Backup(), description=str(Backup.__doc__))
     stack: Stack = Field(default=Stack(), description=str(Stack.__doc__))
     postgres_bin: FilePath | None = Field(
         default=None,
