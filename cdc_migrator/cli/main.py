@@ -57,6 +57,7 @@ VERBS = (
     Verb("repair", "repair:repair", MIGRATE, "Write whole tables anew while the stream runs."),
     Verb("run", "run:run", MIGRATE, "Apply the stream of changes to the target; runs on."),
     Verb("status", "status:status", OBSERVE, "Show phase, progress, lag and what is wrong."),
+    Verb("readiness", "readiness:readiness", OBSERVE, "Is it safe to leave the source, and why."),
     Verb("abort", "abort:abort", ABANDON, "Give up: remove slot, connector, topics and schemas."),
     Verb("stack", "stack:app", STACK, "Run Kafka, Connect and two PostgreSQL on this machine."),
     Verb("config", "config:app", CONFIGURE, "Show, check or describe the configuration."),

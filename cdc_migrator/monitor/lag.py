@@ -63,6 +63,33 @@ class Rates:
     events: float
 
 
+class LagWindow:
+    """Whether the lag rises, over the last `seconds`. Time is given, never read."""
+
+    def __init__(self, seconds: float = 30.0) -> None:
+        self._seconds = seconds
+        self._points: deque[tuple[float, float]] = deque()
+
+    def add(self, at: float, lag: float | None) -> None:
+        """Note the lag at monotonic time `at`; one that is unknown says nothing."""
+        while self._points and self._points[0][0] < at - self._seconds:
+            self._points.popleft()
+        if lag is not None:
+            self._points.append((at, lag))
+
+    def rising(self) -> bool | None:
+        """The newer half's mean is above the older half's by a fifth and by a heartbeat, at least.
+
+        None with too few points to say so.
+        """
+        half = len(self._points) // 2
+        if half < 2:
+            return None
+        lags = [lag for _, lag in self._points]
+        before, after = sum(lags[:half]) / half, sum(lags[-half:]) / half
+        return after > max(1.2 * before, before + HEARTBEAT_SECONDS)
+
+
 class RateWindow:
     """Rates over the last `seconds`, from totals that only grow. Time is given, never read."""
 

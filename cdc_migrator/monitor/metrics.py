@@ -8,7 +8,7 @@ migration, table, op and phase; never a key, a value or an error's text.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -24,6 +24,7 @@ from prometheus_client.process_collector import ProcessCollector
 
 from cdc_migrator.control.migration import Phase
 from cdc_migrator.model.changes import Op
+from cdc_migrator.model.gates import Gate, Verdict, ready
 from cdc_migrator.monitor.sample import Sample
 
 PREFIX: Final = "cdc_migrator_"
@@ -206,9 +207,9 @@ class Metrics:
         for (table, op), count in events.items():
             self._events.labels(self._migration, _OPS[op], self._label(table)).inc(count)
 
-    def update(self, sample: Sample) -> None:
-        """Show this sample from now on."""
-        self._samples.sample = sample
+    def update(self, sample: Sample, gates: Sequence[Gate] = ()) -> None:
+        """Show this sample from now on, and how the gates judge it."""
+        self._samples.shown = sample, gates
 
     def render(self) -> bytes:
         """The page `/metrics`, of the type `CONTENT_TYPE`."""
@@ -225,7 +226,7 @@ class _SampleCollector:
     """Gauges of the latest sample, made when they are asked for."""
 
     def __init__(self, migration: str, version: str) -> None:
-        self.sample: Sample | None = None
+        self.shown: tuple[Sample, Sequence[Gate]] | None = None
         self._migration = migration
         self._version = version
 
@@ -241,9 +242,10 @@ class _SampleCollector:
             "What runs.",
             value={"version": self._version, "migration": self._migration},
         )
-        sample = self.sample
-        if sample is None:
+        if self.shown is None:
             return
+        sample, gates = self.shown
+        yield from self._readiness(gates)
         for gauge in GAUGES:
             value = gauge.value(sample)
             if value is not None:
@@ -254,6 +256,29 @@ class _SampleCollector:
             yield self._phase(sample.phase)
         if sample.tables is not None:
             yield self._snapshot_rows(sample)
+
+    def _readiness(self, gates: Sequence[Gate]) -> Iterator[GaugeMetricFamily]:
+        if not gates:
+            return
+        whole = GaugeMetricFamily(
+            PREFIX + "ready",
+            "1 while it is safe to leave the source: every gate is passed.",
+            labels=["migration"],
+        )
+        whole.add_metric([self._migration], float(ready(gates)))
+        yield whole
+        for name, text, verdict in (
+            ("readiness_gate", "1 while the gate is passed.", Verdict.PASS),
+            (
+                "readiness_gate_unknown",
+                "1 while the gate's answer is not known, which is never ready.",
+                Verdict.UNKNOWN,
+            ),
+        ):
+            family = GaugeMetricFamily(PREFIX + name, text, labels=["migration", "gate"])
+            for gate in gates:
+                family.add_metric([self._migration, gate.name], float(gate.verdict is verdict))
+            yield family
 
     def _phase(self, present: Phase) -> GaugeMetricFamily:
         family = GaugeMetricFamily(

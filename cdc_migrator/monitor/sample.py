@@ -6,11 +6,14 @@ schema, so that a command on another machine shows the same numbers. `Sample` is
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from cdc_migrator.control.freshness import Freshness
+from cdc_migrator.control.inspection import Part
 from cdc_migrator.control.migration import Phase
 
 
@@ -43,6 +46,7 @@ class ServiceSample:
         queue_bytes: events read and not yet applied.
         waiting: why it does not go on, by the error's name.
         comparing: what its own comparing is doing; None where it does not compare by itself.
+        lag_rising: see `lag.LagWindow`.
     """
 
     at: datetime
@@ -56,6 +60,7 @@ class ServiceSample:
     queue_bytes: int | None = None
     waiting: str | None = None
     comparing: str | None = None
+    lag_rising: bool | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for a jsonb column."""
@@ -224,6 +229,8 @@ class Sample:
         end_offset: offset behind the last committed record of the topic.
         target_ahead: seconds by which the target's clock is ahead of the source's.
         proofs: what is known of both sides' rows.
+        freshness: how recent the proofs are.
+        inspection: what takes longer to be looked at, as it was found last.
         not_added: tables of the source that shall move and are not part of the migration; None
             where nobody looked.
         fence: None where nobody looked.
@@ -249,6 +256,8 @@ class Sample:
     not_added: tuple[str, ...] | None = None
     fence: FenceSample | None = None
     proofs: ProofSample | None = None
+    freshness: Freshness | None = None
+    inspection: Mapping[str, Part] | None = None
     notes: tuple[Note, ...] = ()
 
     @property

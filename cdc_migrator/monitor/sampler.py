@@ -17,7 +17,9 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from cdc_migrator.control import fence, load, migration, progress, schema
+from cdc_migrator.control import fence, freshness, inspection, load, migration, progress, schema
+from cdc_migrator.control.freshness import Freshness
+from cdc_migrator.control.inspection import Part
 from cdc_migrator.control.migration import Migration
 from cdc_migrator.databases.postgres.catalog import table_names
 from cdc_migrator.databases.postgres.connect import connect
@@ -74,6 +76,8 @@ class _TargetFacts:
     load: LoadSample | None
     fence: FenceSample | None = None
     proofs: ProofSample | None = None
+    freshness: Freshness | None = None
+    inspection: Mapping[str, Part] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +162,8 @@ class Sampler:
                 owner=target.owner,
                 fence=target.fence,
                 proofs=target.proofs,
+                freshness=target.freshness,
+                inspection=target.inspection,
                 not_added=self._not_added(target, source) if source else None,
             )
         if row and generation is None:
@@ -317,7 +323,10 @@ def _read_target(conn: psycopg.Connection, name: str, look_at_fence: bool) -> _T
     tables = tuple(TableSample(*facts) for facts in conn.execute(_TABLES))
     guard = _read_fence(conn, name) if look_at_fence else None
     read = reading.read_proofs(conn) if _has(conn, "reconcile_map") else None
-    return _TargetFacts(now, ahead, row, stream, owner, tables, _read_load(conn), guard, read)
+    facts = _TargetFacts(now, ahead, row, stream, owner, tables, _read_load(conn), guard, read)
+    if not _has(conn, "inspection"):
+        return facts
+    return replace(facts, freshness=freshness.read(conn), inspection=inspection.read(conn))
 
 
 def _read_fence(conn: psycopg.Connection, name: str) -> FenceSample | None:

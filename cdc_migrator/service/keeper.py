@@ -21,7 +21,9 @@ import structlog
 from cdc_migrator.control import progress
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.errors import Fenced, MigratorError, Refused
-from cdc_migrator.monitor.lag import RateWindow, events_pending
+from cdc_migrator.monitor.gates import gates
+from cdc_migrator.monitor.lag import LagWindow, RateWindow, events_pending
+from cdc_migrator.monitor.limits import Limits
 from cdc_migrator.monitor.metrics import Metrics
 from cdc_migrator.monitor.sample import Sample, ServiceSample
 from cdc_migrator.monitor.sampler import Sampler
@@ -39,6 +41,7 @@ class Keeper:
         on_lost: called once if the stream is no longer this process's: another one has taken it
             over (Fenced), or the migration is gone.
         read_totals: transactions and events applied by this process so far.
+        limits: what the gates measure by, whose answers are among the metrics.
     """
 
     def __init__(
@@ -50,7 +53,9 @@ class Keeper:
         measure: Callable[[], ServiceSample],
         read_totals: Callable[[], tuple[int, int]],
         on_lost: Callable[[MigratorError], None],
+        limits: Limits,
     ) -> None:
+        self._limits = limits
         self._target_dsn = target_dsn
         self._epoch = epoch
         self._sampler = sampler
@@ -60,6 +65,7 @@ class Keeper:
         self._on_lost = on_lost
         self._stop = threading.Event()
         self._rates = RateWindow()
+        self._lags = LagWindow()
         self._process = psutil.Process()
         self.sample: Sample | None = None
         self.seen_at = time.monotonic()
@@ -96,6 +102,7 @@ class Keeper:
             transactions_per_second=rates.transactions if rates else None,
             events_per_second=rates.events if rates else None,
             rss_bytes=self._process.memory_info().rss,
+            lag_rising=self._lags.rising(),
         )
 
     def _beat(self) -> None:
@@ -142,5 +149,6 @@ class Keeper:
         while not self._stop.is_set():
             sample = self._sampler.sample(self.now())
             self.sample = sample
-            self._metrics.update(sample)
+            self._lags.add(time.monotonic(), sample.lag_seconds)
+            self._metrics.update(sample, gates(sample, self._limits))
             self._stop.wait(_BEAT_SECONDS)

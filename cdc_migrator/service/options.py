@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from cdc_migrator.apply.batcher import BatchLimits
 from cdc_migrator.model.changes import TruncatePolicy
+from cdc_migrator.monitor.limits import Limits
 from cdc_migrator.service.comparing import Continuous
 from cdc_migrator.stream.spill import SpillLimits
 
@@ -25,6 +26,8 @@ class RunOptions:
         continuous: how both sides are compared all the time; None: only when somebody asks.
         takeover_after: seconds without a sign of life after which an owner is replaced.
         fence: the target's tables are fenced against everybody else.
+        shall_move: see `Places`. ready: what the gates measure by.
+        inspect_every: seconds. grants: privileges are part of what is inspected.
         http_host, http_port: where metrics and health are served; no port serves nothing.
     """
 
@@ -43,5 +46,9 @@ class RunOptions:
     continuous: Continuous | None
     takeover_after: float
     fence: bool
+    shall_move: Callable[[Sequence[str]], bool]
+    ready: Limits
+    inspect_every: float
+    grants: bool
     http_host: str
     http_port: int | None

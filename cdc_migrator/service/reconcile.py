@@ -10,7 +10,16 @@ from datetime import UTC, datetime, timedelta
 
 import psycopg
 
-from cdc_migrator.control import differences, load, locks, migration, proofs, reconcile, schema
+from cdc_migrator.control import (
+    differences,
+    freshness,
+    load,
+    locks,
+    migration,
+    proofs,
+    reconcile,
+    schema,
+)
 from cdc_migrator.control.differences import Known
 from cdc_migrator.control.load import LoadState, TableLoad
 from cdc_migrator.control.reconcile import Run
@@ -101,6 +110,7 @@ def run(
             hashing = probe.agree(source, target)
         with speaking("target", "reading what was compared"):
             proofs.tidy(target)
+            freshness.note(target)
             due = None
             if current.mode not in ("full", "sample"):
                 before = datetime.now(UTC) - options.proof_age

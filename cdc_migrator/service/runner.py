@@ -38,6 +38,8 @@ from cdc_migrator.monitor.sampler import Places, Sampler
 from cdc_migrator.service import health, registry
 from cdc_migrator.service.comparing import Comparing
 from cdc_migrator.service.fencing import fence_target
+from cdc_migrator.service.inspecting import Inspecting
+from cdc_migrator.service.inspection import InspectOptions
 from cdc_migrator.service.keeper import Keeper
 from cdc_migrator.service.options import RunOptions
 from cdc_migrator.service.pipeline import Pipeline
@@ -185,6 +187,8 @@ class Service:
                         options.target_dsn,
                         options.connect_url,
                         options.kafka,
+                        options.shall_move,
+                        look_at_fence=True,
                     )
                 )
             )
@@ -197,6 +201,15 @@ class Service:
                     self._measure,
                     lambda: (self._transactions, self._events),
                     self._on_lost,
+                    options.ready,
+                )
+            )
+            stack.enter_context(
+                Inspecting(
+                    InspectOptions(
+                        options.migration, options.source_dsn, options.target_dsn, options.grants
+                    ),
+                    options.inspect_every,
                 )
             )
             writer = self._writer = Writer(applier, self._on_applied)

@@ -6,9 +6,12 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from cdc_migrator.control.freshness import Freshness
+from cdc_migrator.control.inspection import Part
 from cdc_migrator.control.migration import Phase
 from cdc_migrator.monitor.sample import (
     ConnectorSample,
+    FenceSample,
     LoadSample,
     OwnerSample,
     ProofSample,
@@ -40,6 +43,29 @@ TABLES = (
 )
 
 
+INSPECTED: dict[str, dict[str, Any]] = {
+    "schema": {"errors": 0, "warnings": 0, "differences": []},
+    "constraints": {"errors": 0, "warnings": 0, "differences": []},
+    "sequences": {"sequences": 3, "to_set": 2, "failed": []},
+    "source": {"obstacles": [], "transactions": [], "sees_all": True, "not_owned": []},
+    "target": {"in_recovery": False, "read_only": False, "not_owned": []},
+    "preparations": {
+        "backup": {
+            "kind": "dump",
+            "place": "/backups/1",
+            "taken_at": (NOW - timedelta(hours=2)).isoformat(),
+        },
+        "rehearsal": {"attempt": 1, "ended_at": NOW.isoformat(), "hooks": "d1"},
+    },
+}
+
+
+def inspected(**changes: dict[str, Any]) -> dict[str, Part]:
+    """A minute ago everything was in order, but for these changes of parts."""
+    at = NOW - timedelta(minutes=1)
+    return {name: Part({**found, **changes.get(name, {})}, at) for name, found in INSPECTED.items()}
+
+
 def streaming(**changes: Any) -> Sample:
     """A migration that streams, everything measured."""
     sample = Sample(
@@ -60,6 +86,10 @@ def streaming(**changes: Any) -> Sample:
         lag_seconds=0.05,
         events_pending=0,
         pending_exact=True,
+        not_added=(),
+        fence=FenceSample("up", (), ()),
         proofs=ProofSample(NOW, 12, 2, 0, 0, 0),
+        freshness=Freshness(NOW, None),
+        inspection=inspected(),
     )
     return replace(sample, **changes)
