@@ -11,8 +11,8 @@ from pydantic import SecretStr, ValidationError
 
 from cdc_migrator.cli.output import Printer, printer
 from cdc_migrator.config import secrets
+from cdc_migrator.config.database import Database
 from cdc_migrator.config.loader import FILE_NAME, STATE_DIR, environment_password, load
-from cdc_migrator.config.settings import Database
 from cdc_migrator.config.starter import Found, Side, identity_text, text
 from cdc_migrator.errors import ConfigurationError, Failed, Refused
 from cdc_migrator.model.naming import NAME_PATTERN

@@ -5,8 +5,9 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from cdc_migrator.config.hooks import Hook, each_its_name
 from cdc_migrator.config.section import Section
 from cdc_migrator.config.values import Duration
 
@@ -48,3 +49,14 @@ class Cutover(Section):
         description="Why it is acceptable that there is no way back to the source once the target "
         "is open. Without a reason, and without a way back, the verdict is no.",
     )
+    hooks: tuple[Hook, ...] = Field(
+        default=(),
+        description="What sends the applications to the other side, in this order; each with a "
+        "`kind`: see below, and docs/hooks.md.",
+    )
+
+    @field_validator("hooks")
+    @classmethod
+    def _told_apart(cls, hooks: tuple[Hook, ...]) -> tuple[Hook, ...]:
+        each_its_name(hooks)
+        return hooks

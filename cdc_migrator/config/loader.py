@@ -23,6 +23,7 @@ from pydantic_settings import (
 
 from cdc_migrator.config import document
 from cdc_migrator.config.document import Document, Fault, KeyPath
+from cdc_migrator.config.section import variants
 from cdc_migrator.config.settings import ENV_PREFIX, Settings
 from cdc_migrator.config.values import FromFile
 from cdc_migrator.errors import ConfigurationError
@@ -126,6 +127,11 @@ def _anchor(values: dict[str, Any], model: type[BaseModel], base: Path) -> None:
         inner = _section(field)
         if isinstance(value, dict) and inner is not None:
             _anchor(value, inner, base)
+        elif isinstance(value, list):
+            for item in value:
+                one = variants(field).get(str(item.get("kind"))) if isinstance(item, dict) else None
+                if one is not None:
+                    _anchor(item, one, base)
         elif _is_path(field) and isinstance(value, str):
             values[name] = base / Path(value).expanduser()
         elif _is_path(field) and isinstance(value, dict):
@@ -153,25 +159,52 @@ def _section(field: FieldInfo) -> type[BaseModel] | None:
     return None
 
 
+def _within(path: KeyPath) -> tuple[type[BaseModel] | None, dict[str, type[BaseModel]]]:
+    """The section at `path`, or the kinds of those in the list there.
+
+    An item's number is followed by its kind, as pydantic has it.
+    """
+    model: type[BaseModel] = Settings
+    kinds: dict[str, type[BaseModel]] = {}
+    for key in path:
+        if isinstance(key, int):
+            continue
+        if key in kinds:
+            model, kinds = kinds[key], {}
+            continue
+        field = model.model_fields.get(key)
+        inner = _section(field) if field else None
+        kinds = variants(field) if field else {}
+        if inner is None and not kinds:
+            return None, {}
+        model = inner or model
+    return (None, kinds) if kinds else (model, {})
+
+
 def _fields(path: KeyPath) -> Iterator[str]:
     """The known keys of the section at `path`."""
-    model: type[BaseModel] = Settings
-    for key in path:
-        field = model.model_fields.get(str(key))
-        inner = _section(field) if field else None
-        if inner is None:
-            return
-        model = inner
-    yield from model.model_fields
+    model, _ = _within(path)
+    yield from model.model_fields if model else ()
+
+
+def _as_written(path: KeyPath) -> KeyPath:
+    """The path without the kinds that pydantic puts behind the number of an item."""
+    return tuple(
+        key for before, key in zip((None, *path), path, strict=False) if not isinstance(before, int)
+    )
 
 
 def _fault(error: Any, doc: Document, flags: dict[str, Any]) -> Fault:
-    path = cast(KeyPath, tuple(error["loc"]))
+    full = cast(KeyPath, tuple(error["loc"]))
+    path = _as_written(full)
     key = ".".join(map(str, path))
     if error["type"] == "extra_forbidden":
-        return Fault(_origin(path, doc, flags), key, _nearest(path), "unknown")
+        return Fault(_origin(path, doc, flags), key, _nearest(full), "unknown")
     if error["type"] == "missing":
         return Fault(_origin(path[:-1], doc, flags), key, "is missing", "missing")
+    if error["type"].startswith("union_tag"):
+        kinds = ", ".join(_within(full)[1])
+        return Fault(_origin(path, doc, flags), key, f"needs a kind: one of {kinds}", "invalid")
     message = str(error["msg"]).removeprefix("Value error, ")
     return Fault(_origin(path, doc, flags), key, message[:1].lower() + message[1:], "invalid")
 
@@ -180,7 +213,8 @@ def _nearest(path: KeyPath) -> str:
     known = list(_fields(path[:-1]))
     near = difflib.get_close_matches(str(path[-1]).lower(), known, n=1, cutoff=0.5)
     if near:
-        return f"is not known; did you mean {'.'.join(map(str, (*path[:-1], near[0])))}?"
+        meant = ".".join(map(str, (*_as_written(path[:-1]), near[0])))
+        return f"is not known; did you mean {meant}?"
     return f"is not known; known here: {', '.join(known)}"
 
 

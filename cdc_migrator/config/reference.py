@@ -16,7 +16,9 @@ from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from cdc_migrator.config.settings import Database, Kafka, Settings
+from cdc_migrator.config.database import Database
+from cdc_migrator.config.section import variants
+from cdc_migrator.config.settings import Kafka, Settings
 from cdc_migrator.config.values import duration_text, size_text
 
 HIDDEN = "**********"
@@ -79,7 +81,7 @@ def _plain(section: BaseModel) -> dict[str, Any]:
         elif isinstance(value, timedelta):
             shown[name] = duration_text(value)
         elif isinstance(value, tuple):
-            shown[name] = list(value)
+            shown[name] = [_plain(v) if isinstance(v, BaseModel) else v for v in value]
         elif isinstance(value, dict):
             shown[name] = {key: str(one) for key, one in value.items()}
         else:
@@ -101,6 +103,10 @@ def markdown() -> str:
         heading = "`source` and `target`" if name == "source" else f"`{name}`"
         told = str(model.__doc__) if name == "source" else str(field.description)
         parts.append(f"## {heading}\n\n{told}\n\n" + _table(f"{name}.", own))
+        for key, one in own:
+            for kind, inner in variants(one).items():
+                title = f"## `{name}.{key}`, kind `{kind}`\n\n{inner.__doc__}\n\n"
+                parts.append(title + _table("", inner.model_fields.items()))
     return "\n".join(parts)
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 import psycopg
 
 from cdc_migrator.control import (
+    cutover,
     differences,
     freshness,
     load,
@@ -83,12 +84,14 @@ def run(
     aligner: Aligner,
     observe: Callable[[Progress], None] = lambda _: None,
     begun: Callable[[Pass], None] = lambda _: None,
+    sessions: tuple[psycopg.Connection, psycopg.Connection] | None = None,
 ) -> Report:
     """Compare, and repair where that is asked for.
 
     Args:
         aligner: where alignment points come from; the caller closes it.
         begun: is given the pass before it runs, so that it can be stopped.
+        sessions: those that `both` has given; None: it is asked for them, and they are ended.
 
     Raises:
         ConfigurationError: CDCM-RECONCILE-TABLES: no table is chosen.
@@ -96,7 +99,7 @@ def run(
         MigratorError: a database or the alignment failed; `resume` goes on from there.
     """
     began = time.monotonic()
-    with both(options) as (source, target):
+    with nullcontext(sessions) if sessions else both(options) as (source, target):
         tables = tables_of(options, target)
         current = _run(options, target, list(tables))
         tables = {one: tables[one] for one in current.tables if one in tables}
@@ -170,6 +173,7 @@ def both(options: ReconcileOptions) -> Iterator[tuple[psycopg.Connection, psycop
         ) as source,
         _control(options.name, options.target_dsn) as target,
     ):
+        cutover.require_not_open(target)
         _lock(target, options.mode)
         yield source, target
 

@@ -177,7 +177,8 @@ class Service:
     def _stream(self, applier: Applier, claimed: Progress, known: Registry) -> None:
         """Apply until stopped; where a table is being added, wait for it, then go on with it."""
         options = self._options
-        self._fence()
+        if claimed.active:
+            self._fence()
         with ExitStack() as stack:
             sampler = stack.enter_context(
                 Sampler(

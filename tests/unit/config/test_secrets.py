@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from psycopg.conninfo import make_conninfo
 from pydantic import SecretStr
 
+from cdc_migrator.config.database import Database
 from cdc_migrator.config.reference import redacted
 from cdc_migrator.config.secrets import clean_dsn, parse_dsn, write_secret_file
-from cdc_migrator.config.settings import Database, Kafka, Settings, Target
+from cdc_migrator.config.settings import Kafka, Settings, Target
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,267 @@
+"""PgBouncer: applications wait in it while the database that they use becomes another one.
+
+`PAUSE` before the fence lets open transactions end and makes new ones wait; then the database's
+line is changed in PgBouncer's file, `RELOAD` reads it, and `RESUME` lets everybody go on, on the
+other side. Nobody is disconnected.
+
+What was done is read from PgBouncer and from the file each time, never remembered; so each moment
+can be repeated, by another process too. PgBouncer stays paused when its console is closed: a
+process that is killed here is followed by one that undoes or finishes.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from contextlib import suppress
+from typing import Any
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import dict_row
+
+from cdc_migrator.config.hooks import Pgbouncer
+from cdc_migrator.cutover.hooks import bouncer_file
+from cdc_migrator.cutover.hooks.base import Context, HookFailed, Moment
+from cdc_migrator.cutover.hooks.bouncer_file import Line, Unfit
+from cdc_migrator.cutover.hooks.session import Session
+from cdc_migrator.errors import Failed, Refused
+
+_DEFAULTS = {"port": "5432"}
+_RESUME_SECONDS = 5.0
+
+
+class PgbouncerHook:
+    """See the module."""
+
+    def __init__(self, configured: Pgbouncer, migration: str) -> None:
+        self.name = configured.name or configured.kind
+        self.retries = configured.retries
+        self._configured = configured
+        self._timeout = configured.timeout.total_seconds()
+        self._called = f"cdcm-{migration}-hook"
+        self._console = Session(self._connect)
+        # Behind a link the file itself is replaced.
+        self._file = configured.config.resolve()
+        self._copy = self._file.with_name(f"{self._file.name}.before-{migration}")
+
+    def open(self) -> None:
+        """Have a session on the console."""
+        self._console.open(self._timeout)
+
+    def close(self) -> None:
+        """Close it."""
+        self._console.close()
+
+    def run(self, moment: Moment, context: Context) -> str | None:
+        """See `base.Hook`. Raises, of its own, Refused CDCM-HOOK-PGBOUNCER at `CHECK`."""
+        deadline = time.monotonic() + self._timeout
+        try:
+            if moment is Moment.CHECK:
+                return self._check(context, deadline)
+            if moment is Moment.HOLD:
+                return self._pause(deadline)
+            if context.side == "target":
+                return self._to_target(context, deadline)
+            return self._to_source(context, deadline)
+        except TimeoutError:
+            raise HookFailed(f"PgBouncer did not answer within {self._timeout:g} s") from None
+        except psycopg.Error as error:
+            said = error.diag.message_primary or "the connection was lost"
+            raise HookFailed(f"PgBouncer said: {said}") from None
+        except OSError as error:
+            raise HookFailed(f"{self._file} cannot be replaced ({error.strerror})") from None
+        except Unfit as error:
+            raise HookFailed(f"{self._file} {error}", again=False) from None
+
+    # -- moments ---------------------------------------------------------------------------------
+
+    def _check(self, context: Context, deadline: float) -> str:
+        try:
+            known = self._database(deadline)
+            # Has no effect on a database that is enabled, and is for administrators only.
+            self._command("ENABLE", deadline)
+        except psycopg.Error as error:
+            said = error.diag.message_primary or "the connection was lost"
+            raise self._refused(
+                f"PgBouncer's console said: {said}",
+                "Name a user of its `admin_users` in the hook's `console`.",
+            ) from None
+        try:
+            line, wanted = self._look(context)
+            bouncer_file.try_to_replace(self._file)
+        except Unfit as error:
+            raise self._refused(
+                f"{self._file} {error}",
+                "Name the file that has the database's line in the hook's `config`, or give the "
+                "whole line as `target_line`.",
+            ) from None
+        except OSError as error:
+            raise self._refused(
+                f"{self._file} cannot be replaced ({error.strerror})",
+                "Run this command where PgBouncer's file is, as its owner, who may also write to "
+                "its directory.",
+            ) from None
+        if not self._says(known, line.value):
+            raise self._refused(
+                f"PgBouncer does not have the database {self._configured.database!r} as it stands "
+                f"in {self._file}",
+                "Name the file that PgBouncer reads, and RELOAD it if that was changed.",
+            )
+        if line.value == wanted:
+            if self._copy.exists():
+                return "it has been switched"
+            raise self._refused(
+                f"the line in {self._file} is already that of the target",
+                "Have it name the source until the cutover.",
+            )
+        if self._copy.exists() and self._before() != line.value:
+            raise self._refused(
+                f"{self._copy} is left of an earlier switch, and says otherwise than {self._file}",
+                "See which of both is right for the source; then remove the copy.",
+            )
+        mode = known["pool_mode"] or self._default_mode(deadline)
+        if mode == "session":
+            return "warning: pool mode session: PAUSE waits until every client has disconnected"
+        return f"pool mode {mode}"
+
+    def _pause(self, deadline: float) -> str:
+        try:
+            if self._database(deadline)["paused"]:
+                # Perhaps somebody killed was still waiting for it to be complete.
+                self._command("RESUME", deadline)
+            self._command("PAUSE", deadline)
+        except TimeoutError:
+            self._resume(time.monotonic() + _RESUME_SECONDS)
+            raise HookFailed(
+                f"PAUSE took longer than {self._timeout:g} s and was taken back: transactions are "
+                "open for longer, or clients of a session pool are connected"
+            ) from None
+        return "paused"
+
+    def _to_target(self, context: Context, deadline: float) -> str:
+        line, wanted = self._look(context)
+        warning = ""
+        if line.value != wanted:
+            if not self._copy.exists():
+                bouncer_file.replace(self._copy, self._file.read_bytes(), like=self._file)
+            bouncer_file.replace(self._file, line.saying(wanted), like=self._file)
+        elif not self._copy.exists():
+            warning = "; warning: it was so before, and nobody knows what it was"
+        self._reload(wanted, deadline)
+        return f"the target, {self._place(wanted)}{warning}"
+
+    def _to_source(self, context: Context, deadline: float) -> str:
+        line, wanted = self._look(context)
+        if not self._copy.exists():
+            if line.value == wanted:
+                raise HookFailed(
+                    f"{self._file} names the target, and {self._copy.name}, which says what it "
+                    "was before, is gone",
+                    again=False,
+                )
+            self._resume(deadline)
+            return f"the source, {self._place(line.value)}, as before"
+        before = self._before()
+        if line.value != before:
+            bouncer_file.replace(self._file, line.saying(before), like=self._file)
+        self._reload(before, deadline)
+        self._copy.unlink(missing_ok=True)
+        return f"the source, {self._place(before)}"
+
+    # -- the file --------------------------------------------------------------------------------
+
+    def _look(self, context: Context) -> tuple[Line, str]:
+        """The line as it is, and what it says for the target."""
+        line = bouncer_file.find(self._file.read_bytes(), self._configured.database)
+        if self._configured.target_line is not None:
+            return line, self._configured.target_line
+        place = {
+            "host": context.target.get("host", ""),
+            "port": context.target.get("port", _DEFAULTS["port"]),
+            "dbname": context.target.get("dbname") or context.target.get("user", ""),
+        }
+        if not all(place.values()) or "," in place["host"] + place["port"]:
+            raise Unfit("cannot be given the target's host, port and dbname: give `target_line`")
+        return line, bouncer_file.pointing(line.value, place)
+
+    def _before(self) -> str:
+        return bouncer_file.find(self._copy.read_bytes(), self._configured.database).value
+
+    @staticmethod
+    def _place(value: str) -> str:
+        """Where a line points; the rest of it may hold a password."""
+        said = bouncer_file.pairs(value)
+        return " ".join(f"{key}={said[key]}" for key in ("host", "port", "dbname") if key in said)
+
+    # -- the console -----------------------------------------------------------------------------
+
+    def _reload(self, value: str, deadline: float) -> None:
+        """Have PgBouncer read the file, see that it did, and let everybody go on."""
+        self._console.run("RELOAD", seconds=deadline - time.monotonic())
+        known = self._database(deadline)
+        if not self._says(known, value):
+            # It reports what it cannot read in its log only.
+            raise HookFailed(f"PgBouncer did not take {self._file} over; see its log")
+        if known["paused"]:
+            self._resume(deadline)
+        else:
+            # Nobody paused it: whoever is between two transactions still has the old side.
+            with suppress(psycopg.errors.Error):
+                self._command("RECONNECT", deadline)
+
+    def _resume(self, deadline: float) -> None:
+        if self._database(deadline)["paused"]:
+            self._command("RESUME", deadline)
+
+    def _says(self, known: dict[str, Any], value: str) -> bool:
+        """Whether PgBouncer has the database as this line says."""
+        said = {**_DEFAULTS, "dbname": self._configured.database, **bouncer_file.pairs(value)}
+        has = (known["host"] or "", str(known["port"]), known["database"])
+        return has == (said.get("host", ""), said["port"], said["dbname"])
+
+    def _database(self, deadline: float) -> dict[str, Any]:
+        for row in self._ask("SHOW DATABASES", deadline):
+            if row["name"] == self._configured.database:
+                return row
+        raise self._refused(
+            f"PgBouncer has no database {self._configured.database!r}",
+            "Name one that stands in its [databases]; a line for `*` alone cannot be switched.",
+        )
+
+    def _default_mode(self, deadline: float) -> str:
+        settings = self._ask("SHOW CONFIG", deadline)
+        return next(str(row["value"]) for row in settings if row["key"] == "pool_mode")
+
+    def _ask(self, statement: str, deadline: float) -> list[dict[str, Any]]:
+        return self._console.run(statement, seconds=deadline - time.monotonic())
+
+    def _command(self, verb: str, deadline: float) -> None:
+        statement = sql.SQL(verb + " {}").format(sql.Identifier(self._configured.database))
+        self._console.run(statement, seconds=deadline - time.monotonic())
+
+    def _connect(self, seconds: float) -> psycopg.Connection[dict[str, Any]]:
+        """A session of the console, which knows neither transactions nor settings."""
+        console = self._configured.console
+        try:
+            return psycopg.connect(
+                "",
+                **{"dbname": "pgbouncer", **console.parameters()},  # type: ignore[arg-type]
+                password=console.reveal_password(),
+                # libpq takes whole seconds, and one as two.
+                connect_timeout=max(2, math.ceil(seconds)),
+                application_name=self._called,
+                autocommit=True,
+                row_factory=dict_row,
+            )
+        except psycopg.OperationalError as error:
+            reason = str(error).strip().rpartition("failed: ")[2].splitlines()
+            raise Failed(
+                "CDCM-HOOK-CONSOLE",
+                f"PgBouncer's console does not let us in ({reason[0] if reason else 'no answer'})",
+                "See that it runs and that the hook's `console` names host, port, user and "
+                "password.",
+            ) from None
+
+    def _refused(self, cause: str, remedy: str) -> Refused:
+        return Refused("CDCM-HOOK-PGBOUNCER", cause, remedy)
