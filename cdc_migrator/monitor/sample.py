@@ -43,7 +43,7 @@ class ServiceSample:
         queue_bytes: events read and not yet applied.
         capture_seconds, delivery_seconds: how the lag divides, see `lag.stages`.
         records_applied_per_second, records_arriving_per_second: of the topic, over the last half
-            minute; `catch_up_seconds`: until nothing is pending, see `lag.catch_up`.
+            minute.
         wal_bytes_per_second: what the source writes to its log.
         waiting: why it does not go on, by the error's name.
         comparing: what its own comparing is doing; None where it does not compare by itself.
@@ -64,7 +64,6 @@ class ServiceSample:
     delivery_seconds: float | None = None
     records_applied_per_second: float | None = None
     records_arriving_per_second: float | None = None
-    catch_up_seconds: float | None = None
     wal_bytes_per_second: float | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -341,6 +340,22 @@ class Sample:
     source_server: ServerSample | None = None
     target_server: ServerSample | None = None
     notes: tuple[Note, ...] = ()
+
+    @property
+    def measured(self) -> dict[str, bool]:
+        """Of each part that was asked, whether it answered."""
+        failed = {note.part for note in self.notes}
+        answers = {
+            "target": self.target_server,
+            "source": self.source_server,
+            "connect": self.connector,
+            "kafka": self.end_offset,
+        }
+        return {
+            part: part not in failed
+            for part, answer in answers.items()
+            if answer is not None or part in failed
+        }
 
     @property
     def service(self) -> ServiceSample | None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from cdc_migrator.control.migration import Phase
 from cdc_migrator.model.wording import few
-from cdc_migrator.monitor.sample import Sample, TableSample
+from cdc_migrator.monitor.sample import Sample, ServerSample, TableSample
 
 _ADD = "`cdc-migrator migrate --no-run` adds what is not part yet, also while `run` runs"
 _COMPARE = "`cdc-migrator reconcile` does, also while `run` runs"
@@ -37,10 +37,21 @@ def document(sample: Sample, max_lag: timedelta) -> dict[str, Any]:
         "ready": {"verdict": not reasons, "reasons": reasons},
         "load": _load(sample),
         "rates": _rates(sample),
+        "stages": _stages(sample),
+        "catch_up": _catch_up(sample),
         "transactions": _transactions(sample),
         "service": _service(sample),
         "slot": _slot(sample),
         "connector": _connector(sample),
+        "retention": _retention(sample),
+        "servers": {
+            "source": _server(sample.source_server),
+            "target": _server(sample.target_server),
+        },
+        "clocks": {
+            "target_ahead_seconds": _round(sample.target_ahead, 3),
+            "source_ahead_seconds": _round(sample.source_ahead, 3),
+        },
         "verified_as_of": sample.proofs.verified_as_of.isoformat()
         if sample.proofs and sample.proofs.verified_as_of
         else None,
@@ -236,6 +247,9 @@ def _slot(sample: Sample) -> dict[str, Any] | None:
         "retained_bytes": sample.slot.retained_bytes,
         "safe_bytes": sample.slot.safe_bytes,
         "confirmed_flush_lsn": sample.slot.confirmed_flush_lsn,
+        "unconfirmed_bytes": sample.slot.unconfirmed_bytes,
+        "wal_bytes_per_second": _round(sample.wal_bytes_per_second, 0),
+        "seconds_to_limit": _round(sample.slot_seconds_left, 0),
     }
 
 
@@ -247,6 +261,52 @@ def _connector(sample: Sample) -> dict[str, Any] | None:
         "exists": sample.connector.exists,
         "state": sample.connector.state,
         "tasks": list(sample.connector.tasks),
+        "trace": sample.connector.trace,
+        "worker": sample.connector.worker,
+    }
+
+
+def _stages(sample: Sample) -> dict[str, float | None]:
+    said = sample.service
+    return {
+        "capture_seconds": _round(said.capture_seconds, 3) if said else None,
+        "delivery_seconds": _round(said.delivery_seconds, 3) if said else None,
+    }
+
+
+def _catch_up(sample: Sample) -> dict[str, float | None] | None:
+    """`seconds` is None while no less arrives than is applied."""
+    if sample.catch_up is None:
+        return None
+    return {
+        "seconds": _round(sample.catch_up.seconds, 0),
+        "records_applied_per_second": _round(sample.catch_up.applied_per_second, 1),
+        "records_arriving_per_second": _round(sample.catch_up.arriving_per_second, 1),
+    }
+
+
+def _retention(sample: Sample) -> dict[str, Any] | None:
+    if sample.retention is None:
+        return None
+    return {
+        "unlimited": sample.retention.unlimited,
+        "seconds": sample.retention.seconds,
+        "bytes": sample.retention.bytes,
+        "compacted": sample.retention.compacted,
+        "start_offset": sample.retention.start_offset,
+        "seconds_left": _round(sample.retention_seconds_left, 0),
+    }
+
+
+def _server(server: ServerSample | None) -> dict[str, Any] | None:
+    if server is None:
+        return None
+    return {
+        "connections": server.connections,
+        "max_connections": server.max_connections,
+        "database_bytes": server.database_bytes,
+        "lock_waiters": server.lock_waiters,
+        "lock_wait_seconds": _round(server.lock_wait_seconds, 1),
     }
 
 

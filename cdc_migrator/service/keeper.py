@@ -98,6 +98,20 @@ class Keeper:
             rss_bytes=self._process.memory_info().rss,
         )
 
+    def _said(self) -> ServiceSample:
+        """What others are told: also what only the last measurement knows."""
+        said, sample = self.now(), self.sample
+        if sample is None:
+            return said
+        catch_up = sample.catch_up
+        return replace(
+            said,
+            lag_seconds=sample.lag_seconds,
+            records_applied_per_second=catch_up.applied_per_second if catch_up else None,
+            records_arriving_per_second=catch_up.arriving_per_second if catch_up else None,
+            wal_bytes_per_second=sample.wal_bytes_per_second,
+        )
+
     def _beat(self) -> None:
         conn: psycopg.Connection | None = None
         while not self._stop.is_set():
@@ -110,10 +124,7 @@ class Keeper:
                         side="target",
                         settings={"statement_timeout": "5s", "lock_timeout": "3s"},
                     )
-                said = self.now()
-                if self.sample is not None:
-                    said = replace(said, lag_seconds=self.sample.lag_seconds)
-                progress.seen(conn, self._epoch, said.to_json())
+                progress.seen(conn, self._epoch, self._said().to_json())
                 self.seen_at = time.monotonic()
             except Fenced as fenced:
                 self._on_lost(fenced)
