@@ -47,6 +47,7 @@ def shall_move(configured: Settings) -> Callable[[Sequence[str]], bool]:
 
 def limits(configured: Settings) -> Limits:
     """What the gates measure by."""
+    from cdc_migrator.cutover.hooks.base import digest
     from cdc_migrator.monitor.limits import Limits
 
     ready, backup = configured.ready, configured.backup
@@ -60,6 +61,7 @@ def limits(configured: Settings) -> Limits:
         max_inspection_age=_INSPECTIONS * ready.inspect_every,
         fence=configured.target.fence,
         schema_differs=ready.schema_differs,
+        hooks=digest(configured.cutover.hooks) if configured.cutover.hooks else None,
         without_way_back=configured.cutover.without_way_back,
     )
 

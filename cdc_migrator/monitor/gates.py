@@ -8,6 +8,7 @@ found are in `inspected`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 
 from cdc_migrator.control.migration import Phase
 from cdc_migrator.model.gates import Gate, fails, passes, unknown
@@ -103,18 +104,27 @@ def lag(sample: Sample, limits: Limits) -> Gate:
     name, limit = "lag", limits.max_lag.total_seconds()
     if sample.phase is not Phase.STREAM:
         return not_measured(name, sample, "")
-    now, rising = sample.lag_seconds, sample.service.lag_rising if sample.service else None
-    evidence = {"lag_seconds": now, "limit_seconds": limit, "rising": rising}
+    now, known = sample.lag_seconds, sample.catch_up
+    evidence = {
+        "lag_seconds": now,
+        "limit_seconds": limit,
+        "applied_per_second": known.applied_per_second if known else None,
+        "arriving_per_second": known.arriving_per_second if known else None,
+    }
     wait = "Wait until it has caught up (`cdc-migrator status --watch`), or find what holds it up."
     if now is None:
         return unknown(name, "the lag is unknown", _RUN, **evidence)
     if now > limit:
         return fails(name, f"the lag of {now:.1f} s is above {limit:g} s", wait, **evidence)
-    if now > limit / 2 and rising is not False:
-        why = "it rises" if rising else "whether it rises is not known"
-        kind = fails if rising else unknown
-        return kind(name, f"the lag is {now:.1f} s of {limit:g} s, and {why}", wait, **evidence)
-    return passes(name, f"the lag is {now:.2f} s", **evidence)
+    told = f"the lag is {now:.2f} s"
+    # Close to the limit it matters where it goes.
+    if now > limit / 2 and known is None:
+        why = f"{told} of {limit:g} s, and whether it rises is not known"
+        return unknown(name, why, wait, **evidence)
+    if now > limit / 2 and known is not None and known.seconds is None:
+        why = f"{told} of {limit:g} s, and no less arrives than is applied"
+        return fails(name, why, wait, **evidence)
+    return passes(name, told, **evidence)
 
 
 def slot(sample: Sample, _: Limits) -> Gate:
@@ -155,22 +165,36 @@ def connector(sample: Sample, _: Limits) -> Gate:
     return passes(name, "the connector and its tasks run", **evidence)
 
 
-def runway(sample: Sample, _: Limits) -> Gate:
-    """What is still needed of the source's log will be there for long enough."""
-    name, there = "runway", sample.slot
-    if there is None or not there.exists:
-        return not_measured(name, sample, "how long the source keeps its log is not known")
-    evidence = {"retained_bytes": there.retained_bytes, "safe_bytes": there.safe_bytes}
-    if there.safe_bytes is None:
-        return passes(name, "the source keeps its log for as long as it is needed", **evidence)
-    if there.safe_bytes <= (there.retained_bytes or 0):
+def runway(sample: Sample, limits: Limits) -> Gate:
+    """What is still needed of the source's log and of the topic will be there for long enough."""
+    name, there, kept = "runway", sample.slot, sample.retention
+    if there is None or kept is None:
+        return not_measured(name, sample, "how long log and topic are kept is not known")
+    log, topic = sample.slot_seconds_left, sample.retention_seconds_left
+    least = limits.min_runway
+    evidence = {
+        "slot_safe_bytes": there.safe_bytes,
+        "slot_seconds_left": log,
+        "topic_unlimited": kept.unlimited,
+        "topic_seconds_left": topic,
+        "least_seconds": least.total_seconds(),
+    }
+    if log is not None and log < least.total_seconds():
+        why = f"the source's limit for the slot's log is reached in {span(timedelta(seconds=log))}"
+        how = "Raise max_slot_wal_keep_size on the source, or set it to -1 until the cutover."
+        return fails(name, f"{why} at the present rate", how, **evidence)
+    if not kept.unlimited and (topic is None or topic < least.total_seconds()):
+        left = f"for {span(timedelta(seconds=topic))} only" if topic is not None else "by its size"
         return fails(
             name,
-            f"the source gives the slot up after {there.safe_bytes >> 20} MiB more of its log",
-            "Raise max_slot_wal_keep_size on the source, or set it to -1 until the cutover.",
+            f"Kafka keeps what is not applied yet {left}",
+            "Set retention.ms=-1, retention.bytes=-1 and cleanup.policy=delete on the topic.",
             **evidence,
         )
-    return passes(name, f"{there.safe_bytes >> 20} MiB are left to the slot's limit", **evidence)
+    if there.safe_bytes is not None and log is None:
+        why = "how fast the source's limit for the slot's log comes nearer is not known"
+        return unknown(name, why, _RUN, **evidence)
+    return passes(name, "log and topic are kept for as long as they are needed", **evidence)
 
 
 def applied(sample: Sample, _: Limits) -> Gate:

@@ -11,7 +11,7 @@ from typing import Any
 from cdc_migrator.model.gates import Gate, ready, reasons
 from cdc_migrator.monitor.gates import gates
 from cdc_migrator.monitor.limits import Limits
-from cdc_migrator.monitor.sample import Sample, TableSample
+from cdc_migrator.monitor.sample import Sample, ServerSample, TableSample
 
 # No estimate from so little that the first table's start-up would decide it.
 _LEAST_FRACTION = 0.01
@@ -35,10 +35,21 @@ def document(sample: Sample, limits: Limits) -> dict[str, Any]:
         "ready": readiness(gates(sample, limits)),
         "load": _load(sample),
         "rates": _rates(sample),
+        "stages": _stages(sample),
+        "catch_up": _catch_up(sample),
         "transactions": _transactions(sample),
         "service": _service(sample),
         "slot": _slot(sample),
         "connector": _connector(sample),
+        "retention": _retention(sample),
+        "servers": {
+            "source": _server(sample.source_server),
+            "target": _server(sample.target_server),
+        },
+        "clocks": {
+            "target_ahead_seconds": _round(sample.target_ahead, 3),
+            "source_ahead_seconds": _round(sample.source_ahead, 3),
+        },
         "compared_up_to": sample.freshness.up_to.isoformat()
         if sample.freshness and sample.freshness.up_to
         else None,
@@ -163,6 +174,9 @@ def _slot(sample: Sample) -> dict[str, Any] | None:
         "retained_bytes": sample.slot.retained_bytes,
         "safe_bytes": sample.slot.safe_bytes,
         "confirmed_flush_lsn": sample.slot.confirmed_flush_lsn,
+        "unconfirmed_bytes": sample.slot.unconfirmed_bytes,
+        "wal_bytes_per_second": _round(sample.wal_bytes_per_second, 0),
+        "seconds_to_limit": _round(sample.slot_seconds_left, 0),
     }
 
 
@@ -174,6 +188,52 @@ def _connector(sample: Sample) -> dict[str, Any] | None:
         "exists": sample.connector.exists,
         "state": sample.connector.state,
         "tasks": list(sample.connector.tasks),
+        "trace": sample.connector.trace,
+        "worker": sample.connector.worker,
+    }
+
+
+def _stages(sample: Sample) -> dict[str, float | None]:
+    said = sample.service
+    return {
+        "capture_seconds": _round(said.capture_seconds, 3) if said else None,
+        "delivery_seconds": _round(said.delivery_seconds, 3) if said else None,
+    }
+
+
+def _catch_up(sample: Sample) -> dict[str, float | None] | None:
+    """`seconds` is None while no less arrives than is applied."""
+    if sample.catch_up is None:
+        return None
+    return {
+        "seconds": _round(sample.catch_up.seconds, 0),
+        "records_applied_per_second": _round(sample.catch_up.applied_per_second, 1),
+        "records_arriving_per_second": _round(sample.catch_up.arriving_per_second, 1),
+    }
+
+
+def _retention(sample: Sample) -> dict[str, Any] | None:
+    if sample.retention is None:
+        return None
+    return {
+        "unlimited": sample.retention.unlimited,
+        "seconds": sample.retention.seconds,
+        "bytes": sample.retention.bytes,
+        "compacted": sample.retention.compacted,
+        "start_offset": sample.retention.start_offset,
+        "seconds_left": _round(sample.retention_seconds_left, 0),
+    }
+
+
+def _server(server: ServerSample | None) -> dict[str, Any] | None:
+    if server is None:
+        return None
+    return {
+        "connections": server.connections,
+        "max_connections": server.max_connections,
+        "database_bytes": server.database_bytes,
+        "lock_waiters": server.lock_waiters,
+        "lock_wait_seconds": _round(server.lock_wait_seconds, 1),
     }
 
 

@@ -17,7 +17,7 @@ import psycopg
 
 from cdc_migrator.backfill import sequence_sync
 from cdc_migrator.backfill.diff.run import between
-from cdc_migrator.control import backups, inspection, load, migration, schema
+from cdc_migrator.control import backups, cutover, inspection, load, migration, schema
 from cdc_migrator.control.inspection import MOST, Part
 from cdc_migrator.control.migration import Phase
 from cdc_migrator.cutover.obstacles import obstacles
@@ -46,10 +46,6 @@ SELECT pid, name, seconds, prepared FROM (
     SELECT NULL, gid, extract(epoch FROM clock_timestamp() - prepared)::float8, true
     FROM pg_prepared_xacts WHERE database = current_database()) AS open
 ORDER BY seconds DESC NULLS LAST LIMIT %s
-"""
-_REHEARSAL = """
-SELECT attempt, ended_at, details->>'hooks' FROM cdc_migrator.cutover
-WHERE rehearsal AND state = 'rehearsed' ORDER BY attempt DESC LIMIT 1
 """
 
 
@@ -237,7 +233,7 @@ def _target(target: psycopg.Connection, tables: Sequence[TableName]) -> dict[str
 
 def _preparations(target: psycopg.Connection) -> dict[str, Any]:
     backup = backups.latest(target)
-    rehearsed = target.execute(_REHEARSAL).fetchone()
+    rehearsed = cutover.rehearsed(target)
     return {
         "backup": backup
         and {
@@ -247,9 +243,9 @@ def _preparations(target: psycopg.Connection) -> dict[str, Any]:
         },
         "rehearsal": rehearsed
         and {
-            "attempt": rehearsed[0],
-            "ended_at": rehearsed[1].isoformat() if rehearsed[1] else None,
-            "hooks": rehearsed[2],
+            "attempt": rehearsed.attempt,
+            "ended_at": rehearsed.ended_at.isoformat() if rehearsed.ended_at else None,
+            "hooks": rehearsed.details.get("hooks"),
         },
     }
 

@@ -22,7 +22,7 @@ from cdc_migrator.control import progress
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.errors import Fenced, MigratorError, Refused
 from cdc_migrator.monitor.gates import gates
-from cdc_migrator.monitor.lag import LagWindow, RateWindow, events_pending
+from cdc_migrator.monitor.lag import RateWindow, events_pending
 from cdc_migrator.monitor.limits import Limits
 from cdc_migrator.monitor.metrics import Metrics
 from cdc_migrator.monitor.sample import Sample, ServiceSample
@@ -65,7 +65,6 @@ class Keeper:
         self._on_lost = on_lost
         self._stop = threading.Event()
         self._rates = RateWindow()
-        self._lags = LagWindow()
         self._process = psutil.Process()
         self.sample: Sample | None = None
         self.seen_at = time.monotonic()
@@ -102,7 +101,20 @@ class Keeper:
             transactions_per_second=rates.transactions if rates else None,
             events_per_second=rates.events if rates else None,
             rss_bytes=self._process.memory_info().rss,
-            lag_rising=self._lags.rising(),
+        )
+
+    def _said(self) -> ServiceSample:
+        """What others are told: also what only the last measurement knows."""
+        said, sample = self.now(), self.sample
+        if sample is None:
+            return said
+        catch_up = sample.catch_up
+        return replace(
+            said,
+            lag_seconds=sample.lag_seconds,
+            records_applied_per_second=catch_up.applied_per_second if catch_up else None,
+            records_arriving_per_second=catch_up.arriving_per_second if catch_up else None,
+            wal_bytes_per_second=sample.wal_bytes_per_second,
         )
 
     def _beat(self) -> None:
@@ -117,10 +129,7 @@ class Keeper:
                         side="target",
                         settings={"statement_timeout": "5s", "lock_timeout": "3s"},
                     )
-                said = self.now()
-                if self.sample is not None:
-                    said = replace(said, lag_seconds=self.sample.lag_seconds)
-                progress.seen(conn, self._epoch, said.to_json())
+                progress.seen(conn, self._epoch, self._said().to_json())
                 self.seen_at = time.monotonic()
             except Fenced as fenced:
                 self._on_lost(fenced)
@@ -149,6 +158,5 @@ class Keeper:
         while not self._stop.is_set():
             sample = self._sampler.sample(self.now())
             self.sample = sample
-            self._lags.add(time.monotonic(), sample.lag_seconds)
             self._metrics.update(sample, gates(sample, self._limits))
             self._stop.wait(_BEAT_SECONDS)

@@ -9,6 +9,7 @@ from cdc_migrator.apply.batcher import BatchLimits
 from cdc_migrator.model.changes import TruncatePolicy
 from cdc_migrator.monitor.limits import Limits
 from cdc_migrator.service.comparing import Continuous
+from cdc_migrator.service.inspection import InspectOptions
 from cdc_migrator.stream.spill import SpillLimits
 
 
@@ -27,7 +28,7 @@ class RunOptions:
         takeover_after: seconds without a sign of life after which an owner is replaced.
         fence: the target's tables are fenced against everybody else.
         shall_move: see `Places`. ready: what the gates measure by.
-        inspect_every: seconds. grants: privileges are part of what is inspected.
+        inspected: what `inspect` looks at, every `inspect_every` seconds.
         http_host, http_port: where metrics and health are served; no port serves nothing.
     """
 
@@ -48,7 +49,7 @@ class RunOptions:
     fence: bool
     shall_move: Callable[[Sequence[str]], bool]
     ready: Limits
+    inspected: InspectOptions
     inspect_every: float
-    grants: bool
     http_host: str
     http_port: int | None

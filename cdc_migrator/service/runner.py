@@ -39,9 +39,9 @@ from cdc_migrator.service import health, registry
 from cdc_migrator.service.comparing import Comparing
 from cdc_migrator.service.fencing import fence_target
 from cdc_migrator.service.inspecting import Inspecting
-from cdc_migrator.service.inspection import InspectOptions
 from cdc_migrator.service.keeper import Keeper
 from cdc_migrator.service.options import RunOptions
+from cdc_migrator.service.passing import Passing
 from cdc_migrator.service.pipeline import Pipeline
 from cdc_migrator.service.pruner import Pruner
 from cdc_migrator.service.registry import Registry
@@ -76,6 +76,7 @@ class Service:
         self._transactions = 0
         self._events = 0
         self._lost: MigratorError | None = None
+        self._passing = Passing()
         self._metrics = Metrics(options.migration, __version__)
         self._pipeline: Pipeline | None = None
         self._writer: Writer | None = None
@@ -205,14 +206,7 @@ class Service:
                     options.ready,
                 )
             )
-            stack.enter_context(
-                Inspecting(
-                    InspectOptions(
-                        options.migration, options.source_dsn, options.target_dsn, options.grants
-                    ),
-                    options.inspect_every,
-                )
-            )
+            stack.enter_context(Inspecting(options.inspected, options.inspect_every))
             writer = self._writer = Writer(applier, self._on_applied)
             stack.enter_context(
                 Responder(
@@ -325,6 +319,7 @@ class Service:
     def _on_applied(self, batch: Batch, applied: Applied) -> None:
         self._transactions += applied.transactions
         self._events += applied.changes
+        self._passing.note(batch)
         self._metrics.batch_applied(
             applied.seconds,
             applied.transactions,
@@ -336,6 +331,7 @@ class Service:
             },
             batch.redelivered,
             batch.suspect,
+            applied.retries,
         )
         if applied.retries:
             _log.warning("applied-after-retries", retries=applied.retries, seconds=applied.seconds)
@@ -352,13 +348,18 @@ class Service:
             waiting = "a table is read again from the source, whose changes were not all delivered"
         if state is ServiceState.WAITING_FOR_TABLE:
             waiting = "a table is being added; if nobody does: cdc-migrator migrate --no-run"
+        at_end = pipeline.idle and not writer.holding if pipeline and writer else None
+        seen = self._keeper.sample if self._keeper else None
+        stages = self._passing.stages(at_end, seen.source_ahead if seen else None)
         return ServiceSample(
             at=datetime.now(UTC),
             state=state,
-            at_end=pipeline.idle and not writer.holding if pipeline and writer else None,
+            at_end=at_end,
             queue_bytes=pipeline.queued_bytes if pipeline else None,
             waiting=waiting,
             comparing=self._comparing.state if self._comparing else None,
+            capture_seconds=stages.capture if stages else None,
+            delivery_seconds=stages.delivery if stages else None,
         )
 
     def _on_lost(self, error: MigratorError) -> None:
