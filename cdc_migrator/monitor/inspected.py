@@ -24,6 +24,10 @@ _MAINTENANCE: Final = ("maintenance", "anti-wraparound vacuum")
 _PREPARED: Final = "prepared transaction"
 _SUBSCRIPTION: Final = "subscription"
 _WRITER: Final = "writer"
+_ALIKE: Final = {
+    "schema": "tables, types, functions and views",
+    "constraints": "keys, indexes and triggers",
+}
 
 Found = Mapping[str, Any]
 Decide = Callable[[str, Found, Sample, Limits], Gate]
@@ -66,8 +70,9 @@ def _differences(name: str, found: Found, _: Sample, limits: Limits) -> Gate:
         why = f"the target differs in {', '.join(differing[:3])}{more}"
         return fails(name, why, remedy, **evidence)
     if whole:
-        return passes(name, f"differs knowingly: {limits.schema_differs}", **evidence)
-    return passes(name, "is on the target as it is on the source", **evidence)
+        why = f"{_ALIKE[name]} differ knowingly: {limits.schema_differs}"
+        return passes(name, why, **evidence)
+    return passes(name, f"{_ALIKE[name]} are on the target as on the source", **evidence)
 
 
 def _sequences(name: str, found: Found, *_: Sample | Limits) -> Gate:
