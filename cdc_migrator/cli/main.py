@@ -35,9 +35,10 @@ class Verb:
     summary: str
 
 
-START, MIGRATE, OBSERVE, ABANDON, STACK, CONFIGURE = (
+START, MIGRATE, SWITCH, OBSERVE, ABANDON, STACK, CONFIGURE = (
     "Start here",
     "Migrate",
+    "Switch over",
     "Observe",
     "Abandon",
     "Local stack",
@@ -56,6 +57,8 @@ VERBS = (
     Verb("reconcile", "reconcile:app", MIGRATE, "Compare both sides' rows, and repair them."),
     Verb("repair", "repair:repair", MIGRATE, "Write whole tables anew while the stream runs."),
     Verb("run", "run:run", MIGRATE, "Apply the stream of changes to the target; runs on."),
+    Verb("cutover", "cutover:app", SWITCH, "Leave the source for the target; rehearse it first."),
+    Verb("finish", "finish:finish", SWITCH, "After the cutover: remove what the migration made."),
     Verb("status", "status:status", OBSERVE, "Show phase, progress, lag and what is wrong."),
     Verb("readiness", "readiness:readiness", OBSERVE, "Is it safe to leave the source, and why."),
     Verb("abort", "abort:abort", ABANDON, "Give up: remove slot, connector, topics and schemas."),

@@ -6,13 +6,12 @@ from contextlib import ExitStack
 from datetime import timedelta
 from typing import Any
 
-import psycopg
-
 from cdc_migrator.errors import Failed
 from cdc_migrator.reconcile.options import PassOptions
+from cdc_migrator.reconcile.snapshot import Sides
 from cdc_migrator.service import reconcile
 from cdc_migrator.service.quiet import QuietAlignment
-from cdc_migrator.service.reconcile import ReconcileOptions
+from cdc_migrator.service.reconcile import Ready, ReconcileOptions
 from cdc_migrator.service.reconcile_report import Report
 
 # What the stream has not written to is left to its proof; gates look at the proofs' age.
@@ -32,7 +31,7 @@ class Comparison:
         self._name = name
         self._dsns = (source_dsn, target_dsn)
         self._stack = ExitStack()
-        self._sessions: tuple[psycopg.Connection, psycopg.Connection] | None = None
+        self._ready: Ready | None = None
         self._quiet: QuietAlignment | None = None
         self._kept = False
         self.through = False
@@ -53,7 +52,7 @@ class Comparison:
         """
         asked = self._asked(None)
         with reconcile.aligning(asked) as aligner:
-            _judge(reconcile.run(asked, aligner, sessions=self._ours(asked)))
+            _judge(reconcile.run(asked, aligner, ready=self._ours(asked)))
         self._points()
 
     def keep_point(self) -> None:
@@ -68,7 +67,7 @@ class Comparison:
             Failed: CDCM-CUTOVER-DIFFERS. MigratorError: as `service.reconcile.run`.
         """
         asked = self._asked(seconds)
-        report = reconcile.run(asked, self._points(), sessions=self._ours(asked))
+        report = reconcile.run(asked, self._points(), ready=self._ours(asked))
         _judge(report)
         self.through = report.finished
         return {"seconds": round(report.seconds, 3), "finished": report.finished}
@@ -79,10 +78,15 @@ class Comparison:
             self._quiet = self._stack.enter_context(QuietAlignment(*self._dsns, called))
         return self._quiet
 
-    def _ours(self, asked: ReconcileOptions) -> tuple[psycopg.Connection, psycopg.Connection]:
-        if self._sessions is None:
-            self._sessions = self._stack.enter_context(reconcile.both(asked))
-        return self._sessions
+    def _ours(self, asked: ReconcileOptions) -> Ready:
+        if self._ready is None:
+            sessions = self._stack.enter_context(reconcile.both(asked))
+            sides = [
+                self._stack.enter_context(Sides(*self._dsns, asked.called))
+                for _ in range(asked.work.workers)
+            ]
+            self._ready = Ready(sessions, sides)
+        return self._ready
 
     def _asked(self, seconds: float | None) -> ReconcileOptions:
         return ReconcileOptions(

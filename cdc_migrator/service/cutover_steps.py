@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from cdc_migrator.backfill import sequence_sync
 from cdc_migrator.backfill.sequences import DEFAULT_MARGIN
@@ -19,6 +19,7 @@ from cdc_migrator.control.cutover import Attempt, Copied
 from cdc_migrator.control.migration import Phase
 from cdc_migrator.cutover import fence
 from cdc_migrator.cutover.fence import FenceOptions
+from cdc_migrator.cutover.hooks.base import Moment
 from cdc_migrator.cutover.machine import State
 from cdc_migrator.databases.postgres.coded import speaking
 from cdc_migrator.errors import Failed, MigratorError, Refused
@@ -27,18 +28,12 @@ from cdc_migrator.model.tables import TableName
 from cdc_migrator.model.wording import few
 from cdc_migrator.service.cutover_compare import Comparison
 from cdc_migrator.service.cutover_sessions import Sessions
+from cdc_migrator.service.switching import Hooks
 
 _LAG_PATIENCE = 60.0
 # The application waits for it to come back, too.
 _SOURCE_PATIENCE = 60.0
 _LOOK_SECONDS = 0.1
-
-
-class Switching(Protocol):
-    """The user's hooks, at one moment of `cutover.hooks.base.Moment`."""
-
-    def run(self, moment: str, attempt: int) -> Sequence[str]:
-        """Run those that have something to do; what each did. Raises MigratorError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +56,7 @@ class CutoverOptions:
     source_dsn: str
     target_dsn: str
     unready: Callable[[], Sequence[tuple[str, str | None]]]
-    hooks: Switching | None
+    hooks: Hooks | None
     budget: float = 10.0
     fence: FenceOptions = field(default_factory=FenceOptions)
     max_lag: float = 2.0
@@ -126,7 +121,7 @@ class Steps:
             target_fence.keep(self._sessions.control, options.name, wanted=True)
             digest = target_fence.digest(self._sessions.control)
         if options.hooks is not None:
-            for did in options.hooks.run("check", attempt.attempt):
+            for did in options.hooks.run(Moment.CHECK, attempt.attempt):
                 self._tell(f"hook {did}")
         self._tell("the source's fence, not raised yet")
         self.details["fenced_tables"] = len(
@@ -141,7 +136,7 @@ class Steps:
     def hold(self, attempt: Attempt) -> None:
         """Let the hooks hold the applications."""
         if self._options.hooks is not None:
-            for did in self._options.hooks.run("hold", attempt.attempt):
+            for did in self._options.hooks.run(Moment.HOLD, attempt.attempt):
                 self._tell(f"hook {did}")
 
     # While writers wait
@@ -230,7 +225,7 @@ class Steps:
     def switch(self, attempt: Attempt) -> None:
         """Let the hooks lead the applications to the target; then compare what is left."""
         if self._options.hooks is not None:
-            for did in self._options.hooks.run("switch", attempt.attempt):
+            for did in self._options.hooks.run(Moment.SWITCH, attempt.attempt):
                 self._tell(f"hook {did}")
         if self.fenced_at is not None:
             self.details["switched_ms"] = round((time.monotonic() - self.fenced_at) * 1000, 3)
@@ -270,7 +265,7 @@ class Steps:
         if state is not None:
             fence.lower(self._sessions.source, name, self._lifted(), attempt.lifted_marker)
         if self._options.hooks is not None and reached is not State.PREPARING:
-            for did in self._options.hooks.run("undo", attempt.attempt):
+            for did in self._options.hooks.run(Moment.UNDO, attempt.attempt):
                 self._tell(f"hook {did}")
         if told and not self._options.keep_fence:
             with speaking("target", "removing its fence"):
