@@ -38,6 +38,10 @@ def test_the_agreed_keys_are_there() -> None:
     assert {gate["verdict"] for gate in whole["ready"]["gates"]} == {"pass"}
     assert whole["verified_as_of"] == NOW.isoformat()
     assert whole["reconcile"]["chunks_dirty"] == 2
+    assert whole["stages"] == {"capture_seconds": 0.03, "delivery_seconds": 0.02}
+    assert whole["catch_up"]["seconds"] == 0
+    assert whole["retention"]["unlimited"] is True
+    assert whole["servers"]["target"]["connections"] == 9
     first = whole["tables"][0]
     assert first["source"] == first["target"] == "shop.orders"
     assert (first["rows_loaded"], first["events_applied"]) == (120, 16)
@@ -59,9 +63,12 @@ def test_what_is_unknown_is_null() -> None:
         "transactions",
         "verified_as_of",
         "reconcile",
+        "catch_up",
+        "retention",
     ):
         assert whole[key] is None, key
-    assert set(whole["rates"].values()) == {None}
+    for key in ("rates", "stages", "servers", "clocks"):
+        assert set(whole[key].values()) == {None}, key
     assert whole["ready"]["verdict"] is False
 
 
