@@ -60,6 +60,7 @@ VERBS = (
     Verb("cutover", "cutover:app", SWITCH, "Leave the source for the target; rehearse it first."),
     Verb("finish", "finish:finish", SWITCH, "After the cutover: remove what the migration made."),
     Verb("status", "status:status", OBSERVE, "Show phase, progress, lag and what is wrong."),
+    Verb("readiness", "readiness:readiness", OBSERVE, "Is it safe to leave the source, and why."),
     Verb("abort", "abort:abort", ABANDON, "Give up: remove slot, connector, topics and schemas."),
     Verb("stack", "stack:app", STACK, "Run Kafka, Connect and two PostgreSQL on this machine."),
     Verb("config", "config:app", CONFIGURE, "Show, check or describe the configuration."),

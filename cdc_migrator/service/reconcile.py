@@ -13,6 +13,7 @@ import psycopg
 from cdc_migrator.control import (
     cutover,
     differences,
+    freshness,
     load,
     locks,
     migration,
@@ -137,6 +138,7 @@ def run(
         pairs = only(found)
         with speaking("target", "reading what was compared"):
             proofs.tidy(target)
+            freshness.note(target)
             due = None
             if current.mode not in ("full", "sample"):
                 before = datetime.now(UTC) - options.proof_age
