@@ -153,8 +153,8 @@ def _lag(whole: dict[str, Any]) -> str:
     stages = whole["stages"]
     if stages["capture_seconds"] is not None:
         told += (
-            f"; {seconds(stages['capture_seconds'])} into Kafka"
-            f", {seconds(stages['delivery_seconds'])} from there"
+            f"; into Kafka {seconds(stages['capture_seconds'])}"
+            f", out {seconds(stages['delivery_seconds'])}"
         )
     return told
 
@@ -250,7 +250,7 @@ def _server(server: dict[str, Any] | None) -> str:
     )
     if server["lock_waiters"]:
         told += (
-            f", {number(server['lock_waiters'])} sessions wait for locks"
+            f", waits for locks: {number(server['lock_waiters'])}"
             f", the longest {seconds(server['lock_wait_seconds'])}"
         )
     return told

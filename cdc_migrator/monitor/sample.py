@@ -353,8 +353,8 @@ class Sample:
         """Of each part that was asked, whether it answered."""
         failed = {note.part for note in self.notes}
         answers = {
-            "target": self.target_server,
-            "source": self.source_server,
+            "target": self.phase,
+            "source": self.source_ahead,
             "connect": self.connector,
             "kafka": self.end_offset,
         }

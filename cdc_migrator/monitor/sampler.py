@@ -39,7 +39,7 @@ from cdc_migrator.monitor.sample import (
     TableSample,
 )
 from cdc_migrator.monitor.servers import read_server
-from cdc_migrator.monitor.session import Paced, Session, clock
+from cdc_migrator.monitor.session import Paced, Session, clock, unless_slow
 
 # Longer than any part's own limits, so that it ends by itself with a reason.
 _PATIENCE_SECONDS = 12.0
@@ -92,10 +92,10 @@ class _SourceFacts:
 class _Dear:
     """What costs the servers more than a glance, or grows with the number of tables."""
 
-    proofs: Paced[ProofSample] = field(default_factory=lambda: Paced(5.0))
+    proofs: Paced[ProofSample | None] = field(default_factory=lambda: Paced(5.0))
     fence: Paced[FenceSample | None] = field(default_factory=lambda: Paced(10.0))
-    source: Paced[ServerSample] = field(default_factory=lambda: Paced(10.0))
-    target: Paced[ServerSample] = field(default_factory=lambda: Paced(10.0))
+    source: Paced[ServerSample | None] = field(default_factory=lambda: Paced(10.0))
+    target: Paced[ServerSample | None] = field(default_factory=lambda: Paced(10.0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,11 +315,13 @@ def _read_target(
         if seen is not None:
             owner = OwnerSample(seen[0], seen[1], ServiceSample.from_json(seen[2]))
     tables = tuple(TableSample(*facts) for facts in conn.execute(_TABLES))
-    guard = dear.fence.get(lambda: _read_fence(conn, name)) if look_at_fence else None
-    read = None
+    guard = read = None
+    if look_at_fence:
+        guard = dear.fence.get(lambda: unless_slow(conn, lambda: _read_fence(conn, name)))
     if _has(conn, "reconcile_map"):
-        read = dear.proofs.get(lambda: reading.read_proofs(conn))
-    server = dear.target.get(lambda: read_server(conn, conn.execute(_NAMES).fetchall()))
+        read = dear.proofs.get(lambda: unless_slow(conn, lambda: reading.read_proofs(conn)))
+    moved = conn.execute(_NAMES).fetchall()
+    server = dear.target.get(lambda: unless_slow(conn, lambda: read_server(conn, moved)))
     facts = _TargetFacts(
         now, ahead, row, stream, owner, tables, _read_load(conn), guard, read, server
     )
@@ -371,7 +373,7 @@ def _read_source(
     _, ahead = clock(conn)
     if names is None:
         names = _names_on_source(conn, name)
-    server = dear.source.get(lambda: read_server(conn))
+    server = dear.source.get(lambda: unless_slow(conn, lambda: read_server(conn)))
     (written,) = conn.execute(_WRITTEN).fetchone() or (None,)
     if names is None:
         return _SourceFacts(ahead, None, (), written, server)

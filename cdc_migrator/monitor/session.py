@@ -98,6 +98,15 @@ class Paced(Generic[T]):
         return self._answer
 
 
+def unless_slow(conn: psycopg.Connection, question: Callable[[], T]) -> T | None:
+    """The answer; None where the server gave it up at its time limit. The session goes on."""
+    try:
+        with conn.transaction():
+            return question()
+    except psycopg.errors.QueryCanceled:
+        return None
+
+
 def clock(conn: psycopg.Connection) -> tuple[datetime, float]:
     """The server's clock, and the seconds by which it is ahead of this machine's."""
     started, wall = time.monotonic(), datetime.now(UTC)

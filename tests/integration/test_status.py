@@ -35,6 +35,7 @@ from cdc_migrator.model.naming import Names
 from cdc_migrator.model.tables import TableName
 from cdc_migrator.monitor.sample import CatchUp
 from cdc_migrator.monitor.sampler import Places, Sampler
+from cdc_migrator.monitor.session import unless_slow
 from cdc_migrator.stack.local import StackInfo
 from tests.support.samples import SERVICE
 
@@ -245,6 +246,14 @@ def test_what_threatens_is_measured(site: Site) -> None:
     assert (second.wal_bytes_per_second or 0) > 100_000
     assert first.source_ahead is not None
     assert abs(first.source_ahead) < 1
+
+
+def test_a_question_that_takes_too_long_leaves_the_rest_known(site: Site) -> None:
+    """The server gives it up; the session goes on, in the same transaction."""
+    with psycopg.connect(site.target) as conn:
+        conn.execute("SET LOCAL statement_timeout = '50ms'")
+        assert unless_slow(conn, lambda: conn.execute("SELECT pg_sleep(5)")) is None
+        assert unless_slow(conn, lambda: conn.execute("SELECT 7").fetchone()) == (7,)
 
 
 def wait_for_lock(site: Site, pid: int) -> None:

@@ -110,7 +110,7 @@ def test_a_working_stream() -> None:
     text = drawn(document())
     for part in (
         "created → schema → capture → load → indexes → [stream]",
-        "43 ms, at most 12 events pending; 21 ms into Kafka, 22 ms from there",
+        "43 ms, at most 12 events pending; into Kafka 21 ms, out 22 ms",
         "310 transactions/s, 1 205 events/s; 12 345 transactions so far, 2 came again",
         "1 not proven whole",
         "streaming, me@here:1, 120.0 MiB resident",
@@ -159,7 +159,7 @@ def test_what_threatens_is_told() -> None:
         "tasks: FAILED: ConnectException: no route",
         "DELETES what is older than 2 h 0 min, what is beyond 1.0 KiB; the next record is kept "
         "for 1 min 0 s at least",
-        "7 of 100 connections, database 3.0 GiB, 2 sessions wait for locks, the longest 4.2 s",
+        "7 of 100 connections, database 3.0 GiB, waits for locks: 2, the longest 4.2 s",
         "the target's is 2.5 s behind the source's",
     ):
         assert part in " ".join(text.split())
