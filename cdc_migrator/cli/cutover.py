@@ -85,7 +85,7 @@ def cutover(
     signal.signal(signal.SIGINT, lambda *_: stopping.set())
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())
     with ExitStack() as stack:
-        options = _options(stack, configured, budget, terminate)
+        options = _options(stack, configured, budget, terminate, rehearse)
         ended = cut_over(options, rehearse, lambda text: out.say(f"  {text}"), stopping)
     _tell(out, ended)
     if stopping.is_set():
@@ -179,6 +179,7 @@ def _options(
     configured: Settings,
     budget: float | None,
     terminate: bool,
+    rehearsal: bool = False,
 ) -> CutoverOptions:
     from cdc_migrator.cutover.fence import FenceOptions
     from cdc_migrator.cutover.hooks.base import Context, digest, opened
@@ -197,7 +198,7 @@ def _options(
         name=configured.name,
         source_dsn=source.dsn_with_password(),
         target_dsn=target.dsn_with_password(),
-        unready=lambda: _unready(configured),
+        unready=lambda: _unready(configured, rehearsal),
         hooks=hooks,
         budget=budget or chosen.budget.total_seconds(),
         fence=FenceOptions(
@@ -211,15 +212,16 @@ def _options(
     )
 
 
-def _unready(configured: Settings) -> list[tuple[str, str | None]]:
-    from cdc_migrator.cli.status import places
+def _unready(configured: Settings, rehearsal: bool) -> list[tuple[str, str | None]]:
+    from cdc_migrator.cli.measuring import inspect_options, limits, places
     from cdc_migrator.monitor.sampler import Sampler
-    from cdc_migrator.monitor.status import verdict_reasons
+    from cdc_migrator.service.readiness import look
 
     with Sampler(places(configured)) as sampler:
-        return [
-            (reason, None) for reason in verdict_reasons(sampler.sample(), configured.ready.max_lag)
-        ]
+        found = look(inspect_options(configured), sampler, limits(configured))
+    # Whether the hooks were rehearsed is not asked of a rehearsal.
+    against = [gate for gate in found.against if not (rehearsal and gate.name == "hooks")]
+    return list(dict.fromkeys((gate.reason, gate.remedy) for gate in against))
 
 
 def _dry_run(out: Printer, configured: Settings, rehearsal: bool) -> None:

@@ -26,6 +26,7 @@ from tests.support.live import LiveMigration, one, wait_for
 
 SETTINGS = {
     "tables": {"include": ["app.*"]},
+    "backup": {"required": False},
     "cutover": {"hooks": [{"kind": "route"}], "without_way_back": "a proof", "budget": "4s"},
 }
 _WORKING = [state for state in State if state not in (State.DONE, State.UNDONE, State.REHEARSED)]
@@ -75,6 +76,7 @@ class Strikes:
         """Strike at one cutover after the other until one is done, or all faults were had."""
         life = Life()
         Switching.prepare(self._live)
+        self._live.cli("cutover", "--rehearse")
         with Switching(self._live) as apps:
             wait_for("writers write", lambda: apps.commits() > 50)
             while faults and time.monotonic() < until:
