@@ -26,9 +26,12 @@ from cdc_migrator.cutover.hooks.base import Context, HookFailed, Moment
 from cdc_migrator.cutover.hooks.bouncer_file import Line, Unfit
 from cdc_migrator.cutover.hooks.session import Session
 from cdc_migrator.errors import Failed, Refused
+from cdc_migrator.faultpoints import reach
 
 _DEFAULTS = {"port": "5432"}
 _RESUME_SECONDS = 5.0
+# Where nobody asked for a pause it is for what takes a moment only.
+_PAUSE_SECONDS = 1.0
 
 
 class PgbouncerHook:
@@ -120,10 +123,32 @@ class PgbouncerHook:
                 f"{self._copy} is left of an earlier switch, and says otherwise than {self._file}",
                 "See which of both is right for the source; then remove the copy.",
             )
+        self._try_login(wanted)
         mode = known["pool_mode"] or self._default_mode(deadline)
         if mode == "session":
             return "warning: pool mode session: PAUSE waits until every client has disconnected"
         return f"pool mode {mode}"
+
+    def _try_login(self, wanted: str) -> None:
+        """Log in as PgBouncer will, where the line says as whom: clients would wait for nothing."""
+        said = bouncer_file.pairs(wanted)
+        if not {"user", "password"} <= set(said):
+            return
+        place = {name: said[name] for name in ("host", "port", "user", "password") if name in said}
+        try:
+            psycopg.connect(
+                "",
+                dbname=said.get("dbname", self._configured.database),
+                **place,  # type: ignore[arg-type]
+                connect_timeout=max(2, math.ceil(self._timeout)),
+                application_name=self._called,
+            ).close()
+        except psycopg.OperationalError as error:
+            raise self._refused(
+                f"the target cannot be reached as PgBouncer would ({_reason(error)})",
+                "Let the line's user and password in on the target as well, or give the whole "
+                "line as `target_line`.",
+            ) from None
 
     def _pause(self, deadline: float) -> str:
         try:
@@ -145,7 +170,9 @@ class PgbouncerHook:
         if line.value != wanted:
             if not self._copy.exists():
                 bouncer_file.replace(self._copy, self._file.read_bytes(), like=self._file)
+                reach("hook.pgbouncer.copied")
             bouncer_file.replace(self._file, line.saying(wanted), like=self._file)
+            reach("hook.pgbouncer.rewritten")
         elif not self._copy.exists():
             warning = "; warning: it was so before, and nobody knows what it was"
         self._reload(wanted, deadline)
@@ -165,7 +192,9 @@ class PgbouncerHook:
         before = self._before()
         if line.value != before:
             bouncer_file.replace(self._file, line.saying(before), like=self._file)
+            reach("hook.pgbouncer.restored")
         self._reload(before, deadline)
+        reach("hook.pgbouncer.resumed")
         self._copy.unlink(missing_ok=True)
         return f"the source, {self._place(before)}"
 
@@ -198,17 +227,19 @@ class PgbouncerHook:
 
     def _reload(self, value: str, deadline: float) -> None:
         """Have PgBouncer read the file, see that it did, and let everybody go on."""
-        self._console.run("RELOAD", seconds=deadline - time.monotonic())
         known = self._database(deadline)
-        if not self._says(known, value):
+        if not known["paused"] and not self._says(known, value):
+            # A session that it is just opening would be broken off, which it takes for a server
+            # that is down: for `server_login_retry`, 15 seconds, it would not try again. RECONNECT
+            # behind RELOAD does the same harm, and is not needed: all old sessions are obsolete.
+            with suppress(TimeoutError):
+                self._command("PAUSE", min(deadline, time.monotonic() + _PAUSE_SECONDS))
+        self._console.run("RELOAD", seconds=deadline - time.monotonic())
+        reach("hook.pgbouncer.reloaded")
+        if not self._says(self._database(deadline), value):
             # It reports what it cannot read in its log only.
             raise HookFailed(f"PgBouncer did not take {self._file} over; see its log")
-        if known["paused"]:
-            self._resume(deadline)
-        else:
-            # Nobody paused it: whoever is between two transactions still has the old side.
-            with suppress(psycopg.errors.Error):
-                self._command("RECONNECT", deadline)
+        self._resume(deadline)
 
     def _resume(self, deadline: float) -> None:
         if self._database(deadline)["paused"]:
@@ -252,16 +283,22 @@ class PgbouncerHook:
                 connect_timeout=max(2, math.ceil(seconds)),
                 application_name=self._called,
                 autocommit=True,
+                prepare_threshold=None,
                 row_factory=dict_row,
             )
         except psycopg.OperationalError as error:
-            reason = str(error).strip().rpartition("failed: ")[2].splitlines()
             raise Failed(
                 "CDCM-HOOK-CONSOLE",
-                f"PgBouncer's console does not let us in ({reason[0] if reason else 'no answer'})",
+                f"PgBouncer's console does not let us in ({_reason(error)})",
                 "See that it runs and that the hook's `console` names host, port, user and "
                 "password.",
             ) from None
 
     def _refused(self, cause: str, remedy: str) -> Refused:
         return Refused("CDCM-HOOK-PGBOUNCER", cause, remedy)
+
+
+def _reason(error: psycopg.OperationalError) -> str:
+    """The last words of libpq's message."""
+    words = str(error).strip().rpartition("failed: ")[2].splitlines()
+    return words[0] if words else "no answer"
