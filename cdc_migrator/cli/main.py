@@ -55,6 +55,7 @@ VERBS = (
     Verb("sequences", "sequences:app", MIGRATE, "Set the target's sequences past the source's."),
     Verb("reconcile", "reconcile:app", MIGRATE, "Compare both sides' rows, and repair them."),
     Verb("repair", "repair:repair", MIGRATE, "Write whole tables anew while the stream runs."),
+    Verb("backup", "backup:app", MIGRATE, "Make and verify a backup of the source, or note one."),
     Verb("run", "run:run", MIGRATE, "Apply the stream of changes to the target; runs on."),
     Verb("status", "status:status", OBSERVE, "Show phase, progress, lag and what is wrong."),
     Verb("abort", "abort:abort", ABANDON, "Give up: remove slot, connector, topics and schemas."),
