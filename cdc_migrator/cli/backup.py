@@ -219,14 +219,19 @@ def _view(found: Sequence[Backup]) -> RenderableType:
         return "no backup is known"
     table = Table(box=None, pad_edge=False)
     for title in ("taken", "age", "size", "place", ""):
-        table.add_column(title, justify="right" if title in ("age", "size") else "left")
+        table.add_column(
+            title,
+            justify="right" if title in ("age", "size") else "left",
+            no_wrap=title in ("taken", "age", "size"),
+            overflow="fold",
+        )
     for one in found:
         age = (datetime.now(UTC) - one.taken_at).total_seconds()
         table.add_row(
             one.taken_at.isoformat(timespec="seconds"),
             seconds(age),
             "–" if one.bytes is None else size(one.bytes),
-            Text(one.place, overflow="fold"),
+            Text(one.place),
             Text(_told(one), "" if one.usable else "yellow"),
         )
     return table
