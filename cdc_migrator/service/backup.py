@@ -7,6 +7,7 @@ stands on the target; the directory can be verified without, and is taken into t
 from __future__ import annotations
 
 import shutil
+import socket
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -107,7 +108,7 @@ def verify(
     with _account(options) as (target, _):
         with speaking("target", "reading the account of backups"):
             place = directory.absolute() if directory else _newest(target)
-            known = backups.at(target, str(place))
+            known = backups.dump_on(target, socket.gethostname(), str(place))
         try:
             manifest = backup_files.read(place)
             if manifest.migration != options.name:
@@ -221,19 +222,19 @@ def _note(target: psycopg.Connection, directory: Path, manifest: Manifest) -> Ba
             str(directory),
             manifest.taken_at,
             manifest.bytes,
-            backup_files.details(manifest),
+            {"host": socket.gethostname(), **backup_files.details(manifest)},
         )
 
 
 def _newest(target: psycopg.Connection) -> Path:
-    for one in backups.all(target):
-        if one.kind is Kind.DUMP:
-            return Path(one.place)
-    raise Refused(
-        "CDCM-BACKUP-NONE",
-        "there is no backup to verify",
-        "Make one with `cdc-migrator backup create DIRECTORY`.",
-    )
+    found = backups.dump_on(target, socket.gethostname())
+    if found is None:
+        raise Refused(
+            "CDCM-BACKUP-NONE",
+            "there is no backup on this machine to verify",
+            "Make one with `cdc-migrator backup create DIRECTORY`, or name its directory.",
+        )
+    return Path(found.place)
 
 
 def _verify(

@@ -8,6 +8,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -208,7 +209,7 @@ def test_a_damaged_dump_counts_no_longer(options: BackupOptions, dump: Path) -> 
         assert fails(options, None).code == "CDCM-BACKUP-DAMAGED"
         assert latest(options) == older
         with psycopg.connect(options.target_dsn) as conn:
-            doubted = backups.at(conn, str(dump))
+            doubted = backups.dump_on(conn, socket.gethostname(), str(dump))
         assert doubted is not None
         assert doubted.details["verification"]["code"] == "CDCM-BACKUP-DAMAGED"
 
@@ -236,6 +237,18 @@ def begin(options: BackupOptions, verb: str, directory: Path, fault: str) -> int
     )
     command = [sys.executable, "-c", code, options.source_dsn, options.target_dsn, directory]
     return subprocess.run(command, env={**os.environ, VARIABLE: fault}, check=False).returncode
+
+
+def test_a_dump_on_another_machine_is_left_to_it(options: BackupOptions, tmp_path: Path) -> None:
+    """That its directory is not here says nothing against it."""
+    with psycopg.connect(options.target_dsn) as conn:
+        details = {"host": "elsewhere"}
+        place = str(tmp_path / "gone")
+        noted = backups.note(conn, Kind.DUMP, place, datetime.now(UTC), 1, details)
+        there = backups.verified(conn, noted.id, {}, ok=True)
+    assert fails(options, None).code == "CDCM-BACKUP-NONE"
+    assert fails(options, tmp_path / "gone").code == "CDCM-BACKUP-INCOMPLETE"
+    assert latest(options) == there
 
 
 def test_a_killed_dump_is_no_backup(options: BackupOptions, tmp_path: Path) -> None:

@@ -32,6 +32,9 @@ _DEFAULTS = {"port": "5432"}
 _RESUME_SECONDS = 5.0
 # Where nobody asked for a pause it is for what takes a moment only.
 _PAUSE_SECONDS = 1.0
+# Seconds: for how long it is seen to that sessions open again, and how often it is tried.
+_LOGIN_SECONDS = 0.5
+_LOGIN_RETRY = 0.1
 
 
 class PgbouncerHook:
@@ -124,7 +127,7 @@ class PgbouncerHook:
                 "See which of both is right for the source; then remove the copy.",
             )
         self._try_login(wanted)
-        mode = known["pool_mode"] or self._default_mode(deadline)
+        mode = known["pool_mode"] or self._settings(deadline)["pool_mode"]
         if mode == "session":
             return "warning: pool mode session: PAUSE waits until every client has disconnected"
         return f"pool mode {mode}"
@@ -160,7 +163,8 @@ class PgbouncerHook:
             self._resume(time.monotonic() + _RESUME_SECONDS)
             raise HookFailed(
                 f"PAUSE took longer than {self._timeout:g} s and was taken back: transactions are "
-                "open for longer, or clients of a session pool are connected"
+                "open for longer, or clients of a session pool are connected",
+                again=False,  # everybody has waited for that long
             ) from None
         return "paused"
 
@@ -229,9 +233,8 @@ class PgbouncerHook:
         """Have PgBouncer read the file, see that it did, and let everybody go on."""
         known = self._database(deadline)
         if not known["paused"] and not self._says(known, value):
-            # A session that it is just opening would be broken off, which it takes for a server
-            # that is down: for `server_login_retry`, 15 seconds, it would not try again. RECONNECT
-            # behind RELOAD does the same harm, and is not needed: all old sessions are obsolete.
+            # Not RECONNECT behind RELOAD: it breaks off sessions as they are opened (see
+            # `_resume`), and is not needed: all old ones are obsolete.
             with suppress(TimeoutError):
                 self._command("PAUSE", min(deadline, time.monotonic() + _PAUSE_SECONDS))
         self._console.run("RELOAD", seconds=deadline - time.monotonic())
@@ -242,8 +245,41 @@ class PgbouncerHook:
         self._resume(deadline)
 
     def _resume(self, deadline: float) -> None:
-        if self._database(deadline)["paused"]:
+        """Let everybody go on, without the wait that follows a session that could not be opened.
+
+        PAUSE and RELOAD break off one that is just being opened, which PgBouncer takes for a
+        server that is down: for `server_login_retry`, 15 seconds by default, it would not try
+        again.
+        """
+        if not self._database(deadline)["paused"]:
+            return
+        retry = self._settings(deadline)["server_login_retry"]
+        if float(retry) <= _LOGIN_RETRY:
             self._command("RESUME", deadline)
+            return
+        self._set_retry(str(_LOGIN_RETRY), deadline)
+        try:
+            self._command("RESUME", deadline)
+            patience = min(deadline, time.monotonic() + _LOGIN_SECONDS)
+            while self._waiting(deadline) and time.monotonic() < patience:
+                time.sleep(0.005)
+        finally:
+            self._set_retry(retry, deadline)
+
+    def _waiting(self, deadline: float) -> bool:
+        """Whether somebody waits and no session is open yet."""
+        return any(
+            row["cl_waiting"] and not row["sv_active"] + row["sv_idle"] + row["sv_used"]
+            for row in self._ask("SHOW POOLS", deadline)
+            if row["database"] == self._configured.database
+        )
+
+    def _set_retry(self, seconds: str, deadline: float) -> None:
+        statement = sql.SQL("SET server_login_retry = {}").format(sql.Literal(seconds))
+        self._console.run(statement, seconds=deadline - time.monotonic())
+
+    def _settings(self, deadline: float) -> dict[str, str]:
+        return {row["key"]: str(row["value"]) for row in self._ask("SHOW CONFIG", deadline)}
 
     def _says(self, known: dict[str, Any], value: str) -> bool:
         """Whether PgBouncer has the database as this line says."""
@@ -259,10 +295,6 @@ class PgbouncerHook:
             f"PgBouncer has no database {self._configured.database!r}",
             "Name one that stands in its [databases]; a line for `*` alone cannot be switched.",
         )
-
-    def _default_mode(self, deadline: float) -> str:
-        settings = self._ask("SHOW CONFIG", deadline)
-        return next(str(row["value"]) for row in settings if row["key"] == "pool_mode")
 
     def _ask(self, statement: str, deadline: float) -> list[dict[str, Any]]:
         return self._console.run(statement, seconds=deadline - time.monotonic())
