@@ -26,6 +26,7 @@ from tests.support.live import LiveMigration, one, wait_for
 
 SETTINGS = {
     "tables": {"include": ["app.*"]},
+    "backup": {"required": False},
     "cutover": {"hooks": [{"kind": "route"}], "without_way_back": "a proof", "budget": "4s"},
 }
 _WORKING = [state for state in State if state not in (State.DONE, State.UNDONE, State.REHEARSED)]
@@ -77,6 +78,7 @@ class Strikes:
         Switching.prepare(self._live)
         with Switching(self._live) as apps:
             wait_for("writers write", lambda: apps.commits() > 50)
+            self._live.cli("cutover", "--rehearse")
             while faults and time.monotonic() < until:
                 fault = faults.pop(0)
                 self._until_ready(life)

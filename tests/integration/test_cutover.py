@@ -16,6 +16,7 @@ pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
 
 SETTINGS = {
     "tables": {"include": ["app.*"]},
+    "backup": {"required": False},
     "cutover": {"hooks": [{"kind": "route"}], "without_way_back": "a test"},
 }
 
