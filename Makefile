@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check unit lock prove-resume prove-crash prove-apply prove-load \
-	prove-schemas prove-reconcile prove-reconcile-kills prove-fence bench-load bench-reconcile clean
+	prove-schemas prove-reconcile prove-reconcile-kills prove-fence prove-cutover bench-load bench-reconcile clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -51,6 +51,9 @@ prove-load: setup ## kill loads for 17 minutes; adds to proofs/load.jsonl
 
 prove-fence: setup ## fence the source under writers for 10 minutes; adds to proofs/fence.jsonl
 	@$(BIN)/python -m tests.faults.prove_fence
+
+prove-cutover: setup ## strike at cutovers under writers for 17 minutes; adds to proofs/cutover.jsonl
+	@$(BIN)/python -m tests.faults.prove_cutover
 
 prove-schemas: setup ## schemas of others (SCHEMAS=directory: yours, too); adds to proofs/schemas.jsonl
 	@$(BIN)/python -m tests.schemas.prove $(if $(SCHEMAS),--directory $(SCHEMAS))

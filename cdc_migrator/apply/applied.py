@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from operator import add
 from typing import cast
 
+import psycopg
+
 from cdc_migrator.apply.prepared import Piece
 from cdc_migrator.apply.signals import Heartbeat, Marker
+from cdc_migrator.control import markers, progress
 from cdc_migrator.control.progress import Counts
 from cdc_migrator.model.tables import TableName
 
@@ -60,6 +63,21 @@ class Tally:
         self.counts = _sum(self.counts, piece.counts)
         self.markers += piece.markers
         self.heartbeats += piece.heartbeats
+
+    def write(self, conn: psycopg.Connection, stream: str) -> None:
+        """Put down what they held, in the transaction that wrote them."""
+        progress.count(conn, self.counts)
+        kept = [one for one in self.markers if one.kind in markers.KEPT]
+        markers.applied(conn, stream, [(one.token, one.kind, one.commit_lsn) for one in kept])
+
+    def pass_over(self, conn: psycopg.Connection, stream: str, pieces: Iterable[Piece]) -> None:
+        """Put down what they held where nothing of it is written any more."""
+        for piece in pieces:
+            self.take(piece)
+        ignored = sum(sum(of_table[:4]) for of_table in self.counts.values())
+        progress.ignore(conn, ignored, stream)
+        self.counts = {}
+        self.write(conn, stream)
 
 
 def _sum(

@@ -25,6 +25,7 @@ from cdc_migrator.apply.plan import TablePlan, plan_tables
 from cdc_migrator.apply.prepared import Prepared, Preparer
 from cdc_migrator.apply.session import open_session
 from cdc_migrator.apply.shape import Reread, by_stream_name
+from cdc_migrator.apply.signals import UNFENCE
 from cdc_migrator.control import progress
 from cdc_migrator.control.progress import FORWARD, Advance, Progress
 from cdc_migrator.databases.postgres.coded import describe, speaking
@@ -316,14 +317,20 @@ class Applier:
         try:
             with self._conn.transaction():
                 reach("apply.advance.before")
-                progress.advance(
+                active = progress.advance(
                     self._conn, self._epoch, self._applies, self._offset, step, self._stream
                 )
                 reach("apply.advance.after")
+                if not active:
+                    tally.pass_over(self._conn, self._stream, prepared.pieces)
+                    return
                 merging = True
                 written: set[TableName] = set()
                 for piece in prepared.pieces:
                     tally.take(piece)
+                    if any(one.kind == UNFENCE for one in piece.markers):
+                        # What was compared behind the fence has taken its marks away.
+                        self._marks.forget()
                     self._merger.clear(written)
                     written = {one.shape.name for one in piece.staged}
                     truncated = [one.shape.name for one in piece.staged if one.truncated]
@@ -335,7 +342,7 @@ class Applier:
                     at = None
                     self._marks.note(piece.staged, self._merger.places)
                 reach("apply.count.before")
-                progress.count(self._conn, tally.counts)
+                tally.write(self._conn, self._stream)
                 self._marks.write(self._conn)
                 reach("apply.count.after")
                 reach("apply.commit.before")

@@ -44,12 +44,12 @@ class Marks:
             if one.place is None or not _works(conn, plans[one.table], one.place)
         }
         self._maps = found
+        self._fresh = {}
         self.forget()
 
     def forget(self) -> None:
         """Both sides are aligned: all that is written to from now on is marked anew."""
         self._marked = {one.id: set() for one in self._maps.values()}
-        self._fresh = {}
 
     def begin(self) -> None:
         """A transaction begins; what one that failed would have marked is not marked."""

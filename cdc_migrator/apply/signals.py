@@ -17,6 +17,8 @@ from cdc_migrator.model.tables import TableName
 MARKER = TableName(CONTROL_SCHEMA, "marker")
 HEARTBEAT = TableName(CONTROL_SCHEMA, "heartbeat")
 TABLES = frozenset({MARKER, HEARTBEAT})
+# The kind of marker behind which the source is written to again.
+UNFENCE = "unfence"
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from cdc_migrator.capture import sides
 from cdc_migrator.capture import slot as slots
 from cdc_migrator.capture.connect_rest import ConnectClient
 from cdc_migrator.capture.topics import Topics
-from cdc_migrator.control import fence, journal, migration, schema
+from cdc_migrator.control import cutover, fence, journal, migration, schema
 from cdc_migrator.databases.postgres.coded import speaking
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.errors import MigratorError, Refused
@@ -76,6 +76,9 @@ def abort(
     name: str,
     secrets_dir: Path,
     notify: Callable[[str], None] = lambda _: None,
+    *,
+    after_cutover: bool = False,
+    keep_fence: bool = False,
 ) -> Aborted:
     """Remove connector, offsets, slot, publication, topics, secrets and control schemas.
 
@@ -85,10 +88,11 @@ def abort(
     Args:
         name: of the migration; all its generations are removed.
         notify: called with each thing as it is removed.
+        after_cutover: the source was left for good. keep_fence: it stays fenced.
 
     Raises:
-        Refused: CDCM-TARGET-TAKEN: the target belongs to a migration of another name; nothing
-            was removed.
+        Refused: CDCM-TARGET-TAKEN: the target belongs to a migration of another name.
+            CDCM-ABORT-CUTOVER: the source is left, or is being left. Nothing was removed.
     """
     work = _Work(notify)
     left = ["the tables of the target, with their rows"]
@@ -103,7 +107,7 @@ def abort(
             source = stack.enter_context(
                 connect(source_dsn, application_name=called, side="source")
             )
-        if _foreign(source, target, name):
+        if _foreign(source, target, name, after_cutover):
             left.append(
                 f"everything else called {name}: it belongs to a migration with another target"
             )
@@ -112,7 +116,7 @@ def abort(
                 _connectors(work, connect_url, name, secrets_dir)
             if source is not None:
                 with work.part("the source's slot, publication and control schema"):
-                    _source(work, source, name)
+                    _source(work, source, name, keep_fence)
             with work.part("the topics"):
                 pattern = re.compile(rf"(__debezium-heartbeat\.)?cdcm\.{name}\.\d+(\..*)?")
                 topics = Topics(bootstrap_servers)
@@ -131,8 +135,34 @@ def abort(
     return Aborted(tuple(work.removed), tuple(work.kept), tuple(left))
 
 
+def _no_cutover(target: psycopg.Connection, after_cutover: bool) -> None:
+    """Without the source's fence, which would go, both sides could be written to."""
+    if not schema.has(target, "cutover"):
+        return
+    under_way = cutover.unfinished(target) is not None
+    if under_way or (cutover.opened(target) and not after_cutover):
+        raise Refused(
+            "CDCM-ABORT-CUTOVER",
+            "the source is being left for the target"
+            if under_way
+            else "the source was left for the target, and its fence would go with the rest",
+            "`cdc-migrator cutover` goes on with it, `cdc-migrator cutover abort` undoes it."
+            if under_way
+            else "`cdc-migrator finish` removes what the migration made, and keeps the fence.",
+        )
+    if after_cutover and not cutover.opened(target):
+        raise Refused(
+            "CDCM-FINISH-EARLY",
+            "the target was not opened: applications still write to the source",
+            "`cdc-migrator cutover` comes first; `cdc-migrator abort` gives the migration up.",
+        )
+
+
 def _foreign(
-    source: psycopg.Connection | None, target: psycopg.Connection | None, name: str
+    source: psycopg.Connection | None,
+    target: psycopg.Connection | None,
+    name: str,
+    after_cutover: bool,
 ) -> bool:
     """Whether what the source has under this name belongs to a migration with another target."""
     if target is None or not schema.exists(target):
@@ -147,6 +177,7 @@ def _foreign(
                 f"this target belongs to the migration {there.name!r}, not to {name!r}",
                 "Name that migration, or the right target.",
             )
+        _no_cutover(target, after_cutover)
         journal.write(target, "abort", name=name)
     if source is None or not schema.exists(source):
         return False
@@ -175,7 +206,7 @@ def _connectors(work: _Work, connect_url: str, name: str, secrets_dir: Path) -> 
         work.gone(f"secrets file {file}")
 
 
-def _source(work: _Work, source: psycopg.Connection, name: str) -> None:
+def _source(work: _Work, source: psycopg.Connection, name: str, keep_fence: bool) -> None:
     with speaking("source", "removing the slot, the publication and the control schema"):
         ended = slots.end_sessions(source, name)
         if ended:
@@ -189,5 +220,9 @@ def _source(work: _Work, source: psycopg.Connection, name: str) -> None:
         if schema.exists(source):
             for table in sides.remove(source, name):
                 work.gone(f"side table and trigger of {table}")
-        if schema.exists(source) and slots.unregister(source, name) and schema.drop(source):
+        if not schema.exists(source) or not slots.unregister(source, name):
+            return
+        if keep_fence and schema.drop_tables(source):
+            work.gone("control tables of cdc_migrator on the source; its fence stays up")
+        elif not keep_fence and schema.drop(source):
             work.gone("control schema cdc_migrator on the source")

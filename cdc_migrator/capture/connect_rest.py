@@ -17,6 +17,7 @@ from urllib.parse import quote
 import httpx
 
 from cdc_migrator.errors import Failed, Refused
+from cdc_migrator.model.traces import summary
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,22 +201,3 @@ def _reason(answer: httpx.Response) -> str:
         return summary(str(answer.json().get("message", "")))
     except ValueError:
         return "no reason given"
-
-
-_FRAME = re.compile(r"^\s*(at |\.\.\. \d+ more)")
-_QUOTING = re.compile(r"\{.*|(Detail|Where|Hint):.*|=\([^)]*\)", re.IGNORECASE)
-
-
-def summary(trace: str) -> str:
-    """A Java stack trace as its chain of reasons, without frames and without record contents.
-
-    What follows a brace, a ``DETAIL`` or ``Key (…)=`` can hold a row's values: it is cut off.
-    """
-    reasons: list[str] = []
-    for line in trace.splitlines():
-        if not line.strip() or _FRAME.match(line):
-            continue
-        short = _QUOTING.sub("…", line.strip())[:300]
-        if not reasons or reasons[-1] != short:
-            reasons.append(short)
-    return "; ".join(reasons[:6])

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cdc_migrator.cli.context import settings
-from cdc_migrator.cli.output import printer
+from cdc_migrator.cli.output import Printer, printer
 from cdc_migrator.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from cdc_migrator.config.settings import Settings
 
 
 def abort(
@@ -30,13 +33,20 @@ def abort(
 
     Example: [bold]cdc-migrator abort --yes[/bold]
     """
-    from cdc_migrator.capture.abort import abort as remove
-    from cdc_migrator.cli.endpoints import endpoints
-
     configured = settings(ctx)
     out = printer(ctx)
     if not yes:
-        _confirm(configured.name)
+        confirm(configured.name, "remove it")
+    remove_all(out, configured, after_cutover=False)
+
+
+def remove_all(
+    out: Printer, configured: Settings, after_cutover: bool, keep_fence: bool = False
+) -> None:
+    """Remove what the migration made, and tell it. Raises typer.Exit with 1 where a part stays."""
+    from cdc_migrator.capture.abort import abort as remove
+    from cdc_migrator.cli.endpoints import endpoints
+
     places = endpoints(configured)
     done = remove(
         configured.source.dsn_with_password(),
@@ -46,6 +56,8 @@ def abort(
         configured.name,
         places.secrets_dir,
         lambda what: out.say(f"removed {what}"),
+        after_cutover=after_cutover,
+        keep_fence=keep_fence,
     )
     if not out.for_people:
         out.data(
@@ -64,21 +76,22 @@ def abort(
         raise typer.Exit(1)
     if not done.removed:
         out.say("there was nothing to remove")
-    else:
+    elif not after_cutover:
         out.say("to start over: empty or drop those tables, then `cdc-migrator migrate`")
 
 
-def _confirm(name: str) -> None:
+def confirm(name: str, what: str) -> None:
+    """Have the migration's name typed. Raises ConfigurationError: CDCM-ABORT-CONFIRM."""
     if not sys.stdin.isatty():
         raise ConfigurationError(
             "CDCM-ABORT-CONFIRM",
-            "abort asks for the migration's name, and there is no terminal to type it on",
+            f"to {what} asks for the migration's name, and there is no terminal to type it on",
             "Add --yes.",
         )
-    typed = typer.prompt(f"Type the migration's name ({name}) to remove it", err=True)
+    typed = typer.prompt(f"Type the migration's name ({name}) to {what}", err=True)
     if typed != name:
         raise ConfigurationError(
             "CDCM-ABORT-CONFIRM",
-            "that is not the migration's name; nothing was removed",
+            "that is not the migration's name; nothing was done",
             "Type the name as it stands in migration.yaml.",
         )

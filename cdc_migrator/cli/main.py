@@ -35,9 +35,10 @@ class Verb:
     summary: str
 
 
-START, MIGRATE, OBSERVE, ABANDON, STACK, CONFIGURE = (
+START, MIGRATE, SWITCH, OBSERVE, ABANDON, STACK, CONFIGURE = (
     "Start here",
     "Migrate",
+    "Switch over",
     "Observe",
     "Abandon",
     "Local stack",
@@ -57,7 +58,10 @@ VERBS = (
     Verb("repair", "repair:repair", MIGRATE, "Write whole tables anew while the stream runs."),
     Verb("backup", "backup:app", MIGRATE, "Make and verify a backup of the source, or note one."),
     Verb("run", "run:run", MIGRATE, "Apply the stream of changes to the target; runs on."),
+    Verb("cutover", "cutover:app", SWITCH, "Leave the source for the target; rehearse it first."),
+    Verb("finish", "finish:finish", SWITCH, "After the cutover: remove what the migration made."),
     Verb("status", "status:status", OBSERVE, "Show phase, progress, lag and what is wrong."),
+    Verb("readiness", "readiness:readiness", OBSERVE, "Is it safe to leave the source, and why."),
     Verb("abort", "abort:abort", ABANDON, "Give up: remove slot, connector, topics and schemas."),
     Verb("stack", "stack:app", STACK, "Run Kafka, Connect and two PostgreSQL on this machine."),
     Verb("config", "config:app", CONFIGURE, "Show, check or describe the configuration."),

@@ -49,6 +49,7 @@ def run_service(configured: Settings) -> None:
     """
     from cdc_migrator.apply.batcher import BatchLimits
     from cdc_migrator.cli.endpoints import endpoints
+    from cdc_migrator.cli.measuring import inspect_options, limits, shall_move
     from cdc_migrator.cli.steps import Logged, migrate_steps
     from cdc_migrator.service.comparing import Continuous
     from cdc_migrator.service.options import RunOptions
@@ -90,6 +91,10 @@ def run_service(configured: Settings) -> None:
             else None,
             takeover_after=served.takeover_after.total_seconds(),
             fence=configured.target.fence,
+            shall_move=shall_move(configured),
+            ready=limits(configured),
+            inspected=inspect_options(configured),
+            inspect_every=configured.ready.inspect_every.total_seconds(),
             http_host=served.http_host,
             http_port=served.http_port,
         )

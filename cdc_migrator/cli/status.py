@@ -14,7 +14,6 @@ from cdc_migrator.errors import Failed, MigratorError, Refused
 if TYPE_CHECKING:
     from cdc_migrator.config.settings import Settings
     from cdc_migrator.monitor.sample import Sample
-    from cdc_migrator.monitor.sampler import Places
 
 
 def status(
@@ -30,7 +29,8 @@ def status(
 
     Asks both databases, Connect and Kafka from wherever it is typed; the service need not run on
     this machine, or at all. What could not be measured is shown as unknown and told. The verdict
-    says whether it is safe to switch over, and if not, why.
+    says whether it is safe to switch over, and if not, why; [bold]readiness[/bold] looks at
+    everything for it anew, and tells what to do.
 
     With --watch and -o json each line is one document.
 
@@ -39,43 +39,22 @@ def status(
 
     Example: [bold]cdc-migrator status --watch[/bold]
     """
+    from cdc_migrator.cli.measuring import places
     from cdc_migrator.monitor.sampler import Sampler
 
     settings = context.settings(ctx)
     out = printer(ctx)
     with Sampler(places(settings)) as sampler:
         if not watch:
-            _show(out, settings, _measure(sampler.sample()))
+            _show(out, settings, measured(sampler.sample()))
             return
         try:
-            _watch(out, settings, lambda: _measure(sampler.sample()), every)
+            _watch(out, settings, lambda: measured(sampler.sample()), every)
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
 
 
-def places(settings: Settings) -> Places:
-    """Where the sampler measures. Without a local stack, Kafka and Connect stay unmeasured."""
-    from cdc_migrator.cli.endpoints import endpoints
-    from cdc_migrator.databases.postgres.catalog import chosen
-    from cdc_migrator.monitor.sampler import Places
-
-    tables = settings.tables
-    try:
-        found = endpoints(settings)
-    except Failed:
-        found = None
-    return Places(
-        migration=settings.name,
-        source_dsn=settings.source.dsn_with_password,
-        target_dsn=settings.target.dsn_with_password,
-        connect_url=found.connect_url if found else None,
-        kafka=found.kafka if found else None,
-        shall_move=lambda names: chosen(names, tables.include, tables.exclude),
-        look_at_fence=True,
-    )
-
-
-def _measure(sample: Sample) -> Sample:
+def measured(sample: Sample) -> Sample:
     """The sample, where it is one of this migration.
 
     Raises:
@@ -106,13 +85,15 @@ def _unanswered(code: str, cause: str) -> MigratorError:
 
 
 def _show(out: Printer, settings: Settings, sample: Sample) -> None:
+    from cdc_migrator.cli.measuring import limits
     from cdc_migrator.monitor.status import document
 
-    whole = document(sample, settings.ready.max_lag)
+    whole = document(sample, limits(settings))
     out.data(whole, lambda: _view(whole))
 
 
 def _watch(out: Printer, settings: Settings, measure: Any, every: float) -> None:
+    from cdc_migrator.cli.measuring import limits
     from cdc_migrator.monitor.status import document
 
     screen = console()
@@ -124,7 +105,7 @@ def _watch(out: Printer, settings: Settings, measure: Any, every: float) -> None
         live.start()
     try:
         while True:
-            whole = document(measure(), settings.ready.max_lag)
+            whole = document(measure(), limits(settings))
             if live is not None:
                 live.update(_view(whole), refresh=True)
             elif out.for_people:

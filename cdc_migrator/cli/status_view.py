@@ -12,6 +12,8 @@ from cdc_migrator.control.migration import Phase
 
 UNKNOWN = "–"
 _SHOWN = 20
+# Less is told by the machine-readable document alone.
+_SKEW_SECONDS = 0.1
 
 
 def view(whole: dict[str, Any]) -> RenderableType:
@@ -73,7 +75,9 @@ def _facts(whole: dict[str, Any]) -> Table:
             f"{percent(load['done_fraction'])}, {load['tables_loaded']} of {load['tables']} "
             f"tables{told}",
         )
-    facts.add_row("lag", f"{seconds(whole['lag_seconds'])}, {_pending(whole)} events pending")
+    facts.add_row("lag", _lag(whole))
+    if whole["catch_up"] and whole["catch_up"]["seconds"] != 0:
+        facts.add_row("catch-up", _catch_up(whole["catch_up"]))
     rates = whole["rates"]
     facts.add_row(
         "applied",
@@ -84,7 +88,14 @@ def _facts(whole: dict[str, Any]) -> Table:
     facts.add_row("content", _content(whole))
     facts.add_row("slot", _slot(slot))
     facts.add_row("connector", _connector(connector))
+    facts.add_row("topic", _retention(whole["retention"]))
     facts.add_row("fence", _fence(whole))
+    for side, server in whole["servers"].items():
+        facts.add_row(side, _server(server))
+    ahead = whole["clocks"]["target_ahead_seconds"]
+    if ahead is not None and abs(ahead) >= _SKEW_SECONDS:
+        told = "ahead of" if ahead > 0 else "behind"
+        facts.add_row("clocks", f"the target's is {seconds(abs(ahead))} {told} the source's")
     for note in whole["notes"]:
         facts.add_row("unknown", Text(f"{note['part']}: {note['cause']}", style="yellow"))
     return facts
@@ -137,6 +148,26 @@ def _pending(whole: dict[str, Any]) -> str:
     return bound + number(whole["lag_events"])
 
 
+def _lag(whole: dict[str, Any]) -> str:
+    told = f"{seconds(whole['lag_seconds'])}, {_pending(whole)} events pending"
+    stages = whole["stages"]
+    if stages["capture_seconds"] is not None:
+        told += (
+            f"; into Kafka {seconds(stages['capture_seconds'])}"
+            f", out {seconds(stages['delivery_seconds'])}"
+        )
+    return told
+
+
+def _catch_up(catch_up: dict[str, Any]) -> str:
+    left = catch_up["seconds"]
+    return (
+        f"{'does not catch up' if left is None else f'in {seconds(left)}'}"
+        f" at {number(catch_up['records_applied_per_second'])} records/s applied"
+        f", {number(catch_up['records_arriving_per_second'])} arriving"
+    )
+
+
 def _counts(transactions: dict[str, int] | None) -> str:
     if not transactions:
         return ""
@@ -177,6 +208,8 @@ def _slot(slot: dict[str, Any] | None) -> str:
     if not slot["exists"]:
         return f"{slot['name']} does not exist"
     safe = f", {size(slot['safe_bytes'])} to the limit" if slot["safe_bytes"] is not None else ""
+    if slot["seconds_to_limit"] is not None:
+        safe += f" ({seconds(slot['seconds_to_limit'])} at {size(slot['wal_bytes_per_second'])}/s)"
     active = "active" if slot["active"] else "NOT active"
     return f"{slot['name']} {active}, keeps {size(slot['retained_bytes'])} of log{safe}"
 
@@ -187,7 +220,40 @@ def _connector(connector: dict[str, Any] | None) -> str:
     if not connector["exists"]:
         return f"{connector['name']} does not exist"
     tasks = ", ".join(connector["tasks"]) or "none"
-    return f"{connector['name']} {connector['state']}, tasks: {tasks}"
+    why = f": {connector['trace']}" if connector["trace"] else ""
+    return f"{connector['name']} {connector['state']}, tasks: {tasks}{why}"
+
+
+def _retention(retention: dict[str, Any] | None) -> str:
+    if retention is None:
+        return UNKNOWN
+    if retention["unlimited"]:
+        return "deletes nothing"
+    limits = [
+        f"what is older than {seconds(retention['seconds'])}"
+        if retention["seconds"] is not None
+        else "",
+        f"what is beyond {size(retention['bytes'])}" if retention["bytes"] is not None else "",
+        "older records of a key" if retention["compacted"] else "",
+    ]
+    left = retention["seconds_left"]
+    told = f"; the next record is kept for {seconds(left)} at least" if left is not None else ""
+    return f"DELETES {', '.join(filter(None, limits))}{told}"
+
+
+def _server(server: dict[str, Any] | None) -> str:
+    if server is None:
+        return UNKNOWN
+    told = (
+        f"{number(server['connections'])} of {number(server['max_connections'])} connections"
+        f", database {size(server['database_bytes'])}"
+    )
+    if server["lock_waiters"]:
+        told += (
+            f", waits for locks: {number(server['lock_waiters'])}"
+            f", the longest {seconds(server['lock_wait_seconds'])}"
+        )
+    return told
 
 
 def number(value: float | None) -> str:

@@ -16,6 +16,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from cdc_migrator.config.backup import Backup
 from cdc_migrator.config.cutover import Cutover
 from cdc_migrator.config.database import Database
+from cdc_migrator.config.ready import Ready
 from cdc_migrator.config.reconcile import Reconcile
 from cdc_migrator.config.secrets import read_secret_file
 from cdc_migrator.config.section import Section
@@ -244,15 +245,6 @@ class Service(Section):
     takeover_after: Duration = Field(
         default=timedelta(seconds=15),
         description="A second process takes over when the owner was not seen for this long.",
-    )
-
-
-class Ready(Section):
-    """When the verdict on switching over may be yes."""
-
-    max_lag: Duration = Field(
-        default=timedelta(seconds=10),
-        description="Lag from source commit to target commit above which the verdict is no.",
     )
 
 

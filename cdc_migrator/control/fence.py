@@ -85,6 +85,25 @@ def _present(conn: psycopg.Connection) -> bool:
     return row is not None
 
 
+def digest(conn: psycopg.Connection) -> str:
+    """What stands for the token in a fence's function, on either side; empty without a token."""
+    row = conn.execute(
+        "SELECT encode(sha256(convert_to(token, 'UTF8')), 'hex') FROM cdc_migrator.fence"
+    ).fetchone()
+    return str(row[0]) if row else ""
+
+
+def open_all(conn: psycopg.Connection, migration: str) -> None:
+    """Let everybody write to every table at once, in the caller's transaction.
+
+    It is the function that is replaced, not a trigger disabled: no table is locked, so nobody (an
+    autovacuum, say) can be in the way. The triggers stay, for the way back.
+    """
+    conn.execute(fence.define(fence.pass_all(migration)))
+    # On purpose: nobody took it off.
+    conn.execute("DELETE FROM cdc_migrator.fenced_table")
+
+
 def look(conn: psycopg.Connection, migration: str) -> Fence:
     """What is fenced now. Changes nothing."""
     found = _look(conn, migration)
@@ -173,8 +192,7 @@ def _fencing(one: Fenceable) -> Iterator[sql.Composed]:
 
 
 def _look(conn: psycopg.Connection, migration: str) -> _Found:
-    row = conn.execute("SELECT token FROM cdc_migrator.fence").fetchone()
-    body = fence.body(migration, fence.digest(row[0]) if row else "", _HINT)
+    body = fence.body(migration, digest(conn), _HINT)
     tables = [one.target for one in load.read_tables(conn)]
     return _Found(fence.read(conn, tables), body, fence.defined(conn, body))
 

@@ -22,6 +22,7 @@ class Role(IntEnum):
     SCHEMA = 4
     RECONCILE = 5
     FENCE = 6
+    CUTOVER = 7
     # Held by a command that compares, from before it waits for RECONCILE: who compares in the
     # background gives way to it.
     RECONCILE_COMMAND = 15

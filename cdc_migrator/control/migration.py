@@ -26,6 +26,7 @@ class Phase(StrEnum):
     LOAD = "load"
     INDEXES = "indexes"
     STREAM = "stream"
+    SWITCHED = "switched"
 
     def reached(self, other: Phase) -> bool:
         """Whether this phase is `other` or a later one."""

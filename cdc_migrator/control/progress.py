@@ -28,7 +28,9 @@ class Progress:
     """One row of ``stream_progress``; positions as in `model.changes.Transaction`.
 
     `applies` counts the apply transactions; `applied_ahead` are the commit positions above
-    `commit_position` whose transactions are applied all the same.
+    `commit_position` whose transactions are applied all the same. While it is not `active` nothing
+    is written: the other side was opened, on the way that `leg` counts. `changes_ignored`: what
+    came over since.
     """
 
     stream: str
@@ -46,6 +48,9 @@ class Progress:
     owner: str | None
     applies: int
     applied_ahead: list[int]
+    active: bool
+    leg: int
+    changes_ignored: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +74,7 @@ Counts = tuple[int, int, int, int, int]
 _COLUMNS = (
     "stream, topic, partition, generation, next_offset, commit_position, source_committed_at, "
     "applied_at, transactions_applied, transactions_redelivered, transactions_suspect, epoch, "
-    "owner, applies, applied_ahead"
+    "owner, applies, applied_ahead, active, leg, changes_ignored"
 )
 _THIS_BACKEND = (
     "owner_backend = pg_backend_pid(), owner_backend_start = "
@@ -249,8 +254,10 @@ def advance(
     offset: int,
     step: Advance,
     stream: str = FORWARD,
-) -> None:
+) -> bool:
     """Move the progress row inside the caller's open transaction: compare, then set.
+
+    Returns whether the stream is active; if not, nothing may be written behind it.
 
     Call it first in the transaction: it takes the row's lock, so a fenced writer stops here
     before it touches a row.
@@ -268,7 +275,7 @@ def advance(
         "transactions_redelivered = transactions_redelivered + %s, "
         "transactions_suspect = transactions_suspect + %s, "
         "applies = applies + 1, applied_ahead = %s "
-        "WHERE stream = %s AND epoch = %s AND applies = %s AND next_offset = %s",
+        "WHERE stream = %s AND epoch = %s AND applies = %s AND next_offset = %s RETURNING active",
         (
             step.next_offset,
             step.commit_position,
@@ -282,9 +289,10 @@ def advance(
             applies,
             offset,
         ),
-    ).rowcount
-    if moved != 1:
+    ).fetchone()
+    if moved is None:
         raise Fenced("the stream's epoch or position was moved by another process")
+    return bool(moved[0])
 
 
 def stand(conn: psycopg.Connection, epoch: int, applies: int, stream: str = FORWARD) -> None:
@@ -315,3 +323,27 @@ def count(conn: psycopg.Connection, tables: Mapping[TableName, Counts]) -> None:
                 *([of_table[k] for of_table in counts] for k in range(5)),
             ),
         )
+
+
+def ignore(conn: psycopg.Connection, changes: int, stream: str = FORWARD) -> None:
+    """Count changes that an inactive stream passes over, in the transaction that moves it."""
+    if changes:
+        conn.execute(
+            "UPDATE cdc_migrator.stream_progress SET changes_ignored = changes_ignored + %s "
+            "WHERE stream = %s",
+            (changes, stream),
+        )
+
+
+def retire(conn: psycopg.Connection, stream: str = FORWARD) -> int:
+    """Let the stream write nothing any more, in the caller's transaction; its next leg.
+
+    Waits for the apply transaction under way: what that wrote is there, and nothing will be after.
+    """
+    row = conn.execute(
+        "UPDATE cdc_migrator.stream_progress SET active = false, leg = leg + 1, "
+        "changes_ignored = 0 WHERE stream = %s RETURNING leg",
+        (stream,),
+    ).fetchone()
+    assert row is not None
+    return int(row[0])

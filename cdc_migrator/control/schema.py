@@ -62,8 +62,25 @@ def exists(conn: psycopg.Connection) -> bool:
     return bool(row and row[0])
 
 
+def has(conn: psycopg.Connection, table: str) -> bool:
+    """Whether the control schema here has this table: an earlier release's may not."""
+    row = conn.execute("SELECT to_regclass(%s) IS NOT NULL", (f"cdc_migrator.{table}",)).fetchone()
+    return row == (True,)
+
+
 def drop(conn: psycopg.Connection) -> bool:
     """Remove the control schema and all it holds; returns whether there was one."""
     there = conn.execute("SELECT to_regnamespace('cdc_migrator') IS NOT NULL").fetchone()
     conn.execute("DROP SCHEMA IF EXISTS cdc_migrator CASCADE")
     return bool(there and there[0])
+
+
+def drop_tables(conn: psycopg.Connection) -> int:
+    """Remove all tables of the control schema, and leave its functions; how many there were."""
+    rows = conn.execute(
+        "SELECT format('%I', relname) FROM pg_class WHERE relkind = 'r' "
+        "AND relnamespace = to_regnamespace('cdc_migrator')"
+    ).fetchall()
+    for (table,) in rows:
+        conn.execute(f"DROP TABLE IF EXISTS cdc_migrator.{table} CASCADE".encode())
+    return len(rows)

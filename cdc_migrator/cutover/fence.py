@@ -86,7 +86,7 @@ def prepare(
     conn: psycopg.Connection,
     migration: str,
     tables: Sequence[TableName],
-    token: str,
+    digest: str,
     patience: float = 120.0,
 ) -> list[TableName]:
     """Make the function, and on each table a disabled trigger; what is there stays.
@@ -94,7 +94,7 @@ def prepare(
     Args:
         conn: an autocommit session on the source, whose control schema exists.
         tables: as the migration has them; partitioned ones are fenced with all they consist of.
-        token: sessions that present it pass the fence. It is not kept on the source.
+        digest: SHA-256, in hexadecimal, of the token with which sessions pass the fence.
 
     Returns:
         All tables that will be fenced.
@@ -102,7 +102,7 @@ def prepare(
     Raises:
         Refused: CDCM-FENCE-OWNER. Failed: CDCM-FENCE-LOCKED.
     """
-    body = fence.body(migration, fence.digest(token), _HINT)
+    body = fence.body(migration, digest, _HINT)
     with speaking("source", "preparing its fence"):
         if not fence.defined(conn, body):
             _briefly(conn, [fence.define(body)], tables, patience)
@@ -116,12 +116,18 @@ def prepare(
     return [one.table for one in found]
 
 
+def prepared(conn: psycopg.Connection, tables: Sequence[TableName]) -> list[TableName]:
+    """All tables that `prepare` has given a trigger, and that it would give one now."""
+    return [one.table for one in fence.read(conn, tables)]
+
+
 def raise_fence(
     conn: psycopg.Connection,
     migration: str,
     tables: Sequence[TableName],
     marker: str,
     options: FenceOptions | None = None,
+    also: Sequence[sql.Composed] = (),
 ) -> Raised:
     """Stop every writer of these tables, and put the `fence` marker behind their last change.
 
@@ -129,6 +135,7 @@ def raise_fence(
         conn: an autocommit session on the source.
         tables: what `prepare` gave.
         marker: a token that no other marker has.
+        also: statements for the transaction that raises the fence.
 
     Raises:
         Refused: CDCM-FENCE-OBSTACLE: somebody is in the way who does not go by itself.
@@ -152,7 +159,7 @@ def raise_fence(
             continue
         tries += 1
         try:
-            held = _try(conn, migration, order, marker, options)
+            held = _try(conn, migration, order, marker, options, also)
             return Raised(marker, tries, held, terminated)
         except psycopg.errors.LockNotAvailable as exc:
             order = _first(order, exc.diag.schema_name, exc.diag.table_name)
@@ -213,6 +220,7 @@ def _try(
     order: Sequence[TableName],
     marker: str,
     options: FenceOptions,
+    also: Sequence[sql.Composed],
 ) -> float:
     with conn.transaction():
         conn.execute(_locking(order, options))
@@ -225,7 +233,8 @@ def _try(
                 "Run the same command again: it prepares them, too.",
             )
         conn.execute(_enabling(order))
-        conn.execute(_marker(migration, "fence", marker))
+        for statement in (_marker(migration, "fence", marker), *also):
+            conn.execute(statement)
         row = conn.execute(
             "SELECT extract(epoch FROM clock_timestamp() "
             "- current_setting(%s)::timestamptz)::float8 * 1000",

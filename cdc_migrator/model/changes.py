@@ -71,6 +71,7 @@ class Transaction:
             may be the innocent cause): applied, counted, and shown.
         bytes: size of its records on the wire, for the memory bound.
         tables: the tables of changes that are not in memory; None where they are.
+        sent_ms: when its END was sent to the topic, milliseconds since 1970 UTC by Connect's clock.
     """
 
     xid: int
@@ -83,3 +84,4 @@ class Transaction:
     suspect: bool = False
     bytes: int = 0
     tables: frozenset[TableName] | None = None
+    sent_ms: int | None = None

@@ -1,15 +1,14 @@
-"""Every metric: name, help and labels are declared here, once, on a registry of their own.
+"""The page `/metrics`, on a registry of its own: `gauges` of the latest sample, and counters.
 
 Gauges come from the latest `Sample`, so `/metrics` shows the numbers that `status` shows; what is
 unknown is absent, never 0. Counters and the histogram are told by the applier. Labels are
-migration, table, op and phase; never a key, a value or an error's text.
+migration, table, op, phase, state, part and side; never a key, a value or an error's text.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from prometheus_client import (
@@ -22,8 +21,9 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
 from prometheus_client.process_collector import ProcessCollector
 
-from cdc_migrator.control.migration import Phase
 from cdc_migrator.model.changes import Op
+from cdc_migrator.model.gates import Gate, Verdict, ready
+from cdc_migrator.monitor.gauges import GAUGES, LABELLED, Gauge, LabelledGauge
 from cdc_migrator.monitor.sample import Sample
 
 PREFIX: Final = "cdc_migrator_"
@@ -40,116 +40,6 @@ _OPS: Final = {
     Op.DELETE: "delete",
     Op.TRUNCATE: "truncate",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Gauge:
-    """A gauge with the label `migration` alone: its name, help, and where a sample holds it."""
-
-    name: str
-    help: str
-    value: Callable[[Sample], float | None]
-
-
-def _number(value: float | bool | None) -> float | None:
-    return None if value is None else float(value)
-
-
-GAUGES: Final = (
-    Gauge(
-        "end_to_end_lag_seconds",
-        "From source commit to target commit; while nothing is applied, the growing age.",
-        lambda s: s.lag_seconds,
-    ),
-    Gauge(
-        "events_pending",
-        "Records between what is applied and the end of the topic; an upper bound unless 0.",
-        lambda s: _number(s.events_pending),
-    ),
-    Gauge(
-        "consumer_lag_records",
-        "End offset of the topic less the next offset to apply; holes are counted, too.",
-        lambda s: (
-            max(s.end_offset - s.stream.next_offset, 0)
-            if s.end_offset is not None and s.stream
-            else None
-        ),
-    ),
-    Gauge(
-        "last_event_applied_timestamp_seconds",
-        "When the last transaction was applied, by the target's clock.",
-        lambda s: s.stream.applied_at.timestamp() if s.stream and s.stream.applied_at else None,
-    ),
-    Gauge(
-        "slot_retained_bytes",
-        "Write-ahead log that the source keeps because of the replication slot.",
-        lambda s: _number(s.slot.retained_bytes) if s.slot else None,
-    ),
-    Gauge(
-        "slot_safe_wal_bytes",
-        "Write-ahead log that may still be written before the source gives the slot up.",
-        lambda s: _number(s.slot.safe_bytes) if s.slot else None,
-    ),
-    Gauge(
-        "slot_active",
-        "1 while the connector reads from the replication slot.",
-        lambda s: _number(s.slot.active) if s.slot else None,
-    ),
-    Gauge(
-        "connector_running",
-        "1 while the connector and all its tasks are RUNNING.",
-        lambda s: _number(s.connector.running) if s.connector else None,
-    ),
-    Gauge(
-        "snapshot_expected_rows",
-        "Rows that the load expects to copy, by the source's statistics.",
-        lambda s: sum(t.estimated_rows for t in s.tables) if s.tables is not None else None,
-    ),
-    Gauge(
-        "snapshot_tables_remaining",
-        "Tables that are not loaded yet.",
-        lambda s: sum(t.load_state != "loaded" for t in s.tables) if s.tables is not None else None,
-    ),
-    Gauge(
-        "queue_bytes",
-        "Events that are read and not yet applied.",
-        lambda s: _number(s.service.queue_bytes) if s.service else None,
-    ),
-    Gauge(
-        "reconcile_proof_age_seconds",
-        "Age of the oldest proof that a part of a table is equal on both sides.",
-        lambda s: (
-            (s.at - s.proofs.verified_as_of).total_seconds()
-            if s.proofs and s.proofs.verified_as_of
-            else None
-        ),
-    ),
-    Gauge(
-        "reconcile_open_differences",
-        "Rows that differ and are neither repaired nor accepted.",
-        lambda s: _number(s.proofs.open) if s.proofs else None,
-    ),
-    Gauge(
-        "reconcile_dirty_chunks",
-        "Parts of tables that are not proven, or were written to since.",
-        lambda s: _number(s.proofs.dirty) if s.proofs else None,
-    ),
-    Gauge(
-        "reconcile_chunks",
-        "Parts of all tables that were ever compared.",
-        lambda s: _number(s.proofs.chunks) if s.proofs else None,
-    ),
-    Gauge(
-        "transactions_per_second",
-        "Source transactions applied, over the last seconds.",
-        lambda s: s.service.transactions_per_second if s.service else None,
-    ),
-    Gauge(
-        "events_per_second",
-        "Row events applied, over the last seconds.",
-        lambda s: s.service.events_per_second if s.service else None,
-    ),
-)
 
 
 class Metrics:
@@ -174,6 +64,10 @@ class Metrics:
         self._suspect = self._counter(
             "transactions_suspect", "Transactions applied although their start was not proven."
         )
+        self._retries = self._counter(
+            "apply_retries",
+            "Attempts to apply a batch that failed and were made again, once it is applied.",
+        )
         self._batch = Histogram(
             PREFIX + "apply_batch_seconds",
             "Time to apply one batch, its commit included.",
@@ -197,18 +91,20 @@ class Metrics:
         events: Mapping[tuple[str, Op], int],
         redelivered: int = 0,
         suspect: int = 0,
+        retries: int = 0,
     ) -> None:
         """Count one batch after its commit; `events` by (source table, operation)."""
         self._batch.observe(seconds)
         self._transactions.inc(transactions)
         self._redelivered.inc(redelivered)
         self._suspect.inc(suspect)
+        self._retries.inc(retries)
         for (table, op), count in events.items():
             self._events.labels(self._migration, _OPS[op], self._label(table)).inc(count)
 
-    def update(self, sample: Sample) -> None:
-        """Show this sample from now on."""
-        self._samples.sample = sample
+    def update(self, sample: Sample, gates: Sequence[Gate] = ()) -> None:
+        """Show this sample from now on, and how the gates judge it."""
+        self._samples.shown = sample, gates
 
     def render(self) -> bytes:
         """The page `/metrics`, of the type `CONTENT_TYPE`."""
@@ -225,15 +121,12 @@ class _SampleCollector:
     """Gauges of the latest sample, made when they are asked for."""
 
     def __init__(self, migration: str, version: str) -> None:
-        self.sample: Sample | None = None
+        self.shown: tuple[Sample, Sequence[Gate]] | None = None
         self._migration = migration
         self._version = version
 
     def describe(self) -> Iterator[Any]:
-        yield from (
-            GaugeMetricFamily(PREFIX + gauge.name, gauge.help, labels=["migration"])
-            for gauge in GAUGES
-        )
+        yield from (self._family(gauge) for gauge in (*GAUGES, *LABELLED))
 
     def collect(self) -> Iterator[Any]:
         yield InfoMetricFamily(
@@ -241,27 +134,52 @@ class _SampleCollector:
             "What runs.",
             value={"version": self._version, "migration": self._migration},
         )
-        sample = self.sample
-        if sample is None:
+        if self.shown is None:
             return
+        sample, gates = self.shown
+        yield from self._readiness(gates)
         for gauge in GAUGES:
             value = gauge.value(sample)
             if value is not None:
-                family = GaugeMetricFamily(PREFIX + gauge.name, gauge.help, labels=["migration"])
+                family = self._family(gauge)
                 family.add_metric([self._migration], float(value))
                 yield family
-        if sample.phase is not None:
-            yield self._phase(sample.phase)
+        for many in LABELLED:
+            values = many.values(sample)
+            if values:
+                family = self._family(many)
+                for label, value in values.items():
+                    family.add_metric([self._migration, label], float(value))
+                yield family
         if sample.tables is not None:
             yield self._snapshot_rows(sample)
 
-    def _phase(self, present: Phase) -> GaugeMetricFamily:
-        family = GaugeMetricFamily(
-            PREFIX + "phase", "1 for the migration's phase.", labels=["migration", "phase"]
+    def _readiness(self, gates: Sequence[Gate]) -> Iterator[GaugeMetricFamily]:
+        if not gates:
+            return
+        whole = GaugeMetricFamily(
+            PREFIX + "ready",
+            "1 while it is safe to leave the source: every gate is passed.",
+            labels=["migration"],
         )
-        for phase in Phase:
-            family.add_metric([self._migration, phase], float(phase is present))
-        return family
+        whole.add_metric([self._migration], float(ready(gates)))
+        yield whole
+        for name, text, verdict in (
+            ("readiness_gate", "1 while the gate is passed.", Verdict.PASS),
+            (
+                "readiness_gate_unknown",
+                "1 while the gate's answer is not known, which is never ready.",
+                Verdict.UNKNOWN,
+            ),
+        ):
+            family = GaugeMetricFamily(PREFIX + name, text, labels=["migration", "gate"])
+            for gate in gates:
+                family.add_metric([self._migration, gate.name], float(gate.verdict is verdict))
+            yield family
+
+    def _family(self, gauge: Gauge | LabelledGauge) -> GaugeMetricFamily:
+        more = [gauge.label] if isinstance(gauge, LabelledGauge) else []
+        return GaugeMetricFamily(PREFIX + gauge.name, gauge.help, labels=["migration", *more])
 
     def _snapshot_rows(self, sample: Sample) -> CounterMetricFamily:
         family = CounterMetricFamily(

@@ -6,11 +6,14 @@ schema, so that a command on another machine shows the same numbers. `Sample` is
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from cdc_migrator.control.freshness import Freshness
+from cdc_migrator.control.inspection import Part
 from cdc_migrator.control.migration import Phase
 
 
@@ -41,6 +44,10 @@ class ServiceSample:
         transactions_per_second, events_per_second: applied, over the last seconds.
         rss_bytes: resident memory of the process.
         queue_bytes: events read and not yet applied.
+        capture_seconds, delivery_seconds: how the lag divides, see `lag.stages`.
+        records_applied_per_second, records_arriving_per_second: of the topic, over the last half
+            minute.
+        wal_bytes_per_second: what the source writes to its log.
         waiting: why it does not go on, by the error's name.
         comparing: what its own comparing is doing; None where it does not compare by itself.
     """
@@ -56,6 +63,11 @@ class ServiceSample:
     queue_bytes: int | None = None
     waiting: str | None = None
     comparing: str | None = None
+    capture_seconds: float | None = None
+    delivery_seconds: float | None = None
+    records_applied_per_second: float | None = None
+    records_arriving_per_second: float | None = None
+    wal_bytes_per_second: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for a jsonb column."""
@@ -102,6 +114,8 @@ class SlotSample:
         retained_bytes: write-ahead log that the source keeps because of it.
         safe_bytes: what may still be written before the source gives the slot up; None where
             no limit is set.
+        unconfirmed_bytes: log that the connector has not confirmed yet, from its last confirmed
+            position to the present; it confirms with its commits, so some is usual.
     """
 
     name: str
@@ -111,16 +125,29 @@ class SlotSample:
     retained_bytes: int | None = None
     safe_bytes: int | None = None
     confirmed_flush_lsn: str | None = None
+    unconfirmed_bytes: int | None = None
+
+    @property
+    def usable(self) -> bool | None:
+        """False where the source has given up, or will at its next checkpoint, what it needs."""
+        if not self.exists:
+            return False
+        return None if self.wal_status is None else self.wal_status not in ("unreserved", "lost")
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectorSample:
-    """The connector by Connect's REST API. RUNNING with a FAILED task happens: look at both."""
+    """The connector by Connect's REST API. RUNNING with a FAILED task happens: look at both.
+
+    `trace`: why it or a task has failed, shortened, without rows' values. `worker`: where it runs.
+    """
 
     name: str
     exists: bool
     state: str | None = None
     tasks: tuple[str, ...] = ()
+    trace: str | None = None
+    worker: str | None = None
 
     @property
     def running(self) -> bool:
@@ -206,6 +233,57 @@ class ProofSample:
 
 
 @dataclass(frozen=True, slots=True)
+class RetentionSample:
+    """What the topic keeps.
+
+    Attributes:
+        seconds, bytes: its limits; None where it has none.
+        compacted: older records of a key are deleted.
+        start_offset: of the oldest record that is still there.
+    """
+
+    seconds: float | None
+    bytes: int | None
+    compacted: bool
+    start_offset: int
+
+    @property
+    def unlimited(self) -> bool:
+        """Nothing is ever deleted, as the stream needs it."""
+        return self.seconds is None and self.bytes is None and not self.compacted
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSample:
+    """How full a database server is.
+
+    Attributes:
+        connections: of clients, to all of its databases; max_connections: how many there may be.
+        database_bytes: of this database.
+        lock_waiters: sessions that wait for a lock on a table of the migration, and ours that wait
+            for any; lock_wait_seconds: the longest of them, 0 where none waits.
+    """
+
+    connections: int
+    max_connections: int
+    database_bytes: int
+    lock_waiters: int | None = None
+    lock_wait_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CatchUp:
+    """Until nothing is pending, with what it rests on: records of the topic a second.
+
+    `seconds` is None while no less arrives than is applied.
+    """
+
+    seconds: float | None
+    applied_per_second: float
+    arriving_per_second: float
+
+
+@dataclass(frozen=True, slots=True)
 class Note:
     """A part that could not be measured, with the error's code and cause."""
 
@@ -222,8 +300,17 @@ class Sample:
         at: the target's clock where it answered, else this machine's.
         lag_seconds, events_pending: see `ServiceSample`; `pending_exact` tells which it is.
         end_offset: offset behind the last committed record of the topic.
-        target_ahead: seconds by which the target's clock is ahead of the source's.
+        target_ahead: seconds by which the target's clock is ahead of the source's; source_ahead:
+            the source's of that of the machine that measured.
+        wal_bytes_per_second, slot_seconds_left: what the source writes, and until `safe_bytes` of
+            it are written.
+        catch_up: see `lag.catch_up`. retention: of the stream's topic.
+        retention_seconds_left: at least so long is the next record to apply still kept; None
+            where that is unlimited, or unknown.
+        source_server, target_server: how full they are.
         proofs: what is known of both sides' rows.
+        freshness: how recent the proofs are.
+        inspection: what takes longer to be looked at, as it was found last.
         not_added: tables of the source that shall move and are not part of the migration; None
             where nobody looked.
         fence: None where nobody looked.
@@ -249,7 +336,33 @@ class Sample:
     not_added: tuple[str, ...] | None = None
     fence: FenceSample | None = None
     proofs: ProofSample | None = None
+    freshness: Freshness | None = None
+    inspection: Mapping[str, Part] | None = None
+    source_ahead: float | None = None
+    wal_bytes_per_second: float | None = None
+    slot_seconds_left: float | None = None
+    catch_up: CatchUp | None = None
+    retention: RetentionSample | None = None
+    retention_seconds_left: float | None = None
+    source_server: ServerSample | None = None
+    target_server: ServerSample | None = None
     notes: tuple[Note, ...] = ()
+
+    @property
+    def measured(self) -> dict[str, bool]:
+        """Of each part that was asked, whether it answered."""
+        failed = {note.part for note in self.notes}
+        answers = {
+            "target": self.phase,
+            "source": self.source_ahead,
+            "connect": self.connector,
+            "kafka": self.end_offset,
+        }
+        return {
+            part: part not in failed
+            for part, answer in answers.items()
+            if answer is not None or part in failed
+        }
 
     @property
     def service(self) -> ServiceSample | None:

@@ -9,22 +9,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from cdc_migrator.control import fence, load, migration, progress, schema
+from cdc_migrator.control import fence, freshness, inspection, load, migration, progress, schema
+from cdc_migrator.control.freshness import Freshness
+from cdc_migrator.control.inspection import Part
 from cdc_migrator.control.migration import Migration
 from cdc_migrator.databases.postgres.catalog import table_names
-from cdc_migrator.databases.postgres.connect import connect
-from cdc_migrator.errors import Failed, MigratorError
+from cdc_migrator.errors import MigratorError
 from cdc_migrator.model.naming import Names
 from cdc_migrator.monitor import lag, reading
-from cdc_migrator.monitor.remote import ConnectAsker, KafkaAsker
+from cdc_migrator.monitor.remote import ConnectAsker, KafkaAsker, TopicFacts
 from cdc_migrator.monitor.sample import (
     ConnectorSample,
     FenceSample,
@@ -33,14 +32,15 @@ from cdc_migrator.monitor.sample import (
     OwnerSample,
     ProofSample,
     Sample,
+    ServerSample,
     ServiceSample,
     SlotSample,
     StreamSample,
     TableSample,
 )
+from cdc_migrator.monitor.servers import read_server
+from cdc_migrator.monitor.session import Paced, Session, clock, unless_slow
 
-CONNECT_SECONDS = 3
-STATEMENT_MILLISECONDS = 4000
 # Longer than any part's own limits, so that it ends by itself with a reason.
 _PATIENCE_SECONDS = 12.0
 
@@ -74,6 +74,9 @@ class _TargetFacts:
     load: LoadSample | None
     fence: FenceSample | None = None
     proofs: ProofSample | None = None
+    server: ServerSample | None = None
+    freshness: Freshness | None = None
+    inspection: Mapping[str, Part] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,27 @@ class _SourceFacts:
     ahead_of_us: float
     slot: SlotSample | None
     tables: tuple[tuple[str, ...], ...] = ()
+    wal_written: int | None = None
+    server: ServerSample | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Dear:
+    """What costs the servers more than a glance, or grows with the number of tables."""
+
+    proofs: Paced[ProofSample | None] = field(default_factory=lambda: Paced(5.0))
+    fence: Paced[FenceSample | None] = field(default_factory=lambda: Paced(10.0))
+    source: Paced[ServerSample | None] = field(default_factory=lambda: Paced(10.0))
+    target: Paced[ServerSample | None] = field(default_factory=lambda: Paced(10.0))
+
+
+@dataclass(frozen=True, slots=True)
+class _Slopes:
+    """What only a second sample tells."""
+
+    applied: lag.Slope = field(default_factory=lag.Slope)
+    arriving: lag.Slope = field(default_factory=lag.Slope)
+    wal: lag.Slope = field(default_factory=lag.Slope)
 
 
 class Sampler:
@@ -91,8 +115,10 @@ class Sampler:
 
     def __init__(self, places: Places) -> None:
         self._places = places
-        self._source = _Session("source", places.source_dsn)
-        self._target = _Session("target", places.target_dsn)
+        self._source = Session("source", places.source_dsn)
+        self._target = Session("target", places.target_dsn)
+        self._dear = _Dear()
+        self._slopes = _Slopes()
         self._connect = ConnectAsker(places.connect_url) if places.connect_url else None
         self._kafka = KafkaAsker(places.kafka) if places.kafka else None
         self._pool = ThreadPoolExecutor(max_workers=4, thread_name_prefix="sampler")
@@ -120,7 +146,8 @@ class Sampler:
         notes: list[Note] = []
         name = self._places.migration
         target_asked = self._pool.submit(
-            self._target.ask, lambda conn: _read_target(conn, name, self._places.look_at_fence)
+            self._target.ask,
+            lambda conn: _read_target(conn, name, self._places.look_at_fence, self._dear),
         )
         target = _get(target_asked, "target", notes)
         row = target.migration if target else None
@@ -128,24 +155,31 @@ class Sampler:
         names = Names(name, generation) if generation is not None else None
         source_asked = self._pool.submit(
             self._source.ask,
-            lambda conn: _read_source(conn, name, names, self._places.shall_move is not None),
+            lambda conn: _read_source(
+                conn, name, names, self._places.shall_move is not None, self._dear
+            ),
         )
         connector: Future[ConnectorSample | None] | None = None
-        kafka: Future[int] | None = None
+        kafka: Future[TopicFacts] | None = None
         if names and self._connect is not None:
             connector = self._pool.submit(self._connect.state, names.connector)
         # The progress row is made after the topic: before it there is nothing to ask.
         if target and target.stream and names and self._kafka is not None:
-            kafka = self._pool.submit(self._kafka.end_offset, target.stream.topic)
+            kafka = self._pool.submit(self._kafka.look, target.stream.topic)
         source = _get(source_asked, "source", notes)
+        topic = _get(kafka, "kafka", notes) if kafka else None
         sample = Sample(
             at=target.now if target else datetime.now(UTC),
             migration=name,
             generation=generation,
             slot=source.slot if source else None,
             connector=_get(connector, "connect", notes) if connector else None,
-            end_offset=_get(kafka, "kafka", notes) if kafka else None,
+            end_offset=topic.end_offset if topic else None,
+            retention=topic.retention if topic else None,
             target_ahead=target.ahead_of_us - source.ahead_of_us if target and source else None,
+            source_ahead=source.ahead_of_us if source else None,
+            source_server=source.server if source else None,
+            target_server=target.server if target else None,
         )
         if target and row and generation is not None:
             sample = replace(
@@ -158,6 +192,8 @@ class Sampler:
                 owner=target.owner,
                 fence=target.fence,
                 proofs=target.proofs,
+                freshness=target.freshness,
+                inspection=target.inspection,
                 not_added=self._not_added(target, source) if source else None,
             )
         if row and generation is None:
@@ -167,7 +203,34 @@ class Sampler:
         if service is not None:
             owner = sample.owner.owner if sample.owner else None
             sample = replace(sample, owner=OwnerSample(owner, 0.0, service))
-        return replace(_with_lag(sample), notes=tuple(notes))
+        sample = self._with_rates(_with_lag(sample), source.wal_written if source else None)
+        return replace(sample, notes=tuple(notes))
+
+    def _with_rates(self, sample: Sample, wal_written: int | None) -> Sample:
+        """What follows from how fast it moves: by this sampler's own samples, or else by the
+        service's word."""
+        now, slopes, stream, said = time.monotonic(), self._slopes, sample.stream, sample.service
+        slopes.applied.add(now, stream.next_offset if stream else None)
+        slopes.arriving.add(now, sample.end_offset)
+        slopes.wal.add(now, wal_written)
+        applied, arriving = slopes.applied.per_second(), slopes.arriving.per_second()
+        wal = slopes.wal.per_second()
+        if said is not None:
+            if applied is None or arriving is None:
+                applied = said.records_applied_per_second
+                arriving = said.records_arriving_per_second
+            wal = said.wal_bytes_per_second if wal is None else wal
+        kept, slot = sample.retention, sample.slot
+        committed_at = stream.source_committed_at if stream else None
+        return replace(
+            sample,
+            catch_up=lag.catch_up(applied, arriving, sample.events_pending, sample.lag_seconds),
+            wal_bytes_per_second=wal,
+            slot_seconds_left=lag.until_used_up(slot.safe_bytes if slot else None, wal),
+            retention_seconds_left=lag.retention_left(
+                kept.seconds if kept else None, committed_at, sample.at
+            ),
+        )
 
     def _not_added(self, target: _TargetFacts, source: _SourceFacts) -> tuple[str, ...] | None:
         shall_move, row = self._places.shall_move, target.migration
@@ -211,73 +274,6 @@ def _get(future: Future[T], part: str, notes: list[Note]) -> T | None:
     return None
 
 
-class _Session:
-    """One read-only session that is opened when needed and again after it broke."""
-
-    def __init__(self, side: str, dsn: Callable[[], str]) -> None:
-        self._side = side
-        self._dsn = dsn
-        self._conn: psycopg.Connection | None = None
-
-    def ask(self, question: Callable[[psycopg.Connection], T]) -> T:
-        """Ask under one snapshot. Raises MigratorError."""
-        fresh = self._conn is None
-        try:
-            return self._ask(question)
-        except psycopg.OperationalError:
-            self.close()
-            # A session that broke while it lay idle says nothing about the server now.
-            if fresh:
-                raise self._failed("the session broke") from None
-        except psycopg.Error as error:
-            self.close()
-            raise self._failed(f"SQLSTATE {error.sqlstate}") from None
-        try:
-            return self._ask(question)
-        except psycopg.Error as error:
-            self.close()
-            raise self._failed(f"SQLSTATE {error.sqlstate}") from None
-
-    def _ask(self, question: Callable[[psycopg.Connection], T]) -> T:
-        if self._conn is None:
-            given = self._dsn()
-            if "connect_timeout" not in conninfo_to_dict(given):
-                given = make_conninfo(given, connect_timeout=CONNECT_SECONDS)
-            self._conn = connect(
-                given,
-                application_name="cdc-migrator monitor",
-                side=self._side,
-                read_only=True,
-                settings={"statement_timeout": str(STATEMENT_MILLISECONDS), "lock_timeout": "2s"},
-            )
-            self._conn.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-        with self._conn.transaction():
-            return question(self._conn)
-
-    def _failed(self, why: str) -> Failed:
-        return Failed(
-            "CDCM-MONITOR-QUERY",
-            f"the {self._side} did not answer a question about the migration ({why})",
-            "Look at the server's log; the next measurement tries again.",
-        )
-
-    def close(self) -> None:
-        if self._conn is not None:
-            with suppress(psycopg.Error):
-                self._conn.close()
-            self._conn = None
-
-
-def _clock(conn: psycopg.Connection) -> tuple[datetime, float]:
-    """The server's clock, and the seconds by which it is ahead of this machine's."""
-    started, wall = time.monotonic(), datetime.now(UTC)
-    row = conn.execute("SELECT clock_timestamp()").fetchone()
-    assert row is not None
-    now: datetime = row[0]
-    middle = wall + timedelta(seconds=(time.monotonic() - started) / 2)
-    return now, (now - middle).total_seconds()
-
-
 _OWNER = """
 SELECT p.owner, extract(epoch FROM clock_timestamp() - s.seen_at)::float8, s.sample
 FROM cdc_migrator.stream_progress p
@@ -292,9 +288,13 @@ SELECT source_schema || '.' || source_table, target_schema || '.' || target_tabl
 FROM cdc_migrator.table_progress ORDER BY 1
 """
 
+_NAMES = "SELECT target_schema, target_table FROM cdc_migrator.table_progress"
 
-def _read_target(conn: psycopg.Connection, name: str, look_at_fence: bool) -> _TargetFacts:
-    now, ahead = _clock(conn)
+
+def _read_target(
+    conn: psycopg.Connection, name: str, look_at_fence: bool, dear: _Dear
+) -> _TargetFacts:
+    now, ahead = clock(conn)
     if not schema.exists(conn) or not _has(conn, "migration"):
         return _TargetFacts(now, ahead, None, None, None, (), None)
     row = migration.read(conn)
@@ -315,9 +315,19 @@ def _read_target(conn: psycopg.Connection, name: str, look_at_fence: bool) -> _T
         if seen is not None:
             owner = OwnerSample(seen[0], seen[1], ServiceSample.from_json(seen[2]))
     tables = tuple(TableSample(*facts) for facts in conn.execute(_TABLES))
-    guard = _read_fence(conn, name) if look_at_fence else None
-    read = reading.read_proofs(conn) if _has(conn, "reconcile_map") else None
-    return _TargetFacts(now, ahead, row, stream, owner, tables, _read_load(conn), guard, read)
+    guard = read = None
+    if look_at_fence:
+        guard = dear.fence.get(lambda: unless_slow(conn, lambda: _read_fence(conn, name)))
+    if _has(conn, "reconcile_map"):
+        read = dear.proofs.get(lambda: unless_slow(conn, lambda: reading.read_proofs(conn)))
+    moved = conn.execute(_NAMES).fetchall()
+    server = dear.target.get(lambda: unless_slow(conn, lambda: read_server(conn, moved)))
+    facts = _TargetFacts(
+        now, ahead, row, stream, owner, tables, _read_load(conn), guard, read, server
+    )
+    if not _has(conn, "inspection"):
+        return facts
+    return replace(facts, freshness=freshness.read(conn), inspection=inspection.read(conn))
 
 
 def _read_fence(conn: psycopg.Connection, name: str) -> FenceSample | None:
@@ -344,29 +354,37 @@ def _has(conn: psycopg.Connection, table: str) -> bool:
     return bool(row and row[0])
 
 
+_WRITTEN = """
+SELECT pg_wal_lsn_diff(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()
+                       ELSE pg_current_wal_lsn() END, '0/0')::bigint
+"""
+
 _SLOT = """
 SELECT active, wal_status, safe_wal_size, confirmed_flush_lsn::text,
-       greatest(pg_wal_lsn_diff(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()
-                                ELSE pg_current_wal_lsn() END, restart_lsn), 0)::bigint
-FROM pg_replication_slots WHERE slot_name = %s
+       greatest(%(written)s - pg_wal_lsn_diff(restart_lsn, '0/0'), 0)::bigint,
+       greatest(%(written)s - pg_wal_lsn_diff(confirmed_flush_lsn, '0/0'), 0)::bigint
+FROM pg_replication_slots WHERE slot_name = %(name)s
 """
 
 
 def _read_source(
-    conn: psycopg.Connection, name: str, names: Names | None, look_at_tables: bool
+    conn: psycopg.Connection, name: str, names: Names | None, look_at_tables: bool, dear: _Dear
 ) -> _SourceFacts:
-    _, ahead = _clock(conn)
+    _, ahead = clock(conn)
     if names is None:
         names = _names_on_source(conn, name)
+    server = dear.source.get(lambda: unless_slow(conn, lambda: read_server(conn)))
+    (written,) = conn.execute(_WRITTEN).fetchone() or (None,)
     if names is None:
-        return _SourceFacts(ahead, None)
+        return _SourceFacts(ahead, None, (), written, server)
     tables = tuple(table_names(conn)) if look_at_tables else ()
-    row = conn.execute(_SLOT, (names.slot,)).fetchone()
+    row = conn.execute(_SLOT, {"written": written, "name": names.slot}).fetchone()
     if row is None:
-        return _SourceFacts(ahead, SlotSample(names.slot, exists=False), tables)
-    active, status, safe, confirmed, retained = row
-    slot = SlotSample(names.slot, True, active, status, retained, safe, confirmed)
-    return _SourceFacts(ahead, slot, tables)
+        slot = SlotSample(names.slot, exists=False)
+    else:
+        active, status, safe, confirmed, retained, unconfirmed = row
+        slot = SlotSample(names.slot, True, active, status, retained, safe, confirmed, unconfirmed)
+    return _SourceFacts(ahead, slot, tables, written, server)
 
 
 def _names_on_source(conn: psycopg.Connection, name: str) -> Names | None:

@@ -5,22 +5,20 @@ Pure: a `Sample` in, plain values out. Unknown is None. Keys are only ever added
 
 from __future__ import annotations
 
-from datetime import timedelta
+from collections.abc import Sequence
 from typing import Any
 
-from cdc_migrator.control.migration import Phase
-from cdc_migrator.model.wording import few
-from cdc_migrator.monitor.sample import Sample, TableSample
+from cdc_migrator.model.gates import Gate, ready, reasons
+from cdc_migrator.monitor.gates import gates
+from cdc_migrator.monitor.limits import Limits
+from cdc_migrator.monitor.sample import Sample, ServerSample, TableSample
 
-_ADD = "`cdc-migrator migrate --no-run` adds what is not part yet, also while `run` runs"
-_COMPARE = "`cdc-migrator reconcile` does, also while `run` runs"
 # No estimate from so little that the first table's start-up would decide it.
 _LEAST_FRACTION = 0.01
 
 
-def document(sample: Sample, max_lag: timedelta) -> dict[str, Any]:
+def document(sample: Sample, limits: Limits) -> dict[str, Any]:
     """The whole document, without `schema_version`, which the printer adds."""
-    reasons = verdict_reasons(sample, max_lag)
     return {
         "migration": sample.migration,
         "generation": sample.generation,
@@ -34,13 +32,27 @@ def document(sample: Sample, max_lag: timedelta) -> dict[str, Any]:
         "target_fence_lacking": list(sample.fence.lacking) if sample.fence else None,
         # Nothing can be parked in this release: what cannot be applied halts the stream.
         "dead_letters": 0 if sample.phase is not None else None,
-        "ready": {"verdict": not reasons, "reasons": reasons},
+        "ready": readiness(gates(sample, limits)),
         "load": _load(sample),
         "rates": _rates(sample),
+        "stages": _stages(sample),
+        "catch_up": _catch_up(sample),
         "transactions": _transactions(sample),
         "service": _service(sample),
         "slot": _slot(sample),
         "connector": _connector(sample),
+        "retention": _retention(sample),
+        "servers": {
+            "source": _server(sample.source_server),
+            "target": _server(sample.target_server),
+        },
+        "clocks": {
+            "target_ahead_seconds": _round(sample.target_ahead, 3),
+            "source_ahead_seconds": _round(sample.source_ahead, 3),
+        },
+        "compared_up_to": sample.freshness.up_to.isoformat()
+        if sample.freshness and sample.freshness.up_to
+        else None,
         "verified_as_of": sample.proofs.verified_as_of.isoformat()
         if sample.proofs and sample.proofs.verified_as_of
         else None,
@@ -51,56 +63,13 @@ def document(sample: Sample, max_lag: timedelta) -> dict[str, Any]:
     }
 
 
-def verdict_reasons(sample: Sample, max_lag: timedelta) -> list[str]:
-    """Why it is not safe to switch over, the most pressing first; empty only for yes."""
-    reasons: list[str] = []
-    for note in sample.notes:
-        reasons.append(f"{note.part} could not be measured: {note.cause}")
-    if sample.phase is None:
-        reasons.append("the migration's phase is unknown")
-    elif sample.phase is not Phase.STREAM:
-        reasons.append(f"the phase is {sample.phase}, not {Phase.STREAM}")
-    if sample.last_error is not None:
-        reasons.append(f"the last error stands: {sample.last_error.get('code', 'unknown code')}")
-    if sample.phase is Phase.STREAM:
-        reasons += _stream_reasons(sample, max_lag)
-    reasons += _capture_reasons(sample)
-    suspect = sample.stream.transactions_suspect if sample.stream else 0
-    if suspect:
-        reasons.append(
-            f"{suspect} transactions were applied although their start was not proven, "
-            "and their tables were not compared since"
-        )
-    if sample.not_added:
-        reasons.append(f"not part of the migration: {few(sample.not_added)}; {_ADD}")
-    joining = [table.source for table in sample.tables or () if table.joining]
-    if joining:
-        reasons.append(f"being added, and not done yet: {few(joining)}")
-    if sample.fence and sample.fence.taken_off:
-        reasons.append(
-            f"not fenced any more on the target, so others may have written there: "
-            f"{few(sample.fence.taken_off)}; `cdc-migrator run`, started again, fences them"
-        )
-    ignored = [table.source for table in sample.tables or () if table.truncates_ignored]
-    if ignored:
-        reasons.append(
-            f"the source truncated {', '.join(ignored)}, which was ignored: rows are left over"
-        )
-    return reasons + _content_reasons(sample)
-
-
-def _content_reasons(sample: Sample) -> list[str]:
-    known = sample.proofs
-    if known is None:
-        return ["it is not known whether the content of both sides was compared"]
-    reasons = []
-    if known.open:
-        reasons.append(f"{known.open} rows differ: `cdc-migrator reconcile history` names them")
-    if known.verified_as_of is None:
-        reasons.append(
-            f"the content of {known.unproven_tables} tables was never compared: {_COMPARE}"
-        )
-    return reasons
+def readiness(found: Sequence[Gate]) -> dict[str, Any]:
+    """The verdict on leaving the source, and each gate's answer."""
+    return {
+        "verdict": ready(found),
+        "reasons": reasons(found),
+        "gates": [gate.as_dict() for gate in found],
+    }
 
 
 def _not_added(sample: Sample) -> dict[str, Any] | None:
@@ -110,37 +79,6 @@ def _not_added(sample: Sample) -> dict[str, Any] | None:
         "tables": list(sample.not_added),
         "remedy": "cdc-migrator migrate --no-run" if sample.not_added else None,
     }
-
-
-def _stream_reasons(sample: Sample, max_lag: timedelta) -> list[str]:
-    reasons = []
-    if sample.service is None:
-        reasons.append("the service does not run: nothing is applied")
-    if sample.lag_seconds is None:
-        reasons.append("the lag is unknown")
-    elif sample.lag_seconds > max_lag.total_seconds():
-        reasons.append(
-            f"the lag of {sample.lag_seconds:.1f} s is above {max_lag.total_seconds():g} s"
-        )
-    return reasons
-
-
-def _capture_reasons(sample: Sample) -> list[str]:
-    reasons: list[str] = []
-    if sample.phase is None or not sample.phase.reached(Phase.CAPTURE):
-        return reasons
-    if sample.slot is not None and not sample.slot.exists:
-        reasons.append(f"the replication slot {sample.slot.name} is gone from the source")
-    elif sample.slot is not None and sample.slot.wal_status in ("unreserved", "lost"):
-        reasons.append(f"the slot's write-ahead log is {sample.slot.wal_status}")
-    elif sample.slot is not None and not sample.slot.active:
-        reasons.append("nobody reads from the replication slot")
-    if sample.connector is not None and not sample.connector.exists:
-        reasons.append(f"the connector {sample.connector.name} does not exist")
-    elif sample.connector is not None and not sample.connector.running:
-        states = ", ".join([sample.connector.state or "unknown", *sample.connector.tasks])
-        reasons.append(f"the connector does not run (connector and tasks: {states})")
-    return reasons
 
 
 def _table(table: TableSample) -> dict[str, Any]:
@@ -236,6 +174,9 @@ def _slot(sample: Sample) -> dict[str, Any] | None:
         "retained_bytes": sample.slot.retained_bytes,
         "safe_bytes": sample.slot.safe_bytes,
         "confirmed_flush_lsn": sample.slot.confirmed_flush_lsn,
+        "unconfirmed_bytes": sample.slot.unconfirmed_bytes,
+        "wal_bytes_per_second": _round(sample.wal_bytes_per_second, 0),
+        "seconds_to_limit": _round(sample.slot_seconds_left, 0),
     }
 
 
@@ -247,6 +188,52 @@ def _connector(sample: Sample) -> dict[str, Any] | None:
         "exists": sample.connector.exists,
         "state": sample.connector.state,
         "tasks": list(sample.connector.tasks),
+        "trace": sample.connector.trace,
+        "worker": sample.connector.worker,
+    }
+
+
+def _stages(sample: Sample) -> dict[str, float | None]:
+    said = sample.service
+    return {
+        "capture_seconds": _round(said.capture_seconds, 3) if said else None,
+        "delivery_seconds": _round(said.delivery_seconds, 3) if said else None,
+    }
+
+
+def _catch_up(sample: Sample) -> dict[str, float | None] | None:
+    """`seconds` is None while no less arrives than is applied."""
+    if sample.catch_up is None:
+        return None
+    return {
+        "seconds": _round(sample.catch_up.seconds, 0),
+        "records_applied_per_second": _round(sample.catch_up.applied_per_second, 1),
+        "records_arriving_per_second": _round(sample.catch_up.arriving_per_second, 1),
+    }
+
+
+def _retention(sample: Sample) -> dict[str, Any] | None:
+    if sample.retention is None:
+        return None
+    return {
+        "unlimited": sample.retention.unlimited,
+        "seconds": sample.retention.seconds,
+        "bytes": sample.retention.bytes,
+        "compacted": sample.retention.compacted,
+        "start_offset": sample.retention.start_offset,
+        "seconds_left": _round(sample.retention_seconds_left, 0),
+    }
+
+
+def _server(server: ServerSample | None) -> dict[str, Any] | None:
+    if server is None:
+        return None
+    return {
+        "connections": server.connections,
+        "max_connections": server.max_connections,
+        "database_bytes": server.database_bytes,
+        "lock_waiters": server.lock_waiters,
+        "lock_wait_seconds": _round(server.lock_wait_seconds, 1),
     }
 
 

@@ -13,6 +13,7 @@ import psycopg
 
 from cdc_migrator.databases.postgres.catalog import read_tables
 from cdc_migrator.model.tables import Column, Table, TableName
+from cdc_migrator.reconcile.at_once import at_once
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +87,9 @@ def read_pairs(
     tables: Mapping[TableName, TableName],
 ) -> list[Pair | Unpaired]:
     """Look both sides' catalogs up. `tables`: the source's names with the target's."""
-    here = {table.name: table for table in read_tables(source)}
-    there = {table.name: table for table in read_tables(target)}
-    computed_here, computed_there = _expressions(source), _expressions(target)
+    (here, computed_here), (there, computed_there) = at_once(
+        lambda: _read(source), lambda: _read(target)
+    )
     found: list[Pair | Unpaired] = []
     for name, other in tables.items():
         if name not in here or other not in there:
@@ -97,6 +98,10 @@ def read_pairs(
         else:
             found.append(pair(here[name], there[other], computed_here, computed_there))
     return found
+
+
+def _read(conn: psycopg.Connection) -> tuple[dict[TableName, Table], Expressions]:
+    return {table.name: table for table in read_tables(conn)}, _expressions(conn)
 
 
 def _expressions(conn: psycopg.Connection) -> Expressions:

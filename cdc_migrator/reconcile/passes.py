@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
 import psycopg
@@ -60,6 +61,7 @@ class Pass:
         due: the chunks that are to be read, of tables whose chunks stay as they were; of other
             tables, and where None, all are.
         observe: called now and then, by any worker.
+        opened: sessions for workers that are there already, and stay.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class Pass:
         options: PassOptions,
         observe: Callable[[Progress], None] = lambda _: None,
         due: Mapping[TableName, Sequence[Due]] | None = None,
+        opened: Sequence[Sides] = (),
     ) -> None:
         self._ends = ends
         self._called = called
@@ -88,6 +91,7 @@ class Pass:
         self._due = due
         self._maps: dict[TableName, Map] = {}
         self._jobs = Jobs()
+        self._opened = list(opened)
         self._open: set[Sides] = set()
         self._early: Counter[int] = Counter()
         self._made: set[int] = set()
@@ -110,8 +114,9 @@ class Pass:
             self._until = time.monotonic() + self._options.seconds
         self._begin()
         try:
-            with ThreadPoolExecutor(self._options.workers, "reconcile") as pool:
-                workers = [pool.submit(self._work) for _ in range(self._options.workers)]
+            wanted = self._workers()
+            with ThreadPoolExecutor(wanted, "reconcile") as pool:
+                workers = [pool.submit(self._work) for _ in range(wanted)]
                 try:
                     wait(workers)
                 finally:
@@ -131,6 +136,18 @@ class Pass:
             working = list(self._open) if at_once else []
         for sides in working:
             sides.cancel()
+
+    def _workers(self) -> int:
+        """No more than there are chunks to read, where that is known."""
+        if self._due is None or any(name not in self._due for name in self._pairs):
+            return self._options.workers
+        return max(1, min(self._options.workers, sum(map(len, self._due.values()))))
+
+    def _sides(self) -> AbstractContextManager[Sides]:
+        with self._lock:
+            if self._opened:
+                return nullcontext(self._opened.pop())
+        return Sides(*self._ends, self._called)
 
     def _begin(self) -> None:
         planned: dict[TableName, list[Part]] = {}
@@ -157,7 +174,7 @@ class Pass:
 
     def _work(self) -> None:
         try:
-            with Sides(*self._ends, self._called) as sides:
+            with self._sides() as sides:
                 with self._lock:
                     self._open.add(sides)
                 try:

@@ -12,6 +12,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from cdc_migrator.reconcile.at_once import at_once
 from cdc_migrator.reconcile.expressions import NEWER_FUNCTIONS, RAW, Hashing, raw_template
 
 _SAMPLES = {
@@ -37,8 +38,9 @@ _MIX = "(mix)"
 
 def agree(source: psycopg.Connection, target: psycopg.Connection) -> Hashing:
     """What both servers have and compute alike."""
-    functions = _functions(source) & _functions(target)
-    here, there = _values(source, functions), _values(target, functions)
+    ours, theirs = at_once(lambda: _functions(source), lambda: _functions(target))
+    functions = ours & theirs
+    here, there = at_once(lambda: _values(source, functions), lambda: _values(target, functions))
     return decide(here, there, functions)
 
 

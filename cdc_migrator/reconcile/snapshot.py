@@ -122,14 +122,15 @@ class Sides:
 
     def __enter__(self) -> Sides:
         try:
-            for side, dsn in self._ends:
-                self._open.append(
-                    connect(dsn, application_name=self._called, side=side, settings=dict(_SETTINGS))
-                )
+            self._open += self.both(self._connect)
         except BaseException:
             self.__exit__()
             raise
         return self
+
+    def _connect(self, target: bool) -> psycopg.Connection:
+        side, dsn = self._ends[target]
+        return connect(dsn, application_name=self._called, side=side, settings=dict(_SETTINGS))
 
     def __exit__(self, *_: object) -> None:
         self._other.shutdown()

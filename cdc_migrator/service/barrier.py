@@ -25,6 +25,7 @@ import psycopg
 from cdc_migrator.control import proofs
 from cdc_migrator.databases.postgres.coded import coded, speaking
 from cdc_migrator.databases.postgres.connect import connect
+from cdc_migrator.databases.postgres.exported import export
 from cdc_migrator.errors import Failed, Fenced
 from cdc_migrator.faultpoints import reach
 from cdc_migrator.model.positions import Snapshot
@@ -35,10 +36,6 @@ _STILL_SECONDS = 5.0
 _AGAIN_SECONDS = 0.005
 _LONG_SECONDS = 0.1
 _SLICE_SECONDS = 0.1
-_OPEN = (
-    "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; "
-    "SELECT pg_current_snapshot()::text, pg_export_snapshot()"
-)
 
 
 class Repairing(Protocol):
@@ -293,7 +290,7 @@ class _Arrival:
             # What this snapshot shows can be proven; what comes after is to be marked again.
             self._writer.forget_marked()
             with speaking("target", "taking a snapshot"):
-                _, self.snapshot = _open(self._target)
+                _, self.snapshot = export(self._target)
             reach("align.taken")
         except Fenced as error:
             self.error = error
@@ -353,14 +350,5 @@ def _snapshot(source: psycopg.Connection, retakes: int) -> tuple[_Taken, Snapsho
     """Begin a new transaction in place of the one before."""
     with speaking("source", "taking a snapshot"):
         source.execute("ROLLBACK")
-        text, name = _open(source)
+        text, name = export(source)
     return _Taken(text, name, datetime.now(UTC), retakes), Snapshot.parse(text)
-
-
-def _open(conn: psycopg.Connection) -> tuple[str, str]:
-    """Begin a transaction that reads under a new snapshot: its text, and its exported name."""
-    cursor = conn.execute(_OPEN)
-    cursor.nextset()
-    row = cursor.fetchone()
-    assert row is not None
-    return str(row[0]), str(row[1])

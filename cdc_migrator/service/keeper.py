@@ -21,7 +21,9 @@ import structlog
 from cdc_migrator.control import progress
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.errors import Fenced, MigratorError, Refused
+from cdc_migrator.monitor.gates import gates
 from cdc_migrator.monitor.lag import RateWindow, events_pending
+from cdc_migrator.monitor.limits import Limits
 from cdc_migrator.monitor.metrics import Metrics
 from cdc_migrator.monitor.sample import Sample, ServiceSample
 from cdc_migrator.monitor.sampler import Sampler
@@ -39,6 +41,7 @@ class Keeper:
         on_lost: called once if the stream is no longer this process's: another one has taken it
             over (Fenced), or the migration is gone.
         read_totals: transactions and events applied by this process so far.
+        limits: what the gates measure by, whose answers are among the metrics.
     """
 
     def __init__(
@@ -50,7 +53,9 @@ class Keeper:
         measure: Callable[[], ServiceSample],
         read_totals: Callable[[], tuple[int, int]],
         on_lost: Callable[[MigratorError], None],
+        limits: Limits,
     ) -> None:
+        self._limits = limits
         self._target_dsn = target_dsn
         self._epoch = epoch
         self._sampler = sampler
@@ -98,6 +103,20 @@ class Keeper:
             rss_bytes=self._process.memory_info().rss,
         )
 
+    def _said(self) -> ServiceSample:
+        """What others are told: also what only the last measurement knows."""
+        said, sample = self.now(), self.sample
+        if sample is None:
+            return said
+        catch_up = sample.catch_up
+        return replace(
+            said,
+            lag_seconds=sample.lag_seconds,
+            records_applied_per_second=catch_up.applied_per_second if catch_up else None,
+            records_arriving_per_second=catch_up.arriving_per_second if catch_up else None,
+            wal_bytes_per_second=sample.wal_bytes_per_second,
+        )
+
     def _beat(self) -> None:
         conn: psycopg.Connection | None = None
         while not self._stop.is_set():
@@ -110,10 +129,7 @@ class Keeper:
                         side="target",
                         settings={"statement_timeout": "5s", "lock_timeout": "3s"},
                     )
-                said = self.now()
-                if self.sample is not None:
-                    said = replace(said, lag_seconds=self.sample.lag_seconds)
-                progress.seen(conn, self._epoch, said.to_json())
+                progress.seen(conn, self._epoch, self._said().to_json())
                 self.seen_at = time.monotonic()
             except Fenced as fenced:
                 self._on_lost(fenced)
@@ -142,5 +158,5 @@ class Keeper:
         while not self._stop.is_set():
             sample = self._sampler.sample(self.now())
             self.sample = sample
-            self._metrics.update(sample)
+            self._metrics.update(sample, gates(sample, self._limits))
             self._stop.wait(_BEAT_SECONDS)

@@ -31,8 +31,8 @@ from cdc_migrator.backfill.views import populate
 from cdc_migrator.capture import preflight
 from cdc_migrator.capture.join import join_capture
 from cdc_migrator.capture.start import CaptureOptions, CaptureStarted, start_capture
+from cdc_migrator.control import cutover, migration, progress, schema
 from cdc_migrator.control import load as loads
-from cdc_migrator.control import migration, progress, schema
 from cdc_migrator.control.load import Joining
 from cdc_migrator.control.migration import Migration, Phase
 from cdc_migrator.databases.postgres.catalog import read_tables
@@ -371,7 +371,10 @@ class Migrate:
 
     def _there(self) -> Migration | None:
         with self._target() as conn:
-            return migration.find(conn, self._options.name)
+            there = migration.find(conn, self._options.name)
+            if there is not None and there.phase.reached(Phase.SWITCHED):
+                cutover.require_not_open(conn)
+            return there
 
     def _create(self) -> Migration:
         with self._target() as conn:

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 from cdc_migrator.apply.batcher import BatchLimits
 from cdc_migrator.model.changes import TruncatePolicy
+from cdc_migrator.monitor.limits import Limits
 from cdc_migrator.service.comparing import Continuous
+from cdc_migrator.service.inspection import InspectOptions
 from cdc_migrator.stream.spill import SpillLimits
 
 
@@ -25,6 +27,8 @@ class RunOptions:
         continuous: how both sides are compared all the time; None: only when somebody asks.
         takeover_after: seconds without a sign of life after which an owner is replaced.
         fence: the target's tables are fenced against everybody else.
+        shall_move: see `Places`. ready: what the gates measure by.
+        inspected: what `inspect` looks at, every `inspect_every` seconds.
         http_host, http_port: where metrics and health are served; no port serves nothing.
     """
 
@@ -43,5 +47,9 @@ class RunOptions:
     continuous: Continuous | None
     takeover_after: float
     fence: bool
+    shall_move: Callable[[Sequence[str]], bool]
+    ready: Limits
+    inspected: InspectOptions
+    inspect_every: float
     http_host: str
     http_port: int | None

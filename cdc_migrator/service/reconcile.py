@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 import psycopg
 
-from cdc_migrator.control import differences, load, locks, migration, proofs, reconcile, schema
+from cdc_migrator.control import (
+    cutover,
+    differences,
+    freshness,
+    load,
+    locks,
+    migration,
+    proofs,
+    reconcile,
+    schema,
+)
 from cdc_migrator.control.differences import Known
 from cdc_migrator.control.load import LoadState, TableLoad
 from cdc_migrator.control.reconcile import Run
@@ -21,8 +31,9 @@ from cdc_migrator.errors import ConfigurationError, MigratorError, Refused
 from cdc_migrator.model.alignment import Aligner, Repair
 from cdc_migrator.model.tables import TableName
 from cdc_migrator.reconcile import mend, person, probe
+from cdc_migrator.reconcile.expressions import Hashing
 from cdc_migrator.reconcile.options import Outcome, PassOptions, Progress
-from cdc_migrator.reconcile.pairs import Unpaired, only, read_pairs
+from cdc_migrator.reconcile.pairs import Pair, Unpaired, only, read_pairs
 from cdc_migrator.reconcile.passes import Pass
 from cdc_migrator.reconcile.snapshot import Sides
 from cdc_migrator.reconcile.verdict import conclude
@@ -64,6 +75,29 @@ class ReconcileOptions:
         return f"cdcm-{self.name}-reconcile"
 
 
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """Both sides' tables as they were found, and what both servers compute alike."""
+
+    found: Sequence[Pair | Unpaired]
+    hashing: Hashing
+
+
+@dataclass(slots=True)
+class Ready:
+    """What a comparison needs before it can begin, for when every moment counts.
+
+    Attributes:
+        sessions: what `both` has given.
+        sides: sessions for its workers.
+        looked: what the first comparison with this has found; later ones do not look again.
+    """
+
+    sessions: tuple[psycopg.Connection, psycopg.Connection]
+    sides: Sequence[Sides] = ()
+    looked: Looked | None = None
+
+
 def aligning(options: ReconcileOptions) -> AbstractContextManager[Aligner]:
     """Where this migration's alignment points come from: its running service."""
     return RequestedAlignment(options.target_dsn)
@@ -74,12 +108,14 @@ def run(
     aligner: Aligner,
     observe: Callable[[Progress], None] = lambda _: None,
     begun: Callable[[Pass], None] = lambda _: None,
+    ready: Ready | None = None,
 ) -> Report:
     """Compare, and repair where that is asked for.
 
     Args:
         aligner: where alignment points come from; the caller closes it.
         begun: is given the pass before it runs, so that it can be stopped.
+        ready: what was got beforehand, and stays.
 
     Raises:
         ConfigurationError: CDCM-RECONCILE-TABLES: no table is chosen.
@@ -87,20 +123,22 @@ def run(
         MigratorError: a database or the alignment failed; `resume` goes on from there.
     """
     began = time.monotonic()
-    with both(options) as (source, target):
+    with nullcontext(ready.sessions) if ready else both(options) as (source, target):
         tables = tables_of(options, target)
         current = _run(options, target, list(tables))
         tables = {one: tables[one] for one in current.tables if one in tables}
         loaded = {one: table.target for one, table in tables.items() if streams(table)}
-        with speaking("source", "reading its tables"):
-            looked = read_pairs(source, target, loaded)
-            looked += [
-                Unpaired(one, "it is not loaded yet") for one in tables.keys() - loaded.keys()
-            ]
-            pairs = only(looked)
-            hashing = probe.agree(source, target)
+        looked = ready.looked if ready else None
+        if looked is None:
+            looked = _look(source, target, loaded)
+            if ready is not None:
+                ready.looked = looked
+        found = [*looked.found]
+        found += [Unpaired(one, "it is not loaded yet") for one in tables.keys() - loaded.keys()]
+        pairs = only(found)
         with speaking("target", "reading what was compared"):
             proofs.tidy(target)
+            freshness.note(target)
             due = None
             if current.mode not in ("full", "sample"):
                 before = datetime.now(UTC) - options.proof_age
@@ -112,10 +150,11 @@ def run(
             target,
             current,
             pairs.values(),
-            hashing,
+            looked.hashing,
             options.work,
             observe,
             due,
+            ready.sides if ready else (),
         )
         begun(work)
         try:
@@ -136,7 +175,7 @@ def run(
                 done = mend.mend(sides, aligner, target, pairs, standing, current.id)
             repaired = done.repaired
         with speaking("target", "reading what was compared"):
-            tables_report = reports(target, current, looked, outcome)
+            tables_report = reports(target, current, found, outcome)
         return Report(
             current,
             outcome.finished,
@@ -146,6 +185,15 @@ def run(
             tuple(outcome.values),
             time.monotonic() - began,
         )
+
+
+def _look(
+    source: psycopg.Connection,
+    target: psycopg.Connection,
+    tables: Mapping[TableName, TableName],
+) -> Looked:
+    with speaking("source", "reading its tables"):
+        return Looked(read_pairs(source, target, tables), probe.agree(source, target))
 
 
 @contextmanager
@@ -160,6 +208,7 @@ def both(options: ReconcileOptions) -> Iterator[tuple[psycopg.Connection, psycop
         ) as source,
         _control(options.name, options.target_dsn) as target,
     ):
+        cutover.require_not_open(target)
         _lock(target, options.mode)
         yield source, target
 

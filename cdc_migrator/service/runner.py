@@ -38,14 +38,17 @@ from cdc_migrator.monitor.sampler import Places, Sampler
 from cdc_migrator.service import health, registry
 from cdc_migrator.service.comparing import Comparing
 from cdc_migrator.service.fencing import fence_target
+from cdc_migrator.service.inspecting import Inspecting
 from cdc_migrator.service.keeper import Keeper
 from cdc_migrator.service.options import RunOptions
+from cdc_migrator.service.passing import Passing
 from cdc_migrator.service.pipeline import Pipeline
 from cdc_migrator.service.pruner import Pruner
 from cdc_migrator.service.registry import Registry
 from cdc_migrator.service.repairing import Repairs
 from cdc_migrator.service.responder import Responder
 from cdc_migrator.service.resuming import Resuming
+from cdc_migrator.service.suspects import suspects
 from cdc_migrator.service.writer import Writer
 from cdc_migrator.stream.assembler import Assembler
 from cdc_migrator.stream.consumer import StreamConsumer
@@ -74,6 +77,7 @@ class Service:
         self._transactions = 0
         self._events = 0
         self._lost: MigratorError | None = None
+        self._passing = Passing()
         self._metrics = Metrics(options.migration, __version__)
         self._pipeline: Pipeline | None = None
         self._writer: Writer | None = None
@@ -175,7 +179,8 @@ class Service:
     def _stream(self, applier: Applier, claimed: Progress, known: Registry) -> None:
         """Apply until stopped; where a table is being added, wait for it, then go on with it."""
         options = self._options
-        self._fence()
+        if claimed.active:
+            self._fence()
         with ExitStack() as stack:
             sampler = stack.enter_context(
                 Sampler(
@@ -185,6 +190,8 @@ class Service:
                         options.target_dsn,
                         options.connect_url,
                         options.kafka,
+                        options.shall_move,
+                        look_at_fence=True,
                     )
                 )
             )
@@ -197,8 +204,10 @@ class Service:
                     self._measure,
                     lambda: (self._transactions, self._events),
                     self._on_lost,
+                    options.ready,
                 )
             )
+            stack.enter_context(Inspecting(options.inspected, options.inspect_every))
             writer = self._writer = Writer(applier, self._on_applied)
             stack.enter_context(
                 Responder(
@@ -311,6 +320,7 @@ class Service:
     def _on_applied(self, batch: Batch, applied: Applied) -> None:
         self._transactions += applied.transactions
         self._events += applied.changes
+        self._passing.note(batch)
         self._metrics.batch_applied(
             applied.seconds,
             applied.transactions,
@@ -322,7 +332,10 @@ class Service:
             },
             batch.redelivered,
             batch.suspect,
+            applied.retries,
         )
+        if batch.suspect:
+            _log.warning("transactions-suspect", transactions=suspects(batch))
         if applied.retries:
             _log.warning("applied-after-retries", retries=applied.retries, seconds=applied.seconds)
         if self._consumer is not None:
@@ -338,13 +351,18 @@ class Service:
             waiting = "a table is read again from the source, whose changes were not all delivered"
         if state is ServiceState.WAITING_FOR_TABLE:
             waiting = "a table is being added; if nobody does: cdc-migrator migrate --no-run"
+        at_end = pipeline.idle and not writer.holding if pipeline and writer else None
+        seen = self._keeper.sample if self._keeper else None
+        stages = self._passing.stages(at_end, seen.source_ahead if seen else None)
         return ServiceSample(
             at=datetime.now(UTC),
             state=state,
-            at_end=pipeline.idle and not writer.holding if pipeline and writer else None,
+            at_end=at_end,
             queue_bytes=pipeline.queued_bytes if pipeline else None,
             waiting=waiting,
             comparing=self._comparing.state if self._comparing else None,
+            capture_seconds=stages.capture if stages else None,
+            delivery_seconds=stages.delivery if stages else None,
         )
 
     def _on_lost(self, error: MigratorError) -> None:

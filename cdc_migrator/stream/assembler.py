@@ -230,6 +230,7 @@ class Assembler:
             suspect=suspect,
             bytes=whole.size + end.size,
             tables=frozenset(whole.changes.tables) if isinstance(whole.changes, Spilled) else None,
+            sent_ms=end.sent_ms,
         )
 
     def _skip(self, end: End) -> None:

@@ -35,6 +35,7 @@ from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.errors import ConfigurationError, Failed, Refused
 from cdc_migrator.model.naming import Names
 from cdc_migrator.model.positions import lsn_to_int
+from cdc_migrator.monitor.remote import ConnectAsker
 from cdc_migrator.stack.local import StackInfo
 from tests.integration.capture_rig import Rig, eventually
 from tests.support.private_postgres import private_database
@@ -368,8 +369,13 @@ def test_failed_connector_is_reported_with_its_reason(rig: Rig) -> None:
                 failed = eventually(
                     lambda: (s := client.status(rig.names.connector)) and s.failed and s, 60
                 )
-        assert "password authentication failed" in failed.trace
-        assert first not in failed.trace
+        asker = ConnectAsker(rig.stack.connect_url)
+        shown = asker.state(rig.names.connector)
+        asker.close()
+        assert (shown.running, shown.worker is None) == (False, False)
+        for trace in (failed.trace, shown.trace or ""):
+            assert "password authentication failed" in trace
+            assert first not in trace
     finally:
         rig.abort()
         with psycopg.connect(rig.source, autocommit=True) as conn:

@@ -54,7 +54,7 @@ def prepared(source_db: str, role: str) -> tuple[str, list[fence.TableName]]:
     """A fenced database without capture: migration's control schema and triggers."""
     with connect(source_db, application_name="test") as conn:
         schema.ensure(conn, "source")
-        return source_db, fence.prepare(conn, "m", fencing.TABLES, "secret")
+        return source_db, fence.prepare(conn, "m", fencing.TABLES, fencing.digest("secret"))
 
 
 def test_who_does_not_go_by_himself_is_named_with_a_remedy(
@@ -116,7 +116,7 @@ def test_table_that_came_meanwhile_is_noticed(
             fence.raise_fence(conn, "m", tables, "a marker")
         assert failed.value.code == "CDCM-FENCE-CHANGED"
         assert "bank.part_3" in failed.value.cause
-        again = fence.prepare(conn, "m", fencing.TABLES, "secret")
+        again = fence.prepare(conn, "m", fencing.TABLES, fencing.digest("secret"))
         fence.raise_fence(conn, "m", again, "another")
         assert fence.holes(conn, fencing.TABLES) == []
         conn.execute("CREATE TABLE bank.part_4 PARTITION OF bank.part FOR VALUES IN (4)")

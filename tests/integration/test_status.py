@@ -10,7 +10,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +20,22 @@ import psycopg
 import pytest
 import yaml
 from confluent_kafka import Producer
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewTopic,
+)
 
 from cdc_migrator.control import load, migration, progress, schema
 from cdc_migrator.control.migration import Phase
 from cdc_migrator.databases.postgres.catalog import read_tables
 from cdc_migrator.model.naming import Names
 from cdc_migrator.model.tables import TableName
+from cdc_migrator.monitor.sample import CatchUp
 from cdc_migrator.monitor.sampler import Places, Sampler
+from cdc_migrator.monitor.session import unless_slow
 from cdc_migrator.stack.local import StackInfo
 from tests.support.samples import SERVICE
 
@@ -180,6 +190,80 @@ def test_a_stream_is_shown_with_the_numbers_that_are_there(site: Site) -> None:
     ]
     assert sample.service == SERVICE, "what the service said last, while it is alive"
     assert sample.lag_seconds == SERVICE.lag_seconds
+
+
+def test_what_threatens_is_measured(site: Site) -> None:
+    """A topic that deletes, a wait for a lock on the target, connections, sizes, the log's pace."""
+    begin(site)
+    with psycopg.connect(site.target, autocommit=True) as conn:
+        conn.execute("CREATE TABLE orders (id int)")
+    advance(site, offset=4, committed_ago=600.0)
+    admin = AdminClient({"bootstrap.servers": site.stack.bootstrap_servers})
+    limit = ConfigEntry("retention.ms", "3600000", incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(
+        ConfigResource.Type.TOPIC, site.names.topic, incremental_configs=[limit]
+    )
+    for done in admin.incremental_alter_configs([resource]).values():
+        done.result(timeout=10)
+    with Sampler(site.places()) as sampler:
+        first = sampler.sample()
+        with (
+            psycopg.connect(site.target) as holder,
+            psycopg.connect(site.target) as waiter,
+            ThreadPoolExecutor(1) as pool,
+        ):
+            holder.execute("LOCK TABLE orders")
+            waiting = pool.submit(waiter.execute, "SELECT FROM orders")
+            wait_for_lock(site, waiter.info.backend_pid)
+            with Sampler(site.places()) as anew:
+                held = anew.sample()
+            holder.rollback()
+            waiting.result(10)
+        with psycopg.connect(site.source, autocommit=True) as conn:
+            conn.execute("INSERT INTO orders SELECT generate_series(30001, 40000)")
+        time.sleep(max(0.0, 1.1 - (datetime.now(UTC) - first.at).total_seconds()))
+        second = sampler.sample()
+
+    assert first.retention is not None
+    assert (first.retention.seconds, first.retention.bytes) == (3600, None)
+    assert not first.retention.unlimited
+    assert first.retention_seconds_left == pytest.approx(3000, abs=10)
+    for server in (first.source_server, first.target_server):
+        assert server is not None
+        assert 1 <= server.connections < server.max_connections
+        assert server.database_bytes > 1 << 20
+    assert first.target_server is not None
+    assert (first.target_server.lock_waiters, first.target_server.lock_wait_seconds) == (0, 0)
+    assert held.target_server is not None
+    assert held.target_server.lock_waiters == 1
+    assert (held.target_server.lock_wait_seconds or 0) > 0
+    assert first.slot is not None
+    assert (first.slot.unconfirmed_bytes or 0) > 20_000
+    assert first.slot_seconds_left is None, "no limit is set"
+    assert first.catch_up == CatchUp(SERVICE.events_pending, 1900.0, 1910.0), (
+        "one sample says nothing of the pace, so what the service said holds"
+    )
+    assert (second.wal_bytes_per_second or 0) > 100_000
+    assert first.source_ahead is not None
+    assert abs(first.source_ahead) < 1
+
+
+def test_a_question_that_takes_too_long_leaves_the_rest_known(site: Site) -> None:
+    """The server gives it up; the session goes on, in the same transaction."""
+    with psycopg.connect(site.target) as conn:
+        conn.execute("SET LOCAL statement_timeout = '50ms'")
+        assert unless_slow(conn, lambda: conn.execute("SELECT pg_sleep(5)")) is None
+        assert unless_slow(conn, lambda: conn.execute("SELECT 7").fetchone()) == (7,)
+
+
+def wait_for_lock(site: Site, pid: int) -> None:
+    """Until this session of the target waits for a lock."""
+    deadline = time.monotonic() + 10
+    with psycopg.connect(site.target, autocommit=True) as conn:
+        query = "SELECT count(*) FROM pg_locks WHERE pid = %s AND NOT granted"
+        while conn.execute(query, (pid,)).fetchone() == (0,):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
 
 
 def test_without_a_service_the_lag_grows_and_pending_is_a_bound(site: Site) -> None:

@@ -313,6 +313,11 @@ METRICS = (
     "last_event_applied_timestamp_seconds", "snapshot_rows_total", "snapshot_expected_rows",
     "snapshot_tables_remaining", "slot_retained_bytes", "slot_active", "apply_batch_seconds_count",
     "apply_events_total", "transactions_applied_total", "phase", "build_info",
+    "lag_capture_seconds", "lag_delivery_seconds", "records_applied_per_second",
+    "records_arriving_per_second", "estimated_catch_up_seconds", "source_wal_bytes_per_second",
+    "slot_usable", "slot_unconfirmed_bytes", "topic_retention_unlimited", "connections",
+    "connections_max", "database_bytes", "target_fence_up", "target_clock_ahead_seconds",
+    "target_lock_wait_seconds", "service_state", "part_measured", "apply_retries_total",
 )  # fmt: skip
 
 
@@ -322,7 +327,8 @@ def test_a_running_service_tells_how_it_is(loaded: Shop) -> None:
         loaded.insert(2001, 2002)
         assert loaded.drain()
         told = wait_for(NEVER, lambda: _well(loaded))
-        status = loaded.status()
+        # What the service measures it tells others a moment later.
+        status = wait_for("rates", lambda: (s := loaded.status())["catch_up"] and s)
         loaded.cli("status")
         loaded.cli("capture", "status")
         shown = arguments_of_all_processes()
@@ -356,6 +362,18 @@ def test_a_running_service_tells_how_it_is(loaded: Shop) -> None:
     assert status["ready"]["verdict"] is False
     assert status["ready"]["reasons"]
     assert status["service"]["running"] is True
+    stages = status["stages"]
+    assert stages["capture_seconds"] + stages["delivery_seconds"] == pytest.approx(
+        status["lag_seconds"], abs=2
+    ), "of two transactions within two seconds"
+    assert status["catch_up"]["seconds"] == 0
+    assert status["catch_up"]["records_applied_per_second"] > 0
+    assert status["slot"]["wal_bytes_per_second"] > 0
+    assert status["retention"]["unlimited"] is True
+    assert status["retention"]["seconds_left"] is None
+    assert status["connector"]["trace"] is None
+    assert status["connector"]["worker"]
+    assert abs(status["clocks"]["target_ahead_seconds"]) < 1, "both are this machine's"
 
     state = [f.read_text(errors="replace") for f in (loaded.directory / "state").rglob("*.log")]
     journal = one(loaded.target, "SELECT string_agg(j::text, '') FROM cdc_migrator.journal j")
@@ -370,13 +388,14 @@ def test_a_running_service_tells_how_it_is(loaded: Shop) -> None:
 
 
 def _well(made: Shop) -> dict[str, str] | None:
-    """What each address answers, once the service is ready and has measured everything."""
+    """What each address answers, once the service is ready and has measured everything, twice."""
     paths = ("/livez", "/healthz", "/readyz", "/readyz?verbose", "/metrics")
     with httpx.Client(base_url=made.address()) as client:
         answers = {path: client.get(path) for path in paths}
     if any(answer.status_code != 200 for answer in answers.values()):
         return None
-    measured = "cdc_migrator_slot_active" in answers["/metrics"].text
+    page = answers["/metrics"].text
+    measured = "_lag_capture_seconds{" in page and "_estimated_catch_up_seconds{" in page
     return {path: answer.text for path, answer in answers.items()} if measured else None
 
 

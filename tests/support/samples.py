@@ -6,13 +6,19 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from cdc_migrator.control.freshness import Freshness
+from cdc_migrator.control.inspection import Part
 from cdc_migrator.control.migration import Phase
 from cdc_migrator.monitor.sample import (
+    CatchUp,
     ConnectorSample,
+    FenceSample,
     LoadSample,
     OwnerSample,
     ProofSample,
+    RetentionSample,
     Sample,
+    ServerSample,
     ServiceSample,
     ServiceState,
     SlotSample,
@@ -32,12 +38,40 @@ SERVICE = ServiceSample(
     events_per_second=1200.0,
     rss_bytes=100 << 20,
     queue_bytes=0,
+    capture_seconds=0.03,
+    delivery_seconds=0.02,
+    records_applied_per_second=1900.0,
+    records_arriving_per_second=1910.0,
+    wal_bytes_per_second=2000.0,
 )
 
 TABLES = (
     TableSample("shop.orders", "shop.orders", "loaded", 100, 120, 4096, 7, 5, 3, 1),
     TableSample("shop.people", "shop.people", "loaded", 50, 50, 2048, 0, 0, 0, 0),
 )
+
+
+INSPECTED: dict[str, dict[str, Any]] = {
+    "schema": {"errors": 0, "warnings": 0, "differences": []},
+    "constraints": {"errors": 0, "warnings": 0, "differences": []},
+    "sequences": {"sequences": 3, "to_set": 2, "failed": []},
+    "source": {"obstacles": [], "transactions": [], "sees_all": True, "not_owned": []},
+    "target": {"in_recovery": False, "read_only": False, "not_owned": []},
+    "preparations": {
+        "backup": {
+            "kind": "dump",
+            "place": "/backups/1",
+            "taken_at": (NOW - timedelta(hours=2)).isoformat(),
+        },
+        "rehearsal": {"attempt": 1, "ended_at": NOW.isoformat(), "hooks": "d1"},
+    },
+}
+
+
+def inspected(**changes: dict[str, Any]) -> dict[str, Part]:
+    """A minute ago everything was in order, but for these changes of parts."""
+    at = NOW - timedelta(minutes=1)
+    return {name: Part({**found, **changes.get(name, {})}, at) for name, found in INSPECTED.items()}
 
 
 def streaming(**changes: Any) -> Sample:
@@ -53,13 +87,25 @@ def streaming(**changes: Any) -> Sample:
             "cdcm.shop.1.stream", 90, 4242, NOW - timedelta(seconds=1), NOW, 30, 2, 0
         ),
         owner=OwnerSample("me@here:1", 0.5, SERVICE),
-        slot=SlotSample("cdcm_shop_1", True, True, "reserved", 5 << 20, None, "0/1A"),
-        connector=ConnectorSample("cdcm-shop-1", True, "RUNNING", ("RUNNING",)),
+        slot=SlotSample("cdcm_shop_1", True, True, "reserved", 5 << 20, None, "0/1A", 4096),
+        connector=ConnectorSample(
+            "cdcm-shop-1", True, "RUNNING", ("RUNNING",), None, "worker:8083"
+        ),
         end_offset=100,
         target_ahead=0.0,
         lag_seconds=0.05,
         events_pending=0,
         pending_exact=True,
+        not_added=(),
+        fence=FenceSample("up", (), ()),
         proofs=ProofSample(NOW, 12, 2, 0, 0, 0),
+        freshness=Freshness(NOW, None),
+        inspection=inspected(),
+        source_ahead=0.0,
+        wal_bytes_per_second=2000.0,
+        catch_up=CatchUp(0.0, 1900.0, 1910.0),
+        retention=RetentionSample(None, None, False, 0),
+        source_server=ServerSample(12, 100, 1 << 30),
+        target_server=ServerSample(9, 100, 1 << 30, 0, 0.0),
     )
     return replace(sample, **changes)

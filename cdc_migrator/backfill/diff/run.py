@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 
 import psycopg
 
@@ -49,7 +50,20 @@ def differences(
     Raises:
         Refused: CDCM-SCHEMA-DEPENDS.
     """
-    ours, theirs = _read(source_dsn, target_dsn, names, tables, grants)
+    with _both(source_dsn, target_dsn, names) as (source, target):
+        return between(source, target, tables, loaded=loaded, grants=grants)
+
+
+def between(
+    source: psycopg.Connection,
+    target: psycopg.Connection,
+    tables: Sequence[TableName],
+    *,
+    loaded: bool,
+    grants: bool = False,
+) -> list[Difference]:
+    """`differences`, in sessions that are open already."""
+    ours, theirs = _read(source, target, tables, grants)
     return compare(ours, theirs, loaded=loaded)
 
 
@@ -60,37 +74,44 @@ def renamed(
 
     Raises: as `differences`.
     """
-    ours, theirs = _read(source_dsn, target_dsn, names, tables)
+    with _both(source_dsn, target_dsn, names) as (source, target):
+        ours, theirs = _read(source, target, tables)
     return {ours.parts[key].facts["object"] for key, _ in compare_names(ours, theirs)}
 
 
-def _read(
-    source_dsn: str,
-    target_dsn: str,
-    names: Names,
-    tables: Sequence[TableName],
-    grants: bool = False,
-) -> tuple[Catalog, Catalog]:
+@contextmanager
+def _both(
+    source_dsn: str, target_dsn: str, names: Names
+) -> Iterator[tuple[psycopg.Connection, psycopg.Connection]]:
     called = f"cdcm-{names.migration}-diff"
     with (
         connect(source_dsn, application_name=called, side="source", read_only=True) as source,
         connect(target_dsn, application_name=called, side="target", read_only=True) as target,
     ):
-        with speaking("source", "reading its schema"):
-            gone, _ = staying(source, tables)
-            known = _tables(source)
-            ours = read_catalog(source, gone, grants=grants)
-        schemas = _schemas(ours, tables)
-        ours = within(ours, schemas)
-        with speaking("target", "reading its schema"):
-            only = [t for t in _tables(target) - known if t.schema in schemas]
-            moved = [
-                TableName(part.schema or "", part.facts["relation"])
-                for part in ours.parts.values()
-                if part.kind == "table"
-            ]
-            theirs = read_catalog(target, beside(target, [*moved, *only]), grants=grants)
-        return ours, _opposite(ours, theirs, schemas)
+        yield source, target
+
+
+def _read(
+    source: psycopg.Connection,
+    target: psycopg.Connection,
+    tables: Sequence[TableName],
+    grants: bool = False,
+) -> tuple[Catalog, Catalog]:
+    with speaking("source", "reading its schema"):
+        gone, _ = staying(source, tables)
+        known = _tables(source)
+        ours = read_catalog(source, gone, grants=grants)
+    schemas = _schemas(ours, tables)
+    ours = within(ours, schemas)
+    with speaking("target", "reading its schema"):
+        only = [t for t in _tables(target) - known if t.schema in schemas]
+        moved = [
+            TableName(part.schema or "", part.facts["relation"])
+            for part in ours.parts.values()
+            if part.kind == "table"
+        ]
+        theirs = read_catalog(target, beside(target, [*moved, *only]), grants=grants)
+    return ours, _opposite(ours, theirs, schemas)
 
 
 def require_alike(found: Collection[Difference]) -> None:

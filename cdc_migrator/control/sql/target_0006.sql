@@ -1,8 +1,9 @@
--- Leaving the source. A stream that is not active moves on and writes nothing; its leg counts the
--- ways between the two sides.
+-- Leaving the source. A stream that is not active moves on and writes nothing, but counts what it
+-- passes over; its leg counts the ways between the two sides.
 ALTER TABLE cdc_migrator.stream_progress
     ADD COLUMN active boolean NOT NULL DEFAULT true,
-    ADD COLUMN leg integer NOT NULL DEFAULT 1;
+    ADD COLUMN leg integer NOT NULL DEFAULT 1,
+    ADD COLUMN changes_ignored bigint NOT NULL DEFAULT 0;
 
 -- The markers that say where one side was left: written in the transaction that applied up to them.
 CREATE TABLE cdc_migrator.marker_applied (

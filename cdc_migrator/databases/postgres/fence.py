@@ -11,7 +11,6 @@ Statements and a look at what is there; who is fenced when, is decided elsewhere
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -72,16 +71,16 @@ class Fenceable:
     owned: bool
 
 
-def digest(token: str) -> str:
-    """What stands for the token in the function's body."""
-    return hashlib.sha256(token.encode()).hexdigest()
-
-
 def body(migration: str, digest: str, hint: str) -> str:
     """The function's body. `hint` says to whoever meets it what to do."""
     return _BODY.format(
         setting=SETTING, migration=migration, digest=digest, hint=hint.replace("'", "''")
     )
+
+
+def pass_all(migration: str) -> str:
+    """A body that refuses nobody: the migration is over for who writes here."""
+    return f"\nBEGIN\n    RETURN NULL; -- opened by the migration {migration}\nEND\n"
 
 
 def define(body: str) -> sql.Composed:

@@ -16,7 +16,7 @@ from cdc_migrator.cli.main import VERBS, app, load_verb
 # What can fail in a way of its own says with which exit code.
 ENDS_IN_ITS_OWN_WAY = {
     "demo", "check", "migrate", "run", "status", "abort", "capture status", "stack status",
-    "sequences plan", "sequences sync", "reconcile", "reconcile accept", "repair",
+    "sequences plan", "sequences sync", "reconcile", "reconcile accept", "repair", "readiness",
     "backup verify",
 }  # fmt: skip
 

@@ -54,13 +54,40 @@ def document(**changes: object) -> dict[str, object]:
             "active": True,
             "retained_bytes": 5 << 20,
             "safe_bytes": None,
+            "wal_bytes_per_second": 2048.0,
+            "seconds_to_limit": None,
         },
         "connector": {
             "name": "cdcm-shop-1",
             "exists": True,
             "state": "RUNNING",
             "tasks": ["RUNNING"],
+            "trace": None,
         },
+        "stages": {"capture_seconds": 0.021, "delivery_seconds": 0.022},
+        "catch_up": {
+            "seconds": 0.0,
+            "records_applied_per_second": 12300.0,
+            "records_arriving_per_second": 4000.0,
+        },
+        "retention": {
+            "unlimited": True,
+            "seconds": None,
+            "bytes": None,
+            "compacted": False,
+            "seconds_left": None,
+        },
+        "servers": {
+            "source": {
+                "connections": 7,
+                "max_connections": 100,
+                "database_bytes": 3 << 30,
+                "lock_waiters": None,
+                "lock_wait_seconds": None,
+            },
+            "target": None,
+        },
+        "clocks": {"target_ahead_seconds": 0.02, "source_ahead_seconds": 0.0},
         "verified_as_of": "2026-01-01T02:03:04.5+00:00",
         "reconcile": {"open": 3, "accepted": 0, "chunks": 20, "chunks_dirty": 7}
         | {"tables_unproven": 0, "continuous": "compares"},
@@ -83,7 +110,7 @@ def test_a_working_stream() -> None:
     text = drawn(document())
     for part in (
         "created → schema → capture → load → indexes → [stream]",
-        "43 ms, at most 12 events pending",
+        "43 ms, at most 12 events pending; into Kafka 21 ms, out 22 ms",
         "310 transactions/s, 1 205 events/s; 12 345 transactions so far, 2 came again",
         "1 not proven whole",
         "streaming, me@here:1, 120.0 MiB resident",
@@ -97,6 +124,45 @@ def test_a_working_stream() -> None:
         "the lag is unknown",
     ):
         assert part in text
+
+
+def test_how_long_until_it_has_caught_up() -> None:
+    """With the rates that it rests on; not where it has, and a stream that falls behind is told."""
+    assert "records/s" not in drawn(document())
+    rates = document()["catch_up"]
+    assert isinstance(rates, dict)
+    text = drawn(document(catch_up=rates | {"seconds": 95.0}))
+    assert "catch-up   in 1 min 35 s at 12 300 records/s applied, 4 000 arriving" in text
+    assert "does not catch up at 12 300" in drawn(document(catch_up=rates | {"seconds": None}))
+
+
+def test_what_threatens_is_told() -> None:
+    """The slot's limit, a topic that deletes, waits for locks, clocks, why a task has failed."""
+    whole = document()
+    text = drawn(
+        document(
+            slot=whole["slot"] | {"safe_bytes": 7372800, "seconds_to_limit": 3600.0},  # type: ignore[operator]
+            connector=whole["connector"]  # type: ignore[operator]
+            | {"tasks": ["FAILED"], "trace": "ConnectException: no route"},
+            retention=whole["retention"]  # type: ignore[operator]
+            | {"unlimited": False, "seconds": 7200.0, "bytes": 1024, "seconds_left": 60.0},
+            servers={
+                "source": None,
+                "target": whole["servers"]["source"]  # type: ignore[index]
+                | {"lock_waiters": 2, "lock_wait_seconds": 4.2},
+            },
+            clocks={"target_ahead_seconds": -2.5, "source_ahead_seconds": 0.0},
+        )
+    )
+    for part in (
+        "7.0 MiB to the limit (1 h 0 min at 2.0 KiB/s)",
+        "tasks: FAILED: ConnectException: no route",
+        "DELETES what is older than 2 h 0 min, what is beyond 1.0 KiB; the next record is kept "
+        "for 1 min 0 s at least",
+        "7 of 100 connections, database 3.0 GiB, waits for locks: 2, the longest 4.2 s",
+        "the target's is 2.5 s behind the source's",
+    ):
+        assert part in " ".join(text.split())
 
 
 def test_what_is_unknown_is_a_dash_and_told() -> None:

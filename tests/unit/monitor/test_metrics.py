@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from cdc_migrator.control.migration import Phase
 from cdc_migrator.model.changes import Op
-from cdc_migrator.monitor.metrics import GAUGES, MAX_TABLES, OTHER, PREFIX, Metrics
-from cdc_migrator.monitor.sample import Sample
+from cdc_migrator.monitor.gauges import GAUGES, LABELLED
+from cdc_migrator.monitor.metrics import MAX_TABLES, OTHER, PREFIX, Metrics
+from cdc_migrator.monitor.sample import FenceSample, Note, RetentionSample, Sample, SlotSample
 from tests.support.samples import NOW, TABLES, streaming
 
 
@@ -47,6 +49,65 @@ def test_the_samples_numbers_are_shown() -> None:
     assert found["process_resident_memory_bytes"][()] > 1 << 20
 
 
+def test_servers_parts_and_states_are_told_apart_by_a_label() -> None:
+    """With what threatens: time to the slot's limit, a topic that deletes, a fence taken off."""
+    metrics = Metrics("shop", "1")
+    metrics.update(
+        streaming(
+            notes=(Note("connect", "CDCM-X", "no answer"),),
+            connector=None,
+            fence=FenceSample("partial", ("shop.a",), ("shop.a",)),
+            retention=RetentionSample(3600.0, None, False, 0),
+            retention_seconds_left=1800.0,
+            slot_seconds_left=600.0,
+        )
+    )
+    found = scraped(metrics)
+    assert found[PREFIX + "connections"] == {
+        (("side", "source"),): 12,
+        (("side", "target"),): 9,
+    }
+    assert found[PREFIX + "part_measured"] == {
+        (("part", "target"),): 1,
+        (("part", "source"),): 1,
+        (("part", "connect"),): 0,
+        (("part", "kafka"),): 1,
+    }
+    assert found[PREFIX + "service_state"][(("state", "streaming"),)] == 1
+    assert sum(found[PREFIX + "service_state"].values()) == 1
+    for name, value in {
+        "lag_capture_seconds": 0.03,
+        "lag_delivery_seconds": 0.02,
+        "slot_limit_seconds": 600,
+        "slot_usable": 1,
+        "slot_unconfirmed_bytes": 4096,
+        "topic_retention_unlimited": 0,
+        "topic_retention_runway_seconds": 1800,
+        "target_fence_up": 0,
+        "target_fence_taken_off_tables": 1,
+        "target_clock_ahead_seconds": 0,
+        "target_lock_waiters": 0,
+        "estimated_catch_up_seconds": 0,
+    }.items():
+        assert found[PREFIX + name] == {(): value}, name
+
+
+@pytest.mark.parametrize(
+    ("slot", "usable"),
+    [
+        (SlotSample("s", True, True, "extended"), 1),
+        (SlotSample("s", True, True, "unreserved"), 0),
+        (SlotSample("s", True, False, "lost"), 0),
+        (SlotSample("s", exists=False), 0),
+    ],
+)
+def test_a_slot_that_may_lose_its_log_is_not_usable(slot: SlotSample, usable: int) -> None:
+    """Nor is one that is gone."""
+    metrics = Metrics("shop", "1")
+    metrics.update(streaming(slot=slot))
+    assert scraped(metrics)[PREFIX + "slot_usable"] == {(): usable}
+
+
 def test_what_is_unknown_is_absent() -> None:
     """An alert on absence fires; a zero would soothe."""
     metrics = Metrics("shop", "1")
@@ -54,8 +115,7 @@ def test_what_is_unknown_is_absent() -> None:
         if sample is not None:
             metrics.update(sample)
         names = set(scraped(metrics))
-        assert not {PREFIX + gauge.name for gauge in GAUGES} & names
-        assert PREFIX + "phase" not in names
+        assert not {PREFIX + gauge.name for gauge in (*GAUGES, *LABELLED)} & names
     metrics.update(streaming())
     metrics.update(streaming(slot=None))
     assert PREFIX + "slot_retained_bytes" not in scraped(metrics)
@@ -65,7 +125,7 @@ def test_batches_are_counted() -> None:
     """By operation and table, with their time."""
     metrics = Metrics("shop", "1")
     events = {("shop.orders", Op.INSERT): 3, ("shop.orders", Op.TRUNCATE): 1}
-    metrics.batch_applied(0.015, 2, events, redelivered=1, suspect=0)
+    metrics.batch_applied(0.015, 2, events, redelivered=1, suspect=0, retries=3)
     metrics.batch_applied(0.015, 1, {("shop.orders", Op.INSERT): 2})
     found = scraped(metrics)
     counted = found[PREFIX + "apply_events_total"]
@@ -74,6 +134,7 @@ def test_batches_are_counted() -> None:
     assert found[PREFIX + "transactions_applied_total"] == {(): 3}
     assert found[PREFIX + "transactions_redelivered_total"] == {(): 1}
     assert found[PREFIX + "transactions_suspect_total"] == {(): 0}
+    assert found[PREFIX + "apply_retries_total"] == {(): 3}
     assert found[PREFIX + "apply_batch_seconds_count"] == {(): 2}
     buckets = found[PREFIX + "apply_batch_seconds_bucket"]
     assert buckets[(("le", "0.01"),)] == 0

@@ -1,0 +1,62 @@
+"""The markers that say where a side was left and where it was not: which of them are applied.
+
+Written by whoever applies, in the transaction that applied everything in front of the marker.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import psycopg
+
+# Those that somebody waits for. A barrier is none of them: it is met between two batches.
+KEPT = frozenset({"fence", "unfence", "start", "stop"})
+APPLIED = "cdc_migrator_applied"
+_DAYS = 30
+
+
+def applied(conn: psycopg.Connection, stream: str, markers: Sequence[tuple[str, str, int]]) -> None:
+    """Write (token, kind, commit position) down in the caller's transaction; tell who listens."""
+    for token, kind, position in markers:
+        conn.execute(
+            "WITH one AS (INSERT INTO cdc_migrator.marker_applied "
+            "(token, stream, kind, commit_position) VALUES (%s, %s, %s, %s) "
+            "ON CONFLICT DO NOTHING RETURNING token) SELECT pg_notify(%s, token) FROM one",
+            (token, stream, kind, position, APPLIED),
+        )
+
+
+def is_applied(conn: psycopg.Connection, token: str) -> bool:
+    """Whether everything up to this marker is applied."""
+    row = conn.execute(
+        "SELECT true FROM cdc_migrator.marker_applied WHERE token = %s", (token,)
+    ).fetchone()
+    return row is not None
+
+
+def listen(conn: psycopg.Connection) -> None:
+    """Be told of markers from now on, for `wait`."""
+    conn.execute(f"LISTEN {APPLIED}")
+
+
+def wait(conn: psycopg.Connection, token: str, seconds: float) -> bool:
+    """Wait for a marker on a session that listens; whether it was applied in time."""
+    until = time.monotonic() + seconds
+    while not is_applied(conn, token):
+        left = until - time.monotonic()
+        if left <= 0:
+            return False
+        # Looked at again now and then, whatever is told.
+        for _ in conn.notifies(timeout=min(left, 0.25), stop_after=1):
+            pass
+    return True
+
+
+def tidy(conn: psycopg.Connection) -> None:
+    """Forget markers of long ago."""
+    conn.execute(
+        "DELETE FROM cdc_migrator.marker_applied "
+        "WHERE applied_at < now() - make_interval(days => %s)",
+        (_DAYS,),
+    )

@@ -1,0 +1,322 @@
+"""What each state of a cutover stands for: the work itself, each part of which can be repeated.
+
+The machine (`cutover.machine`) says in which order; `service.cutover` carries it out.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from cdc_migrator.backfill import sequence_sync
+from cdc_migrator.backfill.sequences import DEFAULT_MARGIN
+from cdc_migrator.control import cutover as rows
+from cdc_migrator.control import fence as target_fence
+from cdc_migrator.control import load, markers, migration, progress, schema
+from cdc_migrator.control.cutover import Attempt, Copied
+from cdc_migrator.control.migration import Phase
+from cdc_migrator.cutover import fence
+from cdc_migrator.cutover.fence import FenceOptions
+from cdc_migrator.cutover.hooks.base import Moment
+from cdc_migrator.cutover.machine import State
+from cdc_migrator.databases.postgres.coded import speaking
+from cdc_migrator.errors import Failed, MigratorError, Refused
+from cdc_migrator.faultpoints import reach
+from cdc_migrator.model.tables import TableName
+from cdc_migrator.model.wording import few
+from cdc_migrator.service.cutover_compare import Comparison
+from cdc_migrator.service.cutover_sessions import Sessions
+from cdc_migrator.service.switching import Hooks
+
+_LAG_PATIENCE = 60.0
+# The application waits for it to come back, too.
+_SOURCE_PATIENCE = 60.0
+_LOOK_SECONDS = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class CutoverOptions:
+    """Which migration, and how it leaves the source. The strings hold passwords.
+
+    Attributes:
+        budget: seconds from the source's fence to the target being open.
+        fence: how long others may be made to wait for the fence.
+        max_lag: seconds; the source is not fenced while the target is further behind.
+        inside: compare what was written to while nobody can write, for at most `verify_seconds`;
+            else, and what is left, after the target is open.
+        keep_fence: the target stays fenced where the attempt is undone.
+        unready: why it is not safe to switch over, each reason with its remedy; asked once.
+        hooks: None: people switch the applications.
+        settings: what is written down of all this, without secrets.
+    """
+
+    name: str
+    source_dsn: str
+    target_dsn: str
+    unready: Callable[[], Sequence[tuple[str, str | None]]]
+    hooks: Hooks | None
+    budget: float = 10.0
+    fence: FenceOptions = field(default_factory=FenceOptions)
+    max_lag: float = 2.0
+    inside: bool = True
+    verify_seconds: float = 2.0
+    margin: int = DEFAULT_MARGIN
+    keep_fence: bool = True
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def called(self) -> str:
+        return f"cdcm-{self.name}-cutover"
+
+
+class Steps:
+    """The sessions, opened before anybody is made to wait, and the work of each state."""
+
+    def __init__(
+        self, options: CutoverOptions, sessions: Sessions, tell: Callable[[str], None]
+    ) -> None:
+        self._options = options
+        self._sessions = sessions
+        self._tell = tell
+        self._comparison = Comparison(options.name, options.source_dsn, options.target_dsn)
+        self.details: dict[str, Any] = dict(options.settings)
+        # When the source's fence came up, by this process's clock; None: not by this process.
+        self.fenced_at: float | None = None
+
+    def __enter__(self) -> Steps:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._comparison.close()
+
+    def tables(self) -> list[TableName]:
+        """The tables of the migration, by the source's names."""
+        with speaking("target", "reading the migration's tables"):
+            return [one.source for one in load.read_tables(self._sessions.control)]
+
+    # Before anybody waits
+
+    def check(self) -> None:
+        """Raises Refused: CDCM-CUTOVER-NOT-READY."""
+        unready = self._options.unready()
+        if unready:
+            self.details["unready"] = [reason for reason, _ in unready]
+            remedies = dict.fromkeys(remedy for _, remedy in unready if remedy)
+            raise Refused(
+                "CDCM-CUTOVER-NOT-READY",
+                f"it is not safe to switch over: {few((r for r, _ in unready), '; ')}",
+                "; ".join(remedies) or "`cdc-migrator readiness` shows each gate.",
+            )
+
+    def prepare(self, attempt: Attempt) -> None:
+        """Everything that may take long and keeps nobody waiting."""
+        options = self._options
+        with speaking("source", "preparing its control schema"):
+            schema.ensure(self._sessions.source, "source")
+        self._tell("the target's fence")
+        with speaking("target", "fencing its tables"):
+            markers.tidy(self._sessions.control)
+            target_fence.keep(self._sessions.control, options.name, wanted=True)
+            digest = target_fence.digest(self._sessions.control)
+        if options.hooks is not None:
+            for did in options.hooks.run(Moment.CHECK, attempt.attempt):
+                self._tell(f"hook {did}")
+        self._tell("the source's fence, not raised yet")
+        self.details["fenced_tables"] = len(
+            fence.prepare(self._sessions.source, options.name, self.tables(), digest)
+        )
+        self._tell("sequences")
+        self._set_sequences()
+        self._tell("rows that were written to since they were compared")
+        self._comparison.before()
+        self._wait_for_lag()
+
+    def hold(self, attempt: Attempt) -> None:
+        """Let the hooks hold the applications."""
+        if self._options.hooks is not None:
+            for did in self._options.hooks.run(Moment.HOLD, attempt.attempt):
+                self._tell(f"hook {did}")
+
+    # While writers wait
+
+    def raise_fence(self, attempt: Attempt) -> None:
+        """Stop the source's writers."""
+        with speaking("source", "reading its fence"):
+            tables = fence.prepared(self._sessions.source, self.tables())
+        raised = fence.raise_fence(
+            self._sessions.source,
+            self._options.name,
+            tables,
+            attempt.marker,
+            self._options.fence,
+            [rows.copy_fenced(self._options.name, attempt, tables, self._known_again())],
+        )
+        self.fenced_at = time.monotonic() - raised.held_ms / 1000
+        self.details |= {
+            "fence_tries": raised.tries,
+            "fence_held_ms": round(raised.held_ms, 3),
+            "terminated": raised.terminated,
+        }
+
+    def drain(self, attempt: Attempt, left: float) -> None:
+        """Wait until all that was written before the fence is applied."""
+        with speaking("target", "waiting for its applier"):
+            if markers.wait(self._sessions.listener, attempt.marker, left):
+                return
+        raise Failed(
+            "CDCM-CUTOVER-BUDGET",
+            "what was written before the fence was not applied within the budget",
+            "See `cdc-migrator status`: is `run` alive, and how far behind? Then try again, or "
+            "give it more time (cutover.budget).",
+        )
+
+    def verify(self, left: float) -> None:
+        """Compare what was written to since its last proof, or at least keep the point."""
+        self._comparison.keep_point()
+        self._require_fenced()
+        if self._options.inside:
+            seconds = min(left, self._options.verify_seconds)
+            self.details["compared_inside"] = self._comparison.at_point(seconds)
+
+    def set_sequences(self) -> None:
+        """Set the target's sequences past all that the source gave."""
+        self._set_sequences()
+
+    def open_target(self, attempt: Attempt) -> None:
+        """The point of no return: retire the stream and open the target, in one transaction."""
+        options = self._options
+        self._require_fenced()
+        with speaking("source", "saying that the target is about to be opened"):
+            if not rows.about_to_open(self._sessions.source, options.name, attempt.attempt):
+                raise Failed(
+                    "CDCM-CUTOVER-LIFTED",
+                    "the source's fence was lifted by another command meanwhile",
+                    "Run the same command again.",
+                )
+        reach("cutover.opening")
+        with speaking("target", "opening it"), self._sessions.control.transaction():
+            leg = progress.retire(self._sessions.control)
+            if not markers.is_applied(self._sessions.control, attempt.marker):
+                raise Failed(
+                    "CDCM-CUTOVER-UNDRAINED",
+                    "not all that was written before the fence is applied",
+                    "Run the same command again.",
+                )
+            target_fence.open_all(self._sessions.control, options.name)
+            stall = None if self.fenced_at is None else time.monotonic() - self.fenced_at
+            rows.enter(
+                self._sessions.control,
+                attempt.attempt,
+                State.OPENING,
+                State.SWITCHING,
+                details={"stall_ms": None if stall is None else round(stall * 1000, 3)},
+                opened=True,
+            )
+            migration.set_phase(
+                self._sessions.control, Phase.SWITCHED, attempt=attempt.attempt, leg=leg
+            )
+            reach("cutover.opened.before")
+        reach("cutover.opened.after")
+
+    # After it
+
+    def switch(self, attempt: Attempt) -> None:
+        """Let the hooks lead the applications to the target; then compare what is left."""
+        if self._options.hooks is not None:
+            for did in self._options.hooks.run(Moment.SWITCH, attempt.attempt):
+                self._tell(f"hook {did}")
+        if self.fenced_at is not None:
+            self.details["switched_ms"] = round((time.monotonic() - self.fenced_at) * 1000, 3)
+        if self._comparison.kept and not self._comparison.through:
+            self._tell("rows that were not compared inside")
+            try:
+                self.details["compared_after"] = self._comparison.at_point(None)
+            except MigratorError as error:
+                # Nothing is undone for it any more; but nobody may overlook it.
+                self.details["verify_error"] = error.as_dict()
+        self.details["verified"] = self._comparison.through
+
+    def undo(self, attempt: Attempt, reached: State, told: bool) -> None:
+        """Let everybody write on the source again.
+
+        Args:
+            reached: the state from which it is undone. told: the target's row says that it is
+                being undone, so nobody opens it any more.
+
+        Raises Failed: CDCM-CUTOVER-UNDECIDED.
+        """
+        name = self._options.name
+        self._sessions.reconnect("source", _SOURCE_PATIENCE)
+        with speaking("source", "giving the cutover up"):
+            state = (
+                rows.give_up(self._sessions.source, name, attempt.attempt, opening_too=told)
+                if schema.has(self._sessions.source, "cutover")
+                else None
+            )
+        if state is Copied.OPENING:
+            raise Failed(
+                "CDCM-CUTOVER-UNDECIDED",
+                "the target does not answer, and may be open already; so the source stays fenced",
+                "Bring the target back and run the same command again. If it is gone for good: "
+                "`cdc-migrator cutover abort --source-only --target-is-gone`.",
+            )
+        if state is not None:
+            fence.lower(self._sessions.source, name, self._lifted(), attempt.lifted_marker)
+        if self._options.hooks is not None and reached is not State.PREPARING:
+            for did in self._options.hooks.run(Moment.UNDO, attempt.attempt):
+                self._tell(f"hook {did}")
+        if told and not self._options.keep_fence:
+            with speaking("target", "removing its fence"):
+                target_fence.keep(self._sessions.control, name, wanted=False)
+
+    def _require_fenced(self) -> None:
+        """What was read so far was read behind the fence. Raises Failed."""
+        if holes := fence.holes(self._sessions.source, self.tables()):
+            raise Failed(
+                "CDCM-CUTOVER-HOLE",
+                f"the source's fence is not up on {few(holes)}: somebody took it off, or made a "
+                "partition",
+                "Find out who did; then run the same command again.",
+            )
+
+    def _lifted(self) -> list[TableName]:
+        copy = rows.read_copy(self._sessions.source, self._options.name)
+        return list(copy.tables) if copy else []
+
+    def _known_again(self) -> dict[str, Any]:
+        """What tells the target's server from another one."""
+        row = self._sessions.control.execute(
+            "SELECT system_identifier::text, current_database() FROM pg_control_system()"
+        ).fetchone()
+        return {"system": row[0], "database": row[1]} if row else {}
+
+    def _set_sequences(self) -> None:
+        done = sequence_sync.sync(
+            self._sessions.source, self._sessions.control, self.tables(), self._options.margin
+        )
+        self.details["sequences"] = len(done)
+        if bad := [one for one in done if not one.proven]:
+            raise Failed(
+                "CDCM-CUTOVER-SEQUENCES",
+                f"not set past the source's: {few(one.decision.name for one in bad)}",
+                "`cdc-migrator sequences plan` says why, with a remedy for each.",
+            )
+
+    def _wait_for_lag(self) -> None:
+        until = time.monotonic() + _LAG_PATIENCE
+        while True:
+            with speaking("target", "reading the lag"):
+                lag = progress.lag(self._sessions.control)
+            if lag is not None and lag <= self._options.max_lag:
+                self.details["lag_before"] = round(lag, 3)
+                return
+            if time.monotonic() > until:
+                behind = "an unknown time" if lag is None else f"{lag:.1f} s"
+                raise Failed(
+                    "CDCM-CUTOVER-LAG",
+                    f"the target is behind by {behind}, more than {self._options.max_lag:g} s",
+                    "See `cdc-migrator status`; try again when it has caught up.",
+                )
+            time.sleep(_LOOK_SECONDS)

@@ -1,0 +1,203 @@
+"""Strike at a cutover: kill its command, or whatever it rests on, in each of its states.
+
+Whoever is struck, the command is then typed again until it says that it has ended. It must end,
+done or undone; writers go on by themselves; and at the end of the migration's life every
+acknowledged commit is where it belongs, once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psycopg
+
+from cdc_migrator.cutover.machine import State
+from cdc_migrator.faultpoints import VARIABLE
+from cdc_migrator.stack import local
+from tests.faults.switching import Switching, switched
+from tests.support.live import LiveMigration, one, wait_for
+
+SETTINGS = {
+    "tables": {"include": ["app.*"]},
+    "backup": {"required": False},
+    "cutover": {"hooks": [{"kind": "route"}], "without_way_back": "a proof", "budget": "4s"},
+}
+_WORKING = [state for state in State if state not in (State.DONE, State.UNDONE, State.REHEARSED)]
+# What makes a state come about: undoing needs something to be undone for.
+_WITHIN = ("fence.raising", "cutover.opening", "cutover.opened.before", "cutover.opened.after")
+PLACES = (*(f"cutover.{s}{end}" for s in _WORKING for end in ("", ".done")), *_WITHIN)
+_CHILDREN = {"connect": "connect", "broker": "kafka", "source": "source", "target": "target"}
+OTHERS = ("run", "walsender", *_CHILDREN)
+_STALLED = ("fencing", "draining", "verifying", "sequences", "opening", "switching")
+_TRIES = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Who is killed when the command comes to a place; it is stopped there meanwhile."""
+
+    victim: str
+    place: str
+
+    def __str__(self) -> str:
+        return f"{self.victim} at {self.place}"
+
+
+COMMAND = tuple(Fault("command", place) for place in PLACES)
+REST = tuple(Fault(victim, f"cutover.{state}") for victim in OTHERS for state in _STALLED)
+
+
+@dataclass(slots=True)
+class Life:
+    """One migration: what struck its cutovers, how each ended, and what is wrong at the end."""
+
+    faults: list[tuple[str, str]] = field(default_factory=list)
+    commits: int = 0
+    wrong: list[str] = field(default_factory=list)
+    stalls_ms: list[float] = field(default_factory=list)
+    suspects: list[str] = field(default_factory=list)
+
+
+class Strikes:
+    """A live migration with its applications, and a stack that may be struck."""
+
+    def __init__(self, live: LiveMigration, stack_dir: Path | None) -> None:
+        self._live = live
+        self._stack_dir = stack_dir
+
+    def live_through(self, faults: list[Fault], until: float) -> Life:
+        """Strike at one cutover after the other until one is done, or all faults were had."""
+        life = Life()
+        Switching.prepare(self._live)
+        with Switching(self._live) as apps:
+            wait_for("writers write", lambda: apps.commits() > 50)
+            self._live.cli("cutover", "--rehearse")
+            while faults and time.monotonic() < until:
+                fault = faults.pop(0)
+                self._until_ready(life)
+                try:
+                    state = self._strike(fault)
+                except AssertionError as error:
+                    life.faults.append((str(fault), "stuck"))
+                    life.wrong.append(f"{fault}: {str(error)[-1500:]}")
+                    break
+                life.faults.append((str(fault), state))
+                before = apps.commits()
+                wait_for("writers go on", lambda b=before: apps.commits() > b + 50, 60)  # type: ignore[misc]
+                if state == "done":
+                    break
+        done = bool(life.faults) and life.faults[-1][1] == "done"
+        life.commits = apps.commits()
+        if not done:
+            assert self._live.drain(120), self._live.halted()
+            life.wrong += [f"target: {text}" for text in apps.wrong(done=True)]
+        life.wrong += apps.wrong(done=done)
+        if done:
+            life.stalls_ms = [round(s * 1000, 1) for s in apps.stalls()]
+        return life
+
+    def _strike(self, fault: Fault) -> str:
+        """Begin a cutover, strike, and go on until it has ended; the state."""
+        alone = fault.victim == "command"
+        number = "KILL" if alone else "STOP"
+        rehearsal = fault.place.startswith("cutover.undoing")
+        arguments = ["--rehearse"] if rehearsal else ["--yes"]
+        command = self._start(arguments, {VARIABLE: f"{fault.place}:1:{number}"})
+        try:
+            if alone:
+                command.wait(90)
+                assert command.returncode == -signal.SIGKILL, self._live.log("cutover.log")[-3000:]
+            else:
+                wait_for("the command comes there", lambda: self._stopped(command), 90, 0.005)
+                self._kill(fault.victim)
+                # What was struck is found gone, or coming back.
+                time.sleep(random.choice([0.0, 0.02, 0.3, 1.0]))
+                command.send_signal(signal.SIGCONT)
+                command.wait(150)
+        finally:
+            command.kill()
+            command.wait(20)
+        return self._end()
+
+    def _end(self) -> str:
+        """Type the command again until there is nothing left to go on with."""
+        self._serve()
+        for _ in range(_TRIES):
+            try:
+                last = switched(self._live)
+            except psycopg.OperationalError:
+                time.sleep(0.5)  # the target is coming back
+                continue
+            if last["ended_at"] is not None:
+                return str(last["state"])
+            again = self._live.cli("cutover", "--yes", "-o", "json", check=None)
+            (self._live.directory / "again.log").open("a").write(again.stderr + again.stdout)
+            self._serve()
+        raise AssertionError(f"the cutover does not end: {self._live.log('again.log')[-3000:]}")
+
+    def _serve(self) -> None:
+        """Who supervises the service starts it again."""
+        if all(process.poll() is not None for process in self._services()):
+            self._live.start("run")
+
+    def _services(self) -> list[subprocess.Popen[bytes]]:
+        return [process for process in self._live.processes if "run" in process.args]  # type: ignore[operator]
+
+    def _until_ready(self, life: Life) -> None:
+        """What the last fault struck is back; what the connector could not prove is compared."""
+
+        def ready() -> bool:
+            self._serve()
+            told = self._live.cli("status", "-o", "json", check=None)
+            reasons = json.loads(told.stdout)["ready"]["reasons"] if told.stdout else ["no status"]
+            if any("was not proven" in reason for reason in reasons):
+                lines = self._live.log().splitlines()
+                life.suspects += [one for one in lines if "transactions-suspect" in one][-1:]
+                self._live.cli("reconcile", check=None)
+            return not reasons
+
+        wait_for("the migration is ready again", ready, 120, 0.5)
+
+    def _start(self, arguments: list[str], env: dict[str, str]) -> subprocess.Popen[bytes]:
+        self._serve()
+        return self._live.start("cutover", *arguments, log="cutover.log", env=env)
+
+    def _stopped(self, command: subprocess.Popen[bytes]) -> bool:
+        assert command.poll() is None, (
+            f"the command has ended before it came there: {self._live.log('cutover.log')[-2500:]}"
+        )
+        state = Path(f"/proc/{command.pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return state == "T"
+
+    def _kill(self, victim: str) -> None:
+        if victim == "run":
+            for process in self._services():
+                process.kill()
+                process.wait(20)
+        elif victim == "walsender":
+            one(
+                self._live.source,
+                "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots "
+                "WHERE slot_name = %s",
+                self._live.slot,
+            )
+        else:
+            assert self._stack_dir is not None
+            pid = local.status(self._stack_dir).pids[_CHILDREN[victim]]
+            os.kill(pid, signal.SIGKILL)
+        if victim == "run":
+            self._serve()
+
+
+def end_of(live: LiveMigration) -> None:
+    """Remove what the migration made, whatever became of it."""
+    live.cli("cutover", "abort", check=None)
+    live.cli("finish", "--yes", "--unfence-source", check=None)
+    live.close()
