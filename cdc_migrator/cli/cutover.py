@@ -85,7 +85,7 @@ def cutover(
     signal.signal(signal.SIGINT, lambda *_: stopping.set())
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())
     with ExitStack() as stack:
-        options = _options(stack, configured, budget, terminate, rehearse)
+        options = _options(stack, configured, rehearse, budget, terminate)
         ended = cut_over(options, rehearse, lambda text: out.say(f"  {text}"), stopping)
     _tell(out, ended)
     if stopping.is_set():
@@ -165,7 +165,9 @@ def abort(
             "Without them the target is asked.",
         )
     with ExitStack() as stack:
-        ended = undo(_options(stack, configured, None, False), lambda text: out.say(f"  {text}"))
+        ended = undo(
+            _options(stack, configured, False, None, False), lambda text: out.say(f"  {text}")
+        )
     if ended is None:
         if not out.for_people:
             out.data({"attempt": None, "state": None})
@@ -177,9 +179,9 @@ def abort(
 def _options(
     stack: ExitStack,
     configured: Settings,
+    rehearsal: bool,
     budget: float | None,
     terminate: bool,
-    rehearsal: bool = False,
 ) -> CutoverOptions:
     from cdc_migrator.cutover.fence import FenceOptions
     from cdc_migrator.cutover.hooks.base import Context, digest, opened
@@ -212,16 +214,24 @@ def _options(
     )
 
 
+# What a rehearsal is there to find out, or what it does not need.
+_NOT_REHEARSED = frozenset({"hooks", "backup", "way-back"})
+
+
 def _unready(configured: Settings, rehearsal: bool) -> list[tuple[str, str | None]]:
+    """Why it is not safe to go on, with the remedies."""
     from cdc_migrator.cli.measuring import inspect_options, limits, places
     from cdc_migrator.monitor.sampler import Sampler
     from cdc_migrator.service.readiness import look
 
     with Sampler(places(configured)) as sampler:
         found = look(inspect_options(configured), sampler, limits(configured))
-    # Whether the hooks were rehearsed is not asked of a rehearsal.
-    against = [gate for gate in found.against if not (rehearsal and gate.name == "hooks")]
-    return list(dict.fromkeys((gate.reason, gate.remedy) for gate in against))
+    skipped = _NOT_REHEARSED if rehearsal else frozenset()
+    return [
+        (f"{gate.name}: {gate.reason}", gate.remedy)
+        for gate in found.gates
+        if not gate.passed and gate.name not in skipped
+    ]
 
 
 def _dry_run(out: Printer, configured: Settings, rehearsal: bool) -> None:

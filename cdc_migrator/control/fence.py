@@ -100,6 +100,8 @@ def open_all(conn: psycopg.Connection, migration: str) -> None:
     autovacuum, say) can be in the way. The triggers stay, for the way back.
     """
     conn.execute(fence.define(fence.pass_all(migration)))
+    # On purpose: nobody took it off.
+    conn.execute("DELETE FROM cdc_migrator.fenced_table")
 
 
 def look(conn: psycopg.Connection, migration: str) -> Fence:

@@ -81,7 +81,7 @@ class Steps:
         self._sessions = sessions
         self._tell = tell
         self._comparison = Comparison(options.name, options.source_dsn, options.target_dsn)
-        self.details: dict[str, Any] = {}
+        self.details: dict[str, Any] = dict(options.settings)
         # When the source's fence came up, by this process's clock; None: not by this process.
         self.fenced_at: float | None = None
 

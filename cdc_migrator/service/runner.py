@@ -31,7 +31,6 @@ from cdc_migrator.errors import (
     StreamHalted,
 )
 from cdc_migrator.model.changes import Op
-from cdc_migrator.model.positions import lsn_to_text
 from cdc_migrator.monitor.http import Answers
 from cdc_migrator.monitor.metrics import Metrics
 from cdc_migrator.monitor.sample import ServiceSample, ServiceState
@@ -49,6 +48,7 @@ from cdc_migrator.service.registry import Registry
 from cdc_migrator.service.repairing import Repairs
 from cdc_migrator.service.responder import Responder
 from cdc_migrator.service.resuming import Resuming
+from cdc_migrator.service.suspects import suspects
 from cdc_migrator.service.writer import Writer
 from cdc_migrator.stream.assembler import Assembler
 from cdc_migrator.stream.consumer import StreamConsumer
@@ -335,19 +335,7 @@ class Service:
             applied.retries,
         )
         if batch.suspect:
-            _log.warning(
-                "transactions-suspect",
-                transactions=[
-                    {
-                        "xid": one.xid,
-                        "begins": lsn_to_text(one.begin_lsn),
-                        "first": lsn_to_text(one.changes[0].lsn) if one.changes else None,
-                        "table": str(one.changes[0].table) if one.changes else None,
-                    }
-                    for one in batch.transactions
-                    if one.suspect
-                ],
-            )
+            _log.warning("transactions-suspect", transactions=suspects(batch))
         if applied.retries:
             _log.warning("applied-after-retries", retries=applied.retries, seconds=applied.seconds)
         if self._consumer is not None:

@@ -79,6 +79,7 @@ class Strikes:
         self._live.cli("cutover", "--rehearse")
         with Switching(self._live) as apps:
             wait_for("writers write", lambda: apps.commits() > 50)
+            self._live.cli("cutover", "--rehearse")
             while faults and time.monotonic() < until:
                 fault = faults.pop(0)
                 self._until_ready(life)
@@ -93,7 +94,7 @@ class Strikes:
                 wait_for("writers go on", lambda b=before: apps.commits() > b + 50, 60)  # type: ignore[misc]
                 if state == "done":
                     break
-        done = life.faults[-1][1] == "done"
+        done = bool(life.faults) and life.faults[-1][1] == "done"
         life.commits = apps.commits()
         if not done:
             assert self._live.drain(120), self._live.halted()
