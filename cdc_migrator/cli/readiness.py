@@ -61,9 +61,8 @@ def readiness(
             measured(found.sample)
             if found.ready or time.monotonic() >= until:
                 break
-            waiting = [gate.name for gate in found.gates if not gate.passed]
             if out.for_people:
-                out.say(f"not ready yet: {', '.join(waiting)}")
+                out.say(f"not ready yet: {', '.join(gate.name for gate in found.against)}")
             time.sleep(min(_PAUSE_SECONDS, max(until - time.monotonic(), 0.0)))
     _show(out, found)
     if not found.ready:

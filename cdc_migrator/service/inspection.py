@@ -245,7 +245,7 @@ def _preparations(target: psycopg.Connection) -> dict[str, Any]:
         and {
             "attempt": rehearsed.attempt,
             "ended_at": rehearsed.ended_at.isoformat() if rehearsed.ended_at else None,
-            "hooks": rehearsed.details.get("hooks"),
+            "hooks": rehearsed.options.get("hooks"),
         },
     }
 

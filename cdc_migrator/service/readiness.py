@@ -23,6 +23,11 @@ class Readiness:
     def ready(self) -> bool:
         return ready(self.gates)
 
+    @property
+    def against(self) -> list[Gate]:
+        """Those that are not passed."""
+        return [gate for gate in self.gates if not gate.passed]
+
 
 def look(options: InspectOptions, sampler: Sampler, limits: Limits) -> Readiness:
     """Look at everything anew.

@@ -138,7 +138,8 @@ def run(
         pairs = only(found)
         with speaking("target", "reading what was compared"):
             proofs.tidy(target)
-            freshness.note(target)
+            if ready is None:  # else every moment counts
+                freshness.note(target)
             due = None
             if current.mode not in ("full", "sample"):
                 before = datetime.now(UTC) - options.proof_age
