@@ -426,5 +426,6 @@ def test_the_verdict_is_one(site: Site) -> None:
 
 
 def address(site: Site) -> str:
-    (line,) = (ln for ln in site.live.log().splitlines()[-200:] if "http-served" in ln)
+    """Of the service that was started last."""
+    *_, line = (line for line in site.live.log().splitlines() if "http-served" in line)
     return f"http://127.0.0.1:{json.loads(line)['port']}"
