@@ -227,11 +227,8 @@ def _unready(configured: Settings, rehearsal: bool) -> list[tuple[str, str | Non
     with Sampler(places(configured)) as sampler:
         found = look(inspect_options(configured), sampler, limits(configured))
     skipped = _NOT_REHEARSED if rehearsal else frozenset()
-    return [
-        (f"{gate.name}: {gate.reason}", gate.remedy)
-        for gate in found.gates
-        if not gate.passed and gate.name not in skipped
-    ]
+    against = [gate for gate in found.against if gate.name not in skipped]
+    return list(dict.fromkeys((f"{gate.name}: {gate.reason}", gate.remedy) for gate in against))
 
 
 def _dry_run(out: Printer, configured: Settings, rehearsal: bool) -> None:

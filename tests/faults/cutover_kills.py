@@ -76,7 +76,6 @@ class Strikes:
         """Strike at one cutover after the other until one is done, or all faults were had."""
         life = Life()
         Switching.prepare(self._live)
-        self._live.cli("cutover", "--rehearse")
         with Switching(self._live) as apps:
             wait_for("writers write", lambda: apps.commits() > 50)
             self._live.cli("cutover", "--rehearse")
