@@ -115,7 +115,7 @@ class Strikes:
                 command.wait(90)
                 assert command.returncode == -signal.SIGKILL, self._live.log("cutover.log")[-3000:]
             else:
-                wait_for("the command comes there", lambda: self._stopped(command), 90, 0.005)
+                wait_for("the command comes there", lambda: stopped(self._live, command), 90, 0.005)
                 self._kill(fault.victim)
                 # What was struck is found gone, or coming back.
                 time.sleep(random.choice([0.0, 0.02, 0.3, 1.0]))
@@ -169,13 +169,6 @@ class Strikes:
         self._serve()
         return self._live.start("cutover", *arguments, log="cutover.log", env=env)
 
-    def _stopped(self, command: subprocess.Popen[bytes]) -> bool:
-        assert command.poll() is None, (
-            f"the command has ended before it came there: {self._live.log('cutover.log')[-2500:]}"
-        )
-        state = Path(f"/proc/{command.pid}/stat").read_text().rpartition(")")[2].split()[0]
-        return state == "T"
-
     def _kill(self, victim: str) -> None:
         if victim == "run":
             for process in self._services():
@@ -194,6 +187,15 @@ class Strikes:
             os.kill(pid, signal.SIGKILL)
         if victim == "run":
             self._serve()
+
+
+def stopped(live: LiveMigration, command: subprocess.Popen[bytes]) -> bool:
+    """Whether the command has come to the place at which it is to be stopped."""
+    assert command.poll() is None, (
+        f"the command has ended before it came there: {live.log('cutover.log')[-2500:]}"
+    )
+    state = Path(f"/proc/{command.pid}/stat").read_text().rpartition(")")[2].split()[0]
+    return state == "T"
 
 
 def end_of(live: LiveMigration) -> None:

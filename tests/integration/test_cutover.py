@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
-from tests.faults.switching import Switching
-from tests.support.live import LiveMigration, wait_for
+from cdc_migrator.faultpoints import VARIABLE
+from tests.faults.cutover_kills import end_of, stopped
+from tests.faults.switching import Switching, switched
+from tests.support.live import LiveMigration, one, wait_for
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
 
@@ -19,32 +23,124 @@ SETTINGS = {
     "backup": {"required": False},
     "cutover": {"hooks": [{"kind": "route"}], "without_way_back": "a test"},
 }
+IGNORED = "SELECT changes_ignored FROM cdc_migrator.stream_progress"
 
 
 @pytest.fixture
 def live(stack: Any, source_db: str, target_db: str, tmp_path: Path) -> Iterator[LiveMigration]:
     live = LiveMigration(tmp_path, "switching", source_db, target_db, stack, SETTINGS)
     try:
+        Switching.prepare(live)
         yield live
     finally:
-        live.cli("finish", "--yes", "--unfence-source", check=None)
-        live.close()
+        end_of(live)
+
+
+def begin(live: LiveMigration, place: str, number: str) -> Any:
+    """Type `cutover`, which is killed or stopped at this place."""
+    return live.start("cutover", "--yes", log="cutover.log", env={VARIABLE: f"{place}:1:{number}"})
+
+
+def writes_again(apps: Switching) -> None:
+    before = apps.commits()
+    wait_for("writers write", lambda: apps.commits() > before + 60)
 
 
 def test_writers_go_over_and_nothing_is_lost(live: LiveMigration) -> None:
     """A rehearsal leaves everything as it was; the cutover leads every writer to the target."""
-    Switching.prepare(live)
+    refused = live.cli("cutover", "--yes", check=3)
+    assert "CDCM-CUTOVER-NOT-READY" in refused.stderr
+    assert "cutover --rehearse" in refused.stderr
     with Switching(live) as apps:
-        wait_for("writers write", lambda: apps.commits() > 100)
-        rehearsed = live.cli("cutover", "--rehearse", "-o", "json")
-        assert json.loads(rehearsed.stdout)["state"] == "rehearsed"
-        before = apps.commits()
-        wait_for("writers go on after it", lambda: apps.commits() > before + 100)
+        writes_again(apps)
+        rehearsed = json.loads(live.cli("cutover", "--rehearse", "-o", "json").stdout)
+        assert rehearsed["state"] == "rehearsed"
+        writes_again(apps)
         assert {one.side for one in apps.writers} == {"source"}
-        done = live.cli("cutover", "--yes", "-o", "json")
-        assert json.loads(done.stdout)["details"]["verified"]
-        after = apps.commits()
-        wait_for("writers write on the target", lambda: apps.commits() > after + 100)
+        dry = json.loads(live.cli("cutover", "--dry-run", "-o", "json").stdout)
+        assert dry["expected_stall_seconds"] > 0
+        done = json.loads(live.cli("cutover", "--yes", "-o", "json").stdout)
+        assert done["details"]["verified"]
+        writes_again(apps)
     assert {one.side for one in apps.writers} == {"target"}
     assert apps.wrong(done=True) == []
     assert len(apps.stalls()) == len(apps.writers)
+    over(live)
+
+
+def over(live: LiveMigration) -> None:
+    """What is still said and refused once the target is open, and what `finish` leaves."""
+    for verb in (("reconcile",), ("migrate", "--no-run"), ("cutover", "--yes")):
+        assert "CDCM-CUTOVER-OPEN" in live.cli(*verb, check=3).stderr
+    assert "CDCM-ABORT-CUTOVER" in live.cli("abort", "--yes", check=3).stderr
+    assert live.cli("cutover", "abort").stderr.strip() == "no cutover is under way"
+    with psycopg.connect(live.source, autocommit=True) as conn:
+        conn.execute("ALTER TABLE app.log DISABLE TRIGGER cdc_migrator_fence")
+        conn.execute("INSERT INTO app.log VALUES (77, 1)")
+        conn.execute("ALTER TABLE app.log ENABLE ALWAYS TRIGGER cdc_migrator_fence")
+    wait_for("the stray write is seen", lambda: one(live.target, IGNORED) == 1)
+    told = json.loads(live.cli("cutover", "status", "-o", "json").stdout)
+    assert told["written_on_source_since"] == 1
+    assert one(live.target, "SELECT count(*) FROM app.log WHERE writer = 77") == 0
+    live.cli("finish", "--yes")
+    assert one(live.target, "SELECT to_regnamespace('cdc_migrator') IS NULL")
+    assert one(live.source, "SELECT count(*) FROM pg_replication_slots WHERE database = "
+                            "current_database()") == 0  # fmt: skip
+    with (
+        psycopg.connect(live.source, autocommit=True) as conn,
+        pytest.raises(psycopg.errors.ReadOnlySqlTransaction),
+    ):
+        conn.execute("DELETE FROM app.entry")
+
+
+def test_what_is_broken_off_is_gone_on_with_or_undone(live: LiveMigration) -> None:
+    """Killed, hung, without its target, or with a hole in the fence: writers always go on."""
+    with Switching(live) as apps:
+        live.cli("cutover", "--rehearse")
+
+        hung = begin(live, "cutover.verifying", "STOP")
+        wait_for("it is there", lambda: stopped(live, hung))
+        asked = live.cli("cutover", "abort", "-o", "json")
+        assert json.loads(asked.stdout)["state"] == "undone"
+        hung.send_signal(signal.SIGCONT)
+        assert hung.wait(60) == 1
+        assert switched(live)["state"] == "undone"
+        writes_again(apps)
+
+        assert begin(live, "cutover.draining", "KILL").wait(60) == -9
+        live.cli("cutover", "abort", "--source-only")
+        writes_again(apps)
+        assert json.loads(live.cli("cutover", "status", "-o", "json").stdout)["source"] == "lifted"
+        live.cli("cutover", "--yes", check=1)
+        assert switched(live)["state"] == "undone"
+
+        holed = begin(live, "cutover.sequences", "STOP")
+        wait_for("it is there", lambda: stopped(live, holed))
+        with psycopg.connect(live.source, autocommit=True) as conn:
+            conn.execute("ALTER TABLE app.log DISABLE TRIGGER cdc_migrator_fence")
+        holed.send_signal(signal.SIGCONT)
+        assert holed.wait(60) == 1
+        assert switched(live)["error"]["code"] == "CDCM-CUTOVER-HOLE"
+        writes_again(apps)
+
+        assert begin(live, "cutover.opening", "KILL").wait(60) == -9
+        live.cli("cutover", "--yes", check=None)
+        if switched(live)["state"] == "undone":  # a slow machine: its budget was used up
+            live.cli("cutover", "--yes")
+        assert switched(live)["state"] == "done"
+        writes_again(apps)
+    assert apps.wrong(done=True) == []
+
+
+def test_what_may_be_open_is_left_to_people(live: LiveMigration) -> None:
+    """Once the source says that the target may be open, its fence is lifted on a person's word."""
+    live.cli("cutover", "--rehearse")
+    assert begin(live, "cutover.opened.before", "KILL").wait(60) == -9
+    refused = live.cli("cutover", "abort", "--source-only", check=3)
+    assert "CDCM-CUTOVER-MAYBE-OPEN" in refused.stderr
+    live.cli("cutover", "abort", "--source-only", "--target-is-gone", "--yes")
+    with psycopg.connect(live.source, autocommit=True) as conn:
+        conn.execute("INSERT INTO app.log VALUES (1, 1)")
+    live.cli("cutover", "--yes", check=1)
+    assert switched(live)["state"] == "undone"
+    assert live.drain()
