@@ -170,7 +170,9 @@ class Writer:
         """None: it has not come over."""
         if self.first_new is None or self.refused is None:
             return None
-        points = (self.last_old, self.refused, self.route.seen_at, self.connected, self.first_new)
+        # Who was still pausing when the row had changed need not wait for it.
+        routed = max(self.refused, self.route.seen_at)
+        points = (self.last_old, self.refused, routed, self.connected, self.first_new)
         parts = (round((b - a) * 1000, 2) for a, b in itertools.pairwise(points))
         return Crossing(round((self.first_new - self.last_old) * 1000, 2), *parts)
 

@@ -122,9 +122,10 @@ def main() -> int:
         **{name: way.told() for name, way in ways.items()},
     }
     for name in ("inside", "after"):
-        result[f"{name}_over_theirs_p50"] = round(
-            result[name]["p50_ms"] / result["theirs"]["p50_ms"], 2
-        )
+        result[f"{name}_over_theirs"] = {
+            of: round(result[name][of] / result["theirs"][of], 2)
+            for of in ("p50_ms", "p99_ms", "switched_ms")
+        }
     result["wrong"] = bench.wrong
     print(json.dumps(result, indent=2))
     if options.keep:
