@@ -6,7 +6,8 @@ READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check unit lock prove-resume prove-crash prove-apply prove-load \
-	prove-schemas prove-reconcile prove-reconcile-kills prove-fence prove-cutover bench-load bench-reconcile clean
+	prove-schemas prove-reconcile prove-reconcile-kills prove-fence prove-cutover bench-load bench-reconcile \
+	bench-cutover clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -69,6 +70,9 @@ bench-load: setup ## schema, rows and indexes against pg_dump, pg_restore and pg
 
 bench-reconcile: setup ## comparing five million rows against the queries of others
 	@$(BIN)/python -m benchmarks.reconcile --keep
+
+bench-cutover: setup ## each writer's stall at 500 commits/s against a scripted logical replication
+	@$(BIN)/python -m benchmarks.cutover --keep
 
 lock: setup ## resolve requirements.lock anew
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --extra local --group dev -o requirements.lock pyproject.toml
