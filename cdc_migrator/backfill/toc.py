@@ -67,14 +67,22 @@ def parse(listing: str) -> list[Entry]:
 _NEVER = frozenset({"EVENT TRIGGER", "SUBSCRIPTION", "PUBLICATION", "PUBLICATION TABLE"})
 
 
-def without(entries: Collection[Entry], excluded: Collection[ObjectId]) -> list[Entry]:
-    """The entries that are to be on the target: all but those of `excluded` objects."""
+def without(
+    entries: Collection[Entry],
+    excluded: Collection[ObjectId],
+    never: Collection[str] = _NEVER,
+) -> list[Entry]:
+    """The entries that are to be on the target: all but those of `excluded` objects.
+
+    Args:
+        never: kinds that are left out, whatever they are.
+    """
     gone: set[int] = set()
     kept = []
     for entry in entries:
         nameless = entry.object is None
         if (
-            entry.kind in _NEVER
+            entry.kind in never
             or (entry.object is not None and entry.object in excluded)
             or (nameless and any(number in gone for number in entry.depends))
         ):

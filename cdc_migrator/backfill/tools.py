@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,8 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 
 from cdc_migrator.errors import Failed, Refused
+
+_TURN = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,27 +32,34 @@ class Tools:
         arguments: Sequence[str],
         server: psycopg.Connection,
         settings: Mapping[str, str] | None = None,
+        meanwhile: Callable[[], None] | None = None,
     ) -> str:
         """Run a program against a server; its standard output.
 
         Args:
             settings: run-time settings of the program's sessions.
+            meanwhile: called again and again for as long as it runs.
 
         Raises:
             Failed: CDCM-TOOL-FAILED, with what the program said of the error.
         """
         address, environment = reaching(server, session_name(_app(server)), settings)
-        return self._finish(
-            subprocess.run(
-                [self.directory / program, "--dbname", address, *arguments],
-                env=environment,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                check=False,
-            ),
-            program,
-        )
+        command = [str(self.directory / program), "--dbname", address, *arguments]
+        with subprocess.Popen(
+            command,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+        ) as process:
+            try:
+                said, errors = _to_the_end(process, meanwhile)
+            except BaseException:
+                process.kill()
+                raise
+        done = subprocess.CompletedProcess(command, process.returncode, said, errors)
+        return self._finish(done, program)
 
     def contents(self, dump: Path, section: str | None = None) -> str:
         """The table of contents of a dump with dependencies, or of one section without them."""
@@ -71,6 +80,17 @@ class Tools:
             "Correct what it names, then run the same command again; it goes on with what is "
             "missing.",
         )
+
+
+def _to_the_end(
+    process: subprocess.Popen[str], meanwhile: Callable[[], None] | None
+) -> tuple[str, str]:
+    while True:
+        try:
+            return process.communicate(timeout=_TURN if meanwhile else None)
+        except subprocess.TimeoutExpired:
+            if meanwhile:
+                meanwhile()
 
 
 def reaching(

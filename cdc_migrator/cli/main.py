@@ -56,6 +56,7 @@ VERBS = (
     Verb("sequences", "sequences:app", MIGRATE, "Set the target's sequences past the source's."),
     Verb("reconcile", "reconcile:app", MIGRATE, "Compare both sides' rows, and repair them."),
     Verb("repair", "repair:repair", MIGRATE, "Write whole tables anew while the stream runs."),
+    Verb("backup", "backup:app", MIGRATE, "Make and verify a backup of the source, or note one."),
     Verb("run", "run:run", MIGRATE, "Apply the stream of changes to the target; runs on."),
     Verb("cutover", "cutover:app", SWITCH, "Leave the source for the target; rehearse it first."),
     Verb("finish", "finish:finish", SWITCH, "After the cutover: remove what the migration made."),

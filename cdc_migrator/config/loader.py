@@ -32,9 +32,12 @@ FILE_NAME = "migration.yaml"
 FILE_VARIABLE = ENV_PREFIX + "CONFIG"
 STATE_DIR = ".cdc-migrator"
 
-# Kubernetes gives these to every pod beside a Service that is called cdc-migrator; the tests have
-# variables of their own.
-_NO_SETTING = re.compile(r"SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?|TEST_\w+")
+# Kubernetes gives these to every pod beside a Service that is called cdc-migrator; we give some to
+# a hook's command, which may call us; the tests have variables of their own.
+_NO_SETTING = re.compile(
+    r"SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?|TEST_\w+"
+    r"|MOMENT|SIDE|MIGRATION|ATTEMPT|(SOURCE|TARGET)_(HOST|PORT|DBNAME)"
+)
 
 
 def find(config_path: Path | None = None) -> Path | None:

@@ -31,7 +31,7 @@ class Backup:
     """One row of ``backup``.
 
     Attributes:
-        place: a dump's directory on the machine that made it; else where the user says it is.
+        place: a dump's directory on the machine ``details.host``; else where the user says it is.
         taken_at: as of when the source is in it.
         bytes: size on disk; None where nobody knows.
         details: of a dump its server version and files, and what its verification found; of a
@@ -76,9 +76,18 @@ def latest(conn: psycopg.Connection) -> Backup | None:
     return next((one for one in all(conn) if one.usable), None)
 
 
-def at(conn: psycopg.Connection, place: str) -> Backup | None:
-    """The newest dump that was made in this directory, or None."""
-    return next((one for one in all(conn) if one.kind is Kind.DUMP and one.place == place), None)
+def dump_on(conn: psycopg.Connection, host: str, place: str | None = None) -> Backup | None:
+    """The newest dump that is on this machine, or in this directory there; or None."""
+    return next(
+        (
+            one
+            for one in all(conn)
+            if one.kind is Kind.DUMP
+            and one.details.get("host") == host
+            and place in (None, one.place)
+        ),
+        None,
+    )
 
 
 def note(

@@ -8,7 +8,7 @@ from cdc_migrator.model.differences import RowDifference
 from cdc_migrator.model.tables import TableName
 from cdc_migrator.reconcile.chunks import Sizes
 
-BEHIND_SHARE = 0.05
+BEHIND_SHARE = 0.02
 
 
 @dataclass(frozen=True, slots=True)

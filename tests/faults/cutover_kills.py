@@ -93,7 +93,7 @@ class Strikes:
                 wait_for("writers go on", lambda b=before: apps.commits() > b + 50, 60)  # type: ignore[misc]
                 if state == "done":
                     break
-        done = life.faults[-1][1] == "done"
+        done = bool(life.faults) and life.faults[-1][1] == "done"
         life.commits = apps.commits()
         if not done:
             assert self._live.drain(120), self._live.halted()

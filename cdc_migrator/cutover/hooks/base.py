@@ -22,6 +22,7 @@ import orjson
 from pydantic import BaseModel, SecretStr
 
 from cdc_migrator.config.database import Database
+from cdc_migrator.config.hooks import Webhook
 from cdc_migrator.errors import Failed, MigratorError
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
@@ -170,15 +171,17 @@ def rehearse(
 
 
 def digest(hooks: Sequence[BaseModel]) -> str:
-    """Of the hooks' settings without their secrets: the same as long as they are."""
+    """Of the hooks' settings, the same as long as they are; a password may change meanwhile."""
     plain = [_plain(hook) for hook in hooks]
     return hashlib.sha256(orjson.dumps(plain, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Database):
-        shown = {name: _plain(getattr(value, name)) for name in type(value).model_fields}
-        return {**shown, "dsn": value.public_dsn}
+        return value.parameters()
+    if isinstance(value, Webhook):
+        plain = {name: _plain(getattr(value, name)) for name in type(value).model_fields}
+        return {**plain, "url": value.url.get_secret_value()}
     if isinstance(value, BaseModel):
         return {name: _plain(getattr(value, name)) for name in type(value).model_fields}
     if isinstance(value, Mapping):

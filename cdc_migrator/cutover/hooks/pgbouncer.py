@@ -26,9 +26,15 @@ from cdc_migrator.cutover.hooks.base import Context, HookFailed, Moment
 from cdc_migrator.cutover.hooks.bouncer_file import Line, Unfit
 from cdc_migrator.cutover.hooks.session import Session
 from cdc_migrator.errors import Failed, Refused
+from cdc_migrator.faultpoints import reach
 
 _DEFAULTS = {"port": "5432"}
 _RESUME_SECONDS = 5.0
+# Where nobody asked for a pause it is for what takes a moment only.
+_PAUSE_SECONDS = 1.0
+# Seconds: for how long it is seen to that sessions open again, and how often it is tried.
+_LOGIN_SECONDS = 0.5
+_LOGIN_RETRY = 0.1
 
 
 class PgbouncerHook:
@@ -120,10 +126,32 @@ class PgbouncerHook:
                 f"{self._copy} is left of an earlier switch, and says otherwise than {self._file}",
                 "See which of both is right for the source; then remove the copy.",
             )
-        mode = known["pool_mode"] or self._default_mode(deadline)
+        self._try_login(wanted)
+        mode = known["pool_mode"] or self._settings(deadline)["pool_mode"]
         if mode == "session":
             return "warning: pool mode session: PAUSE waits until every client has disconnected"
         return f"pool mode {mode}"
+
+    def _try_login(self, wanted: str) -> None:
+        """Log in as PgBouncer will, where the line says as whom: clients would wait for nothing."""
+        said = bouncer_file.pairs(wanted)
+        if not {"user", "password"} <= set(said):
+            return
+        place = {name: said[name] for name in ("host", "port", "user", "password") if name in said}
+        try:
+            psycopg.connect(
+                "",
+                dbname=said.get("dbname", self._configured.database),
+                **place,  # type: ignore[arg-type]
+                connect_timeout=max(2, math.ceil(self._timeout)),
+                application_name=self._called,
+            ).close()
+        except psycopg.OperationalError as error:
+            raise self._refused(
+                f"the target cannot be reached as PgBouncer would ({_reason(error)})",
+                "Let the line's user and password in on the target as well, or give the whole "
+                "line as `target_line`.",
+            ) from None
 
     def _pause(self, deadline: float) -> str:
         try:
@@ -135,7 +163,8 @@ class PgbouncerHook:
             self._resume(time.monotonic() + _RESUME_SECONDS)
             raise HookFailed(
                 f"PAUSE took longer than {self._timeout:g} s and was taken back: transactions are "
-                "open for longer, or clients of a session pool are connected"
+                "open for longer, or clients of a session pool are connected",
+                again=False,  # everybody has waited for that long
             ) from None
         return "paused"
 
@@ -145,7 +174,9 @@ class PgbouncerHook:
         if line.value != wanted:
             if not self._copy.exists():
                 bouncer_file.replace(self._copy, self._file.read_bytes(), like=self._file)
+                reach("hook.pgbouncer.copied")
             bouncer_file.replace(self._file, line.saying(wanted), like=self._file)
+            reach("hook.pgbouncer.rewritten")
         elif not self._copy.exists():
             warning = "; warning: it was so before, and nobody knows what it was"
         self._reload(wanted, deadline)
@@ -165,7 +196,9 @@ class PgbouncerHook:
         before = self._before()
         if line.value != before:
             bouncer_file.replace(self._file, line.saying(before), like=self._file)
+            reach("hook.pgbouncer.restored")
         self._reload(before, deadline)
+        reach("hook.pgbouncer.resumed")
         self._copy.unlink(missing_ok=True)
         return f"the source, {self._place(before)}"
 
@@ -198,21 +231,55 @@ class PgbouncerHook:
 
     def _reload(self, value: str, deadline: float) -> None:
         """Have PgBouncer read the file, see that it did, and let everybody go on."""
-        self._console.run("RELOAD", seconds=deadline - time.monotonic())
         known = self._database(deadline)
-        if not self._says(known, value):
+        if not known["paused"] and not self._says(known, value):
+            # Not RECONNECT behind RELOAD: it breaks off sessions as they are opened (see
+            # `_resume`), and is not needed: all old ones are obsolete.
+            with suppress(TimeoutError):
+                self._command("PAUSE", min(deadline, time.monotonic() + _PAUSE_SECONDS))
+        self._console.run("RELOAD", seconds=deadline - time.monotonic())
+        reach("hook.pgbouncer.reloaded")
+        if not self._says(self._database(deadline), value):
             # It reports what it cannot read in its log only.
             raise HookFailed(f"PgBouncer did not take {self._file} over; see its log")
-        if known["paused"]:
-            self._resume(deadline)
-        else:
-            # Nobody paused it: whoever is between two transactions still has the old side.
-            with suppress(psycopg.errors.Error):
-                self._command("RECONNECT", deadline)
+        self._resume(deadline)
 
     def _resume(self, deadline: float) -> None:
-        if self._database(deadline)["paused"]:
+        """Let everybody go on, without the wait that follows a session that could not be opened.
+
+        PAUSE and RELOAD break off one that is just being opened, which PgBouncer takes for a
+        server that is down: for `server_login_retry`, 15 seconds by default, it would not try
+        again.
+        """
+        if not self._database(deadline)["paused"]:
+            return
+        retry = self._settings(deadline)["server_login_retry"]
+        if float(retry) <= _LOGIN_RETRY:
             self._command("RESUME", deadline)
+            return
+        self._set_retry(str(_LOGIN_RETRY), deadline)
+        try:
+            self._command("RESUME", deadline)
+            patience = min(deadline, time.monotonic() + _LOGIN_SECONDS)
+            while self._waiting(deadline) and time.monotonic() < patience:
+                time.sleep(0.005)
+        finally:
+            self._set_retry(retry, deadline)
+
+    def _waiting(self, deadline: float) -> bool:
+        """Whether somebody waits and no session is open yet."""
+        return any(
+            row["cl_waiting"] and not row["sv_active"] + row["sv_idle"] + row["sv_used"]
+            for row in self._ask("SHOW POOLS", deadline)
+            if row["database"] == self._configured.database
+        )
+
+    def _set_retry(self, seconds: str, deadline: float) -> None:
+        statement = sql.SQL("SET server_login_retry = {}").format(sql.Literal(seconds))
+        self._console.run(statement, seconds=deadline - time.monotonic())
+
+    def _settings(self, deadline: float) -> dict[str, str]:
+        return {row["key"]: str(row["value"]) for row in self._ask("SHOW CONFIG", deadline)}
 
     def _says(self, known: dict[str, Any], value: str) -> bool:
         """Whether PgBouncer has the database as this line says."""
@@ -228,10 +295,6 @@ class PgbouncerHook:
             f"PgBouncer has no database {self._configured.database!r}",
             "Name one that stands in its [databases]; a line for `*` alone cannot be switched.",
         )
-
-    def _default_mode(self, deadline: float) -> str:
-        settings = self._ask("SHOW CONFIG", deadline)
-        return next(str(row["value"]) for row in settings if row["key"] == "pool_mode")
 
     def _ask(self, statement: str, deadline: float) -> list[dict[str, Any]]:
         return self._console.run(statement, seconds=deadline - time.monotonic())
@@ -252,16 +315,22 @@ class PgbouncerHook:
                 connect_timeout=max(2, math.ceil(seconds)),
                 application_name=self._called,
                 autocommit=True,
+                prepare_threshold=None,
                 row_factory=dict_row,
             )
         except psycopg.OperationalError as error:
-            reason = str(error).strip().rpartition("failed: ")[2].splitlines()
             raise Failed(
                 "CDCM-HOOK-CONSOLE",
-                f"PgBouncer's console does not let us in ({reason[0] if reason else 'no answer'})",
+                f"PgBouncer's console does not let us in ({_reason(error)})",
                 "See that it runs and that the hook's `console` names host, port, user and "
                 "password.",
             ) from None
 
     def _refused(self, cause: str, remedy: str) -> Refused:
         return Refused("CDCM-HOOK-PGBOUNCER", cause, remedy)
+
+
+def _reason(error: psycopg.OperationalError) -> str:
+    """The last words of libpq's message."""
+    words = str(error).strip().rpartition("failed: ")[2].splitlines()
+    return words[0] if words else "no answer"

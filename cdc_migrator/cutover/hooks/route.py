@@ -27,6 +27,7 @@ from cdc_migrator.cutover.hooks.session import Session
 from cdc_migrator.databases.postgres.coded import coded
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.errors import MigratorError, Refused
+from cdc_migrator.faultpoints import reach
 
 _SIDES: tuple[Side, Side] = ("source", "target")
 _TELL = (
@@ -60,6 +61,7 @@ class RouteHook:
         self.name = configured.name or configured.kind
         self.retries = configured.retries
         self._timeout = configured.timeout.total_seconds()
+        self._share = self._timeout / 2  # either may be gone without a word
         self._readers = list(configured.readers)
         self._dsns: dict[Side, str] = {"source": source_dsn, "target": target_dsn}
         self._sessions = {side: self._session(side, migration) for side in _SIDES}
@@ -84,10 +86,10 @@ class RouteHook:
 
     def _tell(self, context: Context) -> str:
         left: Side = "source" if context.side == "target" else "target"
-        self._run(context.side, _TELL, (context.migration, context.side), self._timeout)
+        self._run(context.side, _TELL, (context.migration, context.side), self._share)
+        reach("hook.route.told")
         try:
-            # It may be gone without a word, and whoever comes behind this hook waits.
-            self._run(left, _TELL, (context.migration, context.side), self._timeout / 2)
+            self._run(left, _TELL, (context.migration, context.side), self._share)
         except (HookFailed, MigratorError) as error:
             return f"{context.side}, told on the {context.side} only: {error}"
         return f"{context.side}, told on both sides"
@@ -151,7 +153,7 @@ class RouteHook:
         def open_it(seconds: float) -> psycopg.Connection:
             # The server itself gives up before we break the session off, so that nothing of a
             # try that failed happens behind our back.
-            limit = f"{max(1, int(self._timeout * 900))}ms"
+            limit = f"{max(1, int(self._share * 900))}ms"
             return connect(
                 # libpq takes whole seconds, and one as two.
                 psycopg.conninfo.make_conninfo(
