@@ -48,15 +48,15 @@ class Follower:
         return self.conn.closed or isinstance(error, psycopg.errors.ReadOnlySqlTransaction)
 
     def follow(self) -> None:
-        """Ask where to go, and be there; returns without a new place where none is told yet."""
+        """Ask where to go, and be there; where nobody says or it cannot be reached, as before."""
         self._stop.wait(_AGAIN_SECONDS)
-        # Who is to be rolled back was refused, so nothing is lost by it.
+        # It was refused, or its connection is gone.
         with suppress(psycopg.Error):
             self.conn.rollback()
-        side = self._ask()
-        if side is None or (side == self.side and not self.conn.closed):
+        side = self._ask() or self.side
+        if side == self.side and not self.conn.closed:
             return
-        # It is not reachable yet: asked again, soon.
+        # Whoever cannot be reached yet is asked for again, soon.
         with suppress(psycopg.OperationalError):
             fresh = self._connect(side)
             self.conn.close()
