@@ -17,7 +17,7 @@ import psycopg
 from cdc_migrator.control import fence
 from cdc_migrator.demo import shop
 from cdc_migrator.demo.digest import TableDigest, digest
-from cdc_migrator.demo.driver import ask
+from cdc_migrator.demo.driver import ask, until
 from cdc_migrator.demo.ledger import read_by_writer, read_ledger, wait_for_every_kind
 from cdc_migrator.demo.report import (
     Account,
@@ -40,6 +40,8 @@ _CORRUPT = (
 )
 _STOCK = "SELECT quantity FROM shop.inventory WHERE warehouse = 'LYON' AND product_id = 17"
 _KIND_SECONDS = 30.0
+# So far behind, at most, before the verdict is asked for.
+_LAG_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +74,11 @@ class Leaving:
             self._corrupt()
             self._reconcile()
             self._backup()
+            until("the target follows", lambda: scene.alive() and scene.follows(_LAG_SECONDS), 120)
             self._ready()
             rehearsed = self._run("rehearsal", "cutover", "--rehearse")
             scene.tell("cdc-migrator cutover --rehearse: everything short of it, and undone")
-            self._ready()
+            self._ready("--wait", "1m")
             done = self._run("cutover", "cutover", "--yes")
             left = digest(scene.source, *shop.SCHEMAS)
             scene.tell("cdc-migrator cutover: the target is open, the source is fenced")
@@ -145,8 +148,8 @@ class Leaving:
             f"({took:.1f} s)"
         )
 
-    def _ready(self) -> None:
-        said = self._run("readiness", "readiness", codes=(0, 3)).document
+    def _ready(self, *options: str) -> None:
+        said = self._run("readiness", "readiness", *options, codes=(0, 3)).document
         gates = said["gates"]
         against = tuple(gate["name"] for gate in gates if gate["verdict"] != "pass")
         self._report.readiness.append(Verdict(len(gates), against))

@@ -106,6 +106,12 @@ class Scene:
         found = ask(self.target, "SELECT phase FROM cdc_migrator.migration") if there else None
         return str(found) if found else None
 
+    def follows(self, seconds: float) -> bool:
+        """Whether the target is behind by no more than this."""
+        query = "SELECT (sample ->> 'lag_seconds')::float8 FROM cdc_migrator.stream_owner_seen"
+        lag = ask(self.target, query)
+        return isinstance(lag, float) and lag <= seconds
+
     def number(self, query: str) -> int:
         """What the target answers; 0 for nothing."""
         return int(str(ask(self.target, query) or 0))
