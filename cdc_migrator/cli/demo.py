@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from cdc_migrator.demo.probe import Percentiles
-    from cdc_migrator.demo.story import Report
+    from cdc_migrator.demo.report import Report, Switch
 
 
 def demo(
@@ -43,16 +44,24 @@ def demo(
 
     Starts a real Kafka, Connect with Debezium, and two PostgreSQL servers; makes a shop with
     writers that never stop; moves it with the ordinary commands; kills the applier in the middle
-    of a batch and then the Connect worker with SIGKILL, and lets them resume. At the end both
-    sides are digested by plain SQL, which shares no code with what moved the rows.
+    of a batch and then the Connect worker with SIGKILL, and lets them resume. Then both sides are
+    digested by plain SQL, which shares no code with what moved the rows.
+
+    It goes on to the cutover, under writers again: a value is changed on the target behind the
+    migration's back, found by [bold]reconcile[/bold] and repaired; [bold]readiness[/bold], a
+    rehearsal, and [bold]cutover[/bold]. The writers ask a routing row where to go, and count what
+    was acknowledged and how long they had to wait. At the end that account is held against both
+    databases.
 
     Needs no Docker, no root and no configuration, and takes about two minutes; the first time it
     also fetches 62 MB of jars. Everything is removed at the end, unless --keep is given.
 
-    Exit code 0 only if every table is equal.
+    Exit code 0 only if every table is equal, the changed value was found and repaired, and
+    everything acknowledged is there after the cutover.
 
     Example: [bold]cdc-migrator demo --keep[/bold]
     """
+    from cdc_migrator.demo.scene import Scene
     from cdc_migrator.demo.story import Story
     from cdc_migrator.stack import local
     from cdc_migrator.stack.progress import OnStderr
@@ -69,25 +78,27 @@ def demo(
     try:
         stack = local.up(local.StackOptions(stack_dir), OnStderr())
         with _display(out) as progress:
-            report = Story(place, stack, scale, out.say, progress).play()
+            report = Story(Scene(place, stack, out.say, progress), scale).play()
         seconds = time.monotonic() - started
         out.data(_document(report, seconds), lambda: _view(report, seconds))
     finally:
         if not keep:
             local.down(stack_dir, purge=True)
+            shutil.rmtree(place / "backup", ignore_errors=True)
     if keep:
-        out.say(f"left up: cd {place}; cdc-migrator status; cdc-migrator migrate")
+        out.say(f"left up: cd {place}; cdc-migrator status; cdc-migrator cutover status")
         out.next(f"cdc-migrator stack down --purge --state-dir {stack_dir}", "when done")
     else:
         out.next("cdc-migrator demo --keep", "leaves everything up to look around in")
         out.next("cdc-migrator init --source DSN --target DSN", "for your own database")
-    if not report.equal:
+    if not (report.equal and report.switched):
         raise typer.Exit(1)
 
 
 def _clear(place: Path) -> None:
     for name in ("migration.yaml", "migrate.log", "workload.log"):
         (place / name).unlink(missing_ok=True)
+    shutil.rmtree(place / "backup", ignore_errors=True)
 
 
 @contextmanager
@@ -124,6 +135,18 @@ def _document(report: Report, seconds: float) -> dict[str, Any]:
             "with_kills": asdict(report.lag_all) if report.lag_all else None,
         },
         "rss_bytes": report.rss_bytes,
+        "switched": report.switched,
+        "corruption": asdict(report.corruption) if report.corruption else None,
+        "backup_seconds": report.backup_seconds,
+        "readiness": [asdict(verdict) for verdict in report.readiness],
+        "rehearsal": _switched(report.rehearsal),
+        "cutover": _switched(report.cutover),
+        "account": (
+            asdict(report.account) | {"complete": report.account.complete}
+            if report.account
+            else None
+        ),
+        "followers": report.followers.as_dict() if report.followers else None,
         "tables": [
             {
                 "table": line.table,
@@ -134,6 +157,10 @@ def _document(report: Report, seconds: float) -> dict[str, Any]:
             for line in report.tables
         ],
     }
+
+
+def _switched(switch: Switch | None) -> dict[str, Any] | None:
+    return asdict(switch) | {"stalls_ms": switch.stalls()} if switch else None
 
 
 def _view(report: Report, seconds: float) -> RenderableType:
@@ -165,12 +192,48 @@ def _view(report: Report, seconds: float) -> RenderableType:
         f"  the kills included: {_lag(report.lag_all)}",
         f"peak memory of the applier: {report.rss_bytes / 2**20:.0f} MiB",
     ]
-    verdict = (
-        Text(f"equal: every row of every table, after {seconds:.0f} s", "bold green")
-        if report.equal
-        else Text("NOT EQUAL", "bold red")
-    )
-    return Group(tables, *facts, verdict)
+    lines = [Text(fact) for fact in (*facts, *_leaving(report))]
+    if not report.equal:
+        verdict = Text("NOT EQUAL", "bold red")
+    elif not report.switched:
+        verdict = Text("equal, but NOT SWITCHED OVER as it should be", "bold red")
+    else:
+        verdict = Text(
+            f"equal before, and everything acknowledged is there after, in {seconds:.0f} s",
+            "bold green",
+        )
+    return Group(tables, *lines, verdict)
+
+
+def _leaving(report: Report) -> Iterator[str]:
+    """The second part, line by line."""
+    if bad := report.corruption:
+        key = ", ".join(f"{name}={value}" for name, value in bad.key.items())
+        found = "found by key and column" if bad.named else "NOT FOUND as it was"
+        mended = "repaired" if bad.repaired else "NOT REPAIRED"
+        yield f"corruption of {bad.table} {key} in {bad.column}: {found}, {mended}"
+    if report.rehearsal:
+        yield f"rehearsal: {_stalls(report.rehearsal)}"
+    if done := report.cutover:
+        opened = f"{done.open_ms:.0f} ms" if done.open_ms is not None else "an unknown time"
+        yield f"cutover: {opened} from the source's fence to the target being open"
+        yield f"  {_stalls(done)}"
+    if account := report.account:
+        yield (
+            f"acknowledged to the writers: {account.on_source:,} commits on the source, then "
+            f"{account.on_target:,} on the target"
+        )
+        for side, keys in (*account.lost.items(), *account.strange.items()):
+            if keys:
+                yield f"  WRONG on the {side}: {', '.join(keys)}"
+        there = "all of them are there, once" if account.complete else "NOT AS THEY SHOULD BE"
+        source = "as it was left" if account.source_unchanged else "WRITTEN TO after it was left"
+        yield f"  {there}; the source is {source}"
+
+
+def _stalls(switch: Switch) -> str:
+    stalls = ", ".join(f"{ms:.0f}" for ms in switch.stalls())
+    return f"writers waited {stalls or 'not at all'} ms, from commit to commit"
 
 
 def _lag(lag: Percentiles | None) -> str:

@@ -20,20 +20,22 @@ _KEY_SHIFT = 10_000_000
 
 def run(
     conn: psycopg.Connection,
-    writer: int,
     rows: int,
     seconds: float,
     keys: int,
     pause: Callable[[float], bool],
-) -> None:
-    """Make and commit one large transaction.
+) -> bool:
+    """Make one large transaction; the caller commits it.
 
     Args:
         rows: about how many rows it inserts, updates and deletes together, from the second
             run on (the first finds only what the shop came with to change and delete).
         seconds: how long it stays open, in pauses between its steps.
         keys: one line in so many of the batch before gets a new key.
-        pause: waits so many seconds and returns whether to stop; a stop commits what is done.
+        pause: waits so many seconds and returns whether to stop; a stop ends with what is done.
+
+    Returns:
+        True: there is always something to do.
     """
     lines = max(_STEPS, rows // 3)
     ((previous, batch),) = conn.execute(
@@ -53,9 +55,8 @@ def run(
         if pause(seconds / _STEPS):
             break
     conn.execute("DELETE FROM shop.import_lines WHERE batch < %s", (previous,))
-    ledger.record(conn, writer, KIND)
     conn.execute("SELECT pg_notify(%s, pg_current_xact_id()::text)", (ledger.BULK_CHANNEL,))
-    conn.commit()
+    return True
 
 
 _STATEMENTS = (

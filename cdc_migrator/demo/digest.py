@@ -55,8 +55,8 @@ class Comparison:
         return self.source is not None and self.source == self.target
 
 
-def digest(dsn: str, schema: str) -> dict[str, TableDigest]:
-    """Digest every table of a schema, as of one moment, one statement for each table.
+def digest(dsn: str, *schemas: str) -> dict[str, TableDigest]:
+    """Digest every table of these schemas, as of one moment, one statement for each table.
 
     Partitioned tables are read through their root, so rows count the same wherever they lie;
     generated columns take part. Keys are schema-qualified names.
@@ -72,24 +72,25 @@ def digest(dsn: str, schema: str) -> dict[str, TableDigest]:
                 conn.execute(setting)
             return {
                 f"{schema}.{name}": _table(conn, schema, name, kind, columns)
+                for schema in schemas
                 for name, kind, columns in conn.execute(_TABLES, (schema,)).fetchall()
             }
     except psycopg.Error as error:
         raise Failed(
             "CDCM-DEMO-DIGEST",
-            f"a digest of schema {schema} failed: {type(error).__name__}, "
+            f"a digest of {', '.join(schemas)} failed: {type(error).__name__}, "
             f"SQLSTATE {error.sqlstate or 'unknown'}",
             "Look at the log of that database server and try again.",
         ) from error
 
 
 def digest_both(
-    source_dsn: str, target_dsn: str, schema: str
+    source_dsn: str, target_dsn: str, *schemas: str
 ) -> tuple[dict[str, TableDigest], dict[str, TableDigest]]:
-    """Digest a schema on both sides at the same time; see `digest`."""
+    """Digest schemas on both sides at the same time; see `digest`."""
     with ThreadPoolExecutor(2) as pool:
-        source = pool.submit(digest, source_dsn, schema)
-        target = pool.submit(digest, target_dsn, schema)
+        source = pool.submit(digest, source_dsn, *schemas)
+        target = pool.submit(digest, target_dsn, *schemas)
         return source.result(), target.result()
 
 

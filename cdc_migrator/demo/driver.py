@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import psycopg
 
@@ -36,11 +37,11 @@ class Driver:
         """What the migrating command says."""
         return self._directory / "migrate.log"
 
-    def call(self, *arguments: str) -> str:
+    def call(self, *arguments: str, codes: Collection[int] = (0,)) -> str:
         """Run a command to its end; its stdout.
 
         Raises:
-            Failed: CDCM-DEMO-COMMAND: it did not end with 0.
+            Failed: CDCM-DEMO-COMMAND: it did not end with one of `codes`.
         """
         done = subprocess.run(
             [*_COMMAND, *arguments],
@@ -50,9 +51,14 @@ class Driver:
             text=True,
             check=False,
         )
-        if done.returncode != 0:
+        if done.returncode not in codes:
             raise _failed(arguments[0], done.returncode, done.stderr.strip()[-800:])
         return done.stdout
+
+    def ask(self, *arguments: str, codes: Collection[int] = (0,)) -> dict[str, Any]:
+        """Run a command to its end; its document. Raises as `call`."""
+        document: dict[str, Any] = json.loads(self.call(*arguments, "-o", "json", codes=codes))
+        return document
 
     def migrate(self) -> int:
         """Start `migrate` in the background; its process id."""

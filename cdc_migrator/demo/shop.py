@@ -7,7 +7,8 @@ from importlib.resources import files
 import psycopg
 
 SCHEMA = "shop"
-LEDGER_SCHEMA = "shop_ledger"  # the writers' own counters: exclude it from the migration
+LEDGER_SCHEMA = "shop_ledger"  # the writers' own counters
+SCHEMAS = (SCHEMA, LEDGER_SCHEMA)
 
 _SCRIPTS = ("1_tables.sql", "2_rows.sql", "3_constraints.sql", "ledger.sql")
 _SEED = 0.42

@@ -1,9 +1,10 @@
 """The shop's application as a program of its own, and the handle by which the demo holds it.
 
 The DSN comes from the environment, because a command line is public:
-``CDC_MIGRATOR_DEMO_DSN=... python -m cdc_migrator.demo.workload --rate 300``. It stops on SIGTERM
-once the open transactions are finished and prints its summary as one line of JSON; it exits with 1
-if a writer failed, and stops by itself when the process that started it is gone.
+``CDC_MIGRATOR_DEMO_DSN=... python -m cdc_migrator.demo.workload --rate 300``; so does that of the
+target for writers that follow the routing row: ``CDC_MIGRATOR_DEMO_TARGET_DSN``. It stops on
+SIGTERM once the open transactions are finished and prints its summary as one line of JSON; it exits
+with 1 if a writer failed, and stops by itself when the process that started it is gone.
 """
 
 from __future__ import annotations
@@ -19,12 +20,14 @@ import threading
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 
-from cdc_migrator.demo.writers import ALL_KINDS, Settings, Summary, Workload
+from cdc_migrator.demo.tally import Summary
+from cdc_migrator.demo.writers import ALL_KINDS, Settings, Workload
 from cdc_migrator.errors import Failed, MigratorError
 
 __all__ = ["ALL_KINDS", "Settings", "Summary", "Workload", "WorkloadProcess", "main"]
 
 DSN_VARIABLE = "CDC_MIGRATOR_DEMO_DSN"
+TARGET_VARIABLE = "CDC_MIGRATOR_DEMO_TARGET_DSN"
 _CHECK_SECONDS = 0.2
 _STOP_SECONDS = 15.0
 
@@ -36,9 +39,10 @@ class WorkloadProcess:
         dsn: the source.
         settings: how it behaves.
         log: file that receives what it says on stderr.
+        target: where the routing row may lead it to.
     """
 
-    def __init__(self, dsn: str, settings: Settings, log: Path) -> None:
+    def __init__(self, dsn: str, settings: Settings, log: Path, target: str | None = None) -> None:
         options = asdict(settings) | {"kinds": ",".join(settings.kinds)}
         flags = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
         self._log = log
@@ -46,7 +50,9 @@ class WorkloadProcess:
         with log.open("ab") as stderr:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", __name__, *flags, f"--parent={os.getpid()}"],
-                env=os.environ | {DSN_VARIABLE: dsn},
+                env=os.environ
+                | {DSN_VARIABLE: dsn}
+                | ({TARGET_VARIABLE: target} if target is not None else {}),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
@@ -99,11 +105,10 @@ class WorkloadProcess:
             self._process.kill()
             output, _ = self._process.communicate()
         try:
-            values = json.loads(output)
-            return Summary(**{f.name: values[f.name] for f in fields(Summary)})
-        except (ValueError, KeyError):
+            return Summary.read(json.loads(output))
+        except (ValueError, KeyError, TypeError):
             code = self._process.returncode
-            return Summary({}, {}, {}, 0.0, 0.0, f"it ended with {code} and without a summary")
+            return Summary.failed(f"it ended with {code} and without a summary")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -123,7 +128,7 @@ def main(arguments: list[str] | None = None) -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    workload = Workload(os.environ[DSN_VARIABLE], settings)
+    workload = Workload(os.environ[DSN_VARIABLE], settings, os.environ.get(TARGET_VARIABLE))
     try:
         workload.start()
         while not stop.wait(_CHECK_SECONDS) and parent in (None, os.getppid()):

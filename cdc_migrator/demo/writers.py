@@ -2,8 +2,9 @@
 
 Every writer plays a shuffled deck of kinds, so that each kind comes round about once a second
 however rare it is. A transaction that lost a race (serialization, deadlock, lock timeout) goes
-to the bottom of the deck; any other error ends the workload, and so does a writer that stops making
-progress: a demo whose application stands still proves nothing.
+to the bottom of the deck, and so does one that was refused, once its writer has asked where to go
+(`following`); any other error ends the workload, and so does a writer that stops making progress:
+a demo whose application stands still proves nothing.
 """
 
 from __future__ import annotations
@@ -12,16 +13,16 @@ import contextlib
 import random
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import psycopg
 
 from cdc_migrator.demo import bulk, ledger
+from cdc_migrator.demo.following import Follower
 from cdc_migrator.demo.kinds import KINDS, Bounds, Kind, Pen, read_bounds
+from cdc_migrator.demo.tally import Side, Summary, Tally, summarize
 from cdc_migrator.errors import ConfigurationError, Failed
 
 ALL_KINDS: tuple[str, ...] = (*KINDS, bulk.KIND)
@@ -69,68 +70,28 @@ class Settings:
             )
 
 
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """What the writers did.
-
-    Attributes:
-        committed: transactions by kind; agrees with the ledger.
-        retried: transactions that lost a race, by SQLSTATE.
-        missed: tries that found no suitable row, by kind.
-        seconds: from start to stop.
-        cpu_seconds: used by this process meanwhile.
-        failure: why the workload ended by itself, without any value of a row, or None.
-    """
-
-    committed: dict[str, int]
-    retried: dict[str, int]
-    missed: dict[str, int]
-    seconds: float
-    cpu_seconds: float
-    failure: str | None
-
-    @property
-    def per_second(self) -> float:
-        """Committed transactions a second."""
-        return sum(self.committed.values()) / self.seconds if self.seconds else 0.0
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self) | {"per_second": round(self.per_second, 1)}
-
-
-@dataclass(slots=True)
-class _Tally:
-    """What one writer did; only its own thread writes here.
-
-    `patience` is how many seconds may pass between two commits.
-    """
-
-    patience: float
-    committed: Counter[str] = field(default_factory=Counter)
-    retried: Counter[str] = field(default_factory=Counter)
-    missed: Counter[str] = field(default_factory=Counter)
-    progressed_at: float = field(default_factory=time.monotonic)
-
-    def commit(self, kind: str) -> None:
-        self.committed[kind] += 1
-        self.progressed_at = time.monotonic()
-
-
 class Workload:
     """Writers in threads of this process.
 
     A context manager that starts and stops them; leaving it raises what `check` would.
+
+    Args:
+        dsn: the source, where they begin.
+        target: where they may be led to; without it a write that is refused is a failure.
     """
 
-    def __init__(self, dsn: str, settings: Settings | None = None) -> None:
-        self._dsn = dsn
+    def __init__(
+        self, dsn: str, settings: Settings | None = None, target: str | None = None
+    ) -> None:
+        self._dsns: dict[Side, str] = {"source": dsn}
+        if target is not None:
+            self._dsns["target"] = target
         self._settings = settings or Settings()
         self._stop = threading.Event()
         self._failure: str | None = None
         self._threads: list[threading.Thread] = []
-        self._connections: list[psycopg.Connection] = []
-        self._tallies: list[_Tally] = []
+        self._followers: list[Follower] = []
+        self._tallies: list[Tally] = []
         self._started = (0.0, 0.0)
         self._summary: Summary | None = None
 
@@ -146,7 +107,7 @@ class Workload:
     def start(self) -> None:
         """Begin; raises Failed (CDCM-DEMO-WORKLOAD) where there is no shop to work in."""
         try:
-            with psycopg.connect(self._dsn) as conn:
+            with psycopg.connect(self._dsns["source"]) as conn:
                 bounds = read_bounds(conn)
         except (psycopg.Error, ValueError) as error:
             self._failure = f"the shop cannot be read: {_describe(error)}"
@@ -157,14 +118,16 @@ class Workload:
             if cards := _cards(settings, number):
                 self._spawn(
                     number,
-                    partial(self._write, number=number, bounds=bounds, cards=cards),
+                    partial(self._write, bounds=bounds, cards=cards),
                     patience=settings.stall_seconds,
+                    large=False,
                 )
         if bulk.KIND in settings.kinds:
             self._spawn(
                 settings.writers,
                 self._write_bulk,
                 patience=settings.stall_seconds + settings.bulk_seconds + settings.bulk_every,
+                large=True,
             )
 
     def stop(self) -> Summary:
@@ -177,16 +140,14 @@ class Workload:
         for thread in self._threads:
             thread.join(max(0.0, patient_until - time.monotonic()))
         while alive := [thread for thread in self._threads if thread.is_alive()]:
-            for connection in self._connections:
+            for follower in self._followers:
                 with contextlib.suppress(psycopg.Error):  # it is closed already
-                    connection.cancel_safe(timeout=_GRACE_SECONDS)
+                    follower.conn.cancel_safe(timeout=_GRACE_SECONDS)
             alive[0].join(_CANCEL_SECONDS)
         if self._summary is None:
             wall, cpu = self._started
-            self._summary = Summary(
-                committed=self._total(lambda t: t.committed),
-                retried=self._total(lambda t: t.retried),
-                missed=self._total(lambda t: t.missed),
+            self._summary = summarize(
+                self._tallies,
                 seconds=time.monotonic() - wall,
                 cpu_seconds=time.process_time() - cpu,
                 failure=self._failure,
@@ -201,31 +162,27 @@ class Workload:
     def check(self) -> None:
         """Raise Failed (CDCM-DEMO-WORKLOAD) if a writer has failed or stands still."""
         now = time.monotonic()
-        for number, tally in enumerate(self._tallies):
+        for tally in self._tallies:
             idle = now - tally.progressed_at > tally.patience
             if idle and self._summary is None and self._failure is None:
-                self._failure = f"writer {number} committed nothing for {tally.patience:.0f} s"
+                self._failure = (
+                    f"writer {tally.writer} committed nothing for {tally.patience:.0f} s"
+                )
         if self._failure is not None:
             self._stop.set()
             raise _failed(self._failure)
 
-    def _total(self, part: Callable[[_Tally], Counter[str]]) -> dict[str, int]:
-        return dict(sorted(sum((part(t) for t in self._tallies), Counter[str]()).items()))
-
     def _spawn(
-        self,
-        number: int,
-        body: Callable[[psycopg.Connection, _Tally], None],
-        patience: float,
+        self, number: int, body: Callable[[Follower, Tally], None], patience: float, large: bool
     ) -> None:
-        tally = _Tally(patience)
+        tally = Tally(number, large, patience)
 
         def work() -> None:
             name = f"cdc-migrator-demo writer {number}"
             try:
-                with psycopg.connect(self._dsn, application_name=name) as conn:
-                    self._connections.append(conn)
-                    body(conn, tally)
+                with Follower(self._dsns, name, self._stop) as follower:
+                    self._followers.append(follower)
+                    body(follower, tally)
             except Exception as error:
                 self._failure = self._failure or f"writer {number}: {_describe(error)}"
                 self._stop.set()
@@ -235,17 +192,10 @@ class Workload:
         self._threads[-1].start()
 
     def _write(
-        self,
-        conn: psycopg.Connection,
-        tally: _Tally,
-        *,
-        number: int,
-        bounds: Bounds,
-        cards: list[Kind],
+        self, follower: Follower, tally: Tally, *, bounds: Bounds, cards: list[Kind]
     ) -> None:
         settings = self._settings
-        chance = random.Random(f"{settings.seed}/{number}")
-        pen = Pen(conn, chance, bounds)
+        chance = random.Random(f"{settings.seed}/{tally.writer}")
         deck: list[Kind] = []
         gap = settings.writers / settings.rate
         due = time.monotonic() + chance.random() * gap
@@ -253,55 +203,56 @@ class Workload:
             if not deck:
                 deck = chance.sample(cards, len(cards))
             kind = deck.pop()
-            if not self._play(pen, kind, number, tally) and deck:
+            run = partial(kind.run, Pen(follower.conn, chance, bounds))
+            if not self._play(follower, tally, kind.name, run) and deck:
                 # Once more, at the end: a kind that cannot go on at all (a lock that a long
                 # snapshot holds) must not keep the writer from everything else.
                 deck.insert(0, kind)
             # After a wait for a lock go on at the same pace: no burst to make up for it.
             due = max(due + gap, time.monotonic() - gap)
 
-    def _play(self, pen: Pen, kind: Kind, number: int, tally: _Tally) -> bool:
-        try:
-            if not kind.run(pen):
-                pen.conn.rollback()
-                tally.missed[kind.name] += 1
-                return False
-            ledger.record(pen.conn, number, kind.name)
-            pen.conn.commit()
-        except psycopg.Error as error:
-            self._excuse(error, pen.conn, tally)
-            return False
-        tally.commit(kind.name)
-        return True
-
-    def _excuse(self, error: psycopg.Error, conn: psycopg.Connection, tally: _Tally) -> None:
-        """Roll back and count a transaction that lost a race or was stopped; re-raise the rest."""
-        state = error.sqlstate
-        if state is None or not (
-            state in _LOST_RACE or (state == _CANCELLED and self._stop.is_set())
-        ):
-            raise error
-        conn.rollback()
-        tally.retried[state] += 1
-
-    def _write_bulk(self, conn: psycopg.Connection, tally: _Tally) -> None:
+    def _write_bulk(self, follower: Follower, tally: Tally) -> None:
         settings = self._settings
-        number = settings.writers
+        sizes = (settings.bulk_rows, settings.bulk_seconds, settings.bulk_keys)
         while not self._stop.is_set():
             began = time.monotonic()
-            try:
-                bulk.run(
-                    conn,
-                    number,
-                    settings.bulk_rows,
-                    settings.bulk_seconds,
-                    settings.bulk_keys,
-                    self._stop.wait,
-                )
-                tally.commit(bulk.KIND)
-            except psycopg.Error as error:
-                self._excuse(error, conn, tally)
-            self._stop.wait(max(0.0, began + settings.bulk_every - time.monotonic()))
+            run = partial(bulk.run, follower.conn, *sizes, self._stop.wait)
+            if self._play(follower, tally, bulk.KIND, run):
+                self._stop.wait(max(0.0, began + settings.bulk_every - time.monotonic()))
+
+    def _play(self, follower: Follower, tally: Tally, kind: str, run: Callable[[], bool]) -> bool:
+        """Make one transaction; whether its commit was acknowledged."""
+        conn, committing = follower.conn, False
+        try:
+            if not run():
+                conn.rollback()
+                tally.missed[kind] += 1
+                return False
+            ledger.record(conn, tally.writer, kind)
+            committing = True
+            conn.commit()
+        except psycopg.Error as error:
+            if committing and conn.closed:
+                tally.lose(kind)
+            self._excuse(error, follower, tally)
+            return False
+        tally.commit(kind, follower.side)
+        return True
+
+    def _excuse(self, error: psycopg.Error, follower: Follower, tally: Tally) -> None:
+        """Roll back and count a transaction that lost a race, was refused or was stopped.
+
+        Who was refused asks where to go. Re-raises everything else.
+        """
+        state = error.sqlstate or ""
+        if follower.sends_elsewhere(error):
+            tally.refuse()
+            follower.follow()
+        elif state in _LOST_RACE or (state == _CANCELLED and self._stop.is_set()):
+            follower.conn.rollback()
+        else:
+            raise error
+        tally.retried[state or "connection lost"] += 1
 
 
 def _cards(settings: Settings, number: int) -> list[Kind]:

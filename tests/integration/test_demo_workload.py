@@ -18,9 +18,11 @@ from cdc_migrator.demo.digest import digest
 from cdc_migrator.demo.ledger import (
     BulkCommits,
     missing_kinds,
+    read_by_writer,
     read_ledger,
     wait_for_every_kind,
 )
+from cdc_migrator.demo.report import held_against, together
 from cdc_migrator.demo.workload import (
     ALL_KINDS,
     DSN_VARIABLE,
@@ -61,6 +63,28 @@ def test_every_kind_commits_within_seconds_and_is_counted(shop_db: str) -> None:
     assert grown(before, after) == summary.committed
     assert summary.failure is None
     assert summary.per_second > 100
+
+
+def test_writers_whose_connections_are_cut_go_on_and_know_what_they_committed(
+    shop_db: str,
+) -> None:
+    """With a second side to go to, a lost connection is made anew; nothing is lost or strange."""
+    cut = (
+        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
+        "WHERE application_name LIKE 'cdc-migrator-demo writer%%' "
+        "AND datname = current_database()"
+    )
+    before = read_by_writer(shop_db)
+    with Workload(shop_db, Settings(bulk_seconds=0.2), target=shop_db) as workload:
+        for _ in range(6):
+            time.sleep(0.25)
+            assert one(shop_db, cut) > 0
+        counted = read_ledger(shop_db)
+        wait_for_every_kind(shop_db, counted, ("insert", "update"), 20, workload.check)
+        summary = workload.stop()
+    assert summary.waits
+    told = together(before, *summary.acknowledged.values())
+    assert held_against(read_by_writer(shop_db), told, summary.unsure) == ((), ())
 
 
 def test_a_second_run_with_the_same_seed_meets_nothing_of_the_first(shop_db: str) -> None:

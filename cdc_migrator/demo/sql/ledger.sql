@@ -1,4 +1,4 @@
--- What the writers committed, counted in the very transactions; not part of the migration.
+-- What the writers committed, counted in the very transactions.
 
 CREATE SCHEMA shop_ledger;
 CREATE SEQUENCE shop_ledger.names;

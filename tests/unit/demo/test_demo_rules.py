@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 import pytest
@@ -9,6 +10,8 @@ import pytest
 from cdc_migrator.demo.digest import Comparison, TableDigest, compare
 from cdc_migrator.demo.kinds import KINDS
 from cdc_migrator.demo.ledger import missing_kinds
+from cdc_migrator.demo.report import Account, held_against, together
+from cdc_migrator.demo.tally import Summary, Tally, summarize
 from cdc_migrator.demo.workload import ALL_KINDS, DSN_VARIABLE, Settings, main
 from cdc_migrator.errors import ConfigurationError
 
@@ -67,3 +70,60 @@ def test_the_program_takes_its_dsn_from_the_environment_only(
         main([])
     assert ended.value.code == 2
     assert DSN_VARIABLE in capsys.readouterr().err
+
+
+def test_what_was_acknowledged_and_is_not_there_is_lost() -> None:
+    """One commit less than a writer was told, or none at all, is found with its writer and kind."""
+    told = {"0/insert": 3, "1/insert": 2, "1/order": 1}
+    lost, strange = held_against({"0/insert": 3, "1/insert": 1}, told, {})
+    assert (lost, strange) == (("1/insert", "1/order"), ())
+
+
+def test_what_is_there_and_nobody_was_told_of_is_strange() -> None:
+    """More than acknowledged is wrong, unless the answers of that many commits were lost."""
+    there, told = {"0/insert": 5, "2/order": 1}, {"0/insert": 3}
+    assert held_against(there, told, {"0/insert": 2}) == ((), ("2/order",))
+    assert held_against(there, told, {"0/insert": 1, "2/order": 1}) == ((), ("0/insert",))
+
+
+def test_an_account_is_complete_only_with_an_untouched_source() -> None:
+    """Lost, strange, or written on the side that was left: each alone spoils it."""
+    nothing: dict[str, tuple[str, ...]] = {"source": (), "target": ()}
+    bad = nothing | {"target": ("0/insert",)}
+    assert Account(1, 1, 0, nothing, nothing, True).complete
+    assert not Account(1, 1, 0, bad, nothing, True).complete
+    assert not Account(1, 1, 0, nothing, bad, True).complete
+    assert not Account(1, 1, 0, nothing, nothing, False).complete
+
+
+def test_counts_of_two_runs_are_added_up() -> None:
+    """A writer and kind that only one of them has stays as it is."""
+    assert together({"0/a": 1, "0/b": 2}, {"0/b": 3}, {}) == {"0/a": 1, "0/b": 5}
+
+
+def test_a_wait_lasts_from_the_last_commit_to_the_next_and_names_both_sides() -> None:
+    """Only who was refused in between has waited, however long the commits are apart."""
+    tally = Tally(3, False, 30.0)
+    tally.commit("insert", "source")
+    tally.commit("insert", "source")
+    assert tally.waits == []
+    tally.refuse()
+    tally.refuse()
+    tally.commit("order", "target")
+    tally.commit("order", "target")
+    (wait,) = tally.waits
+    assert (wait.writer, wait.left, wait.entered, wait.refused) == (3, "source", "target", 2)
+    assert 0 <= wait.ms < 1000
+
+
+def test_a_summary_comes_whole_through_the_pipe() -> None:
+    """What the program prints is what its handle reads; both sides count as committed."""
+    tally = Tally(0, True, 30.0)
+    tally.commit("bulk", "source")
+    tally.refuse()
+    tally.commit("bulk", "target")
+    tally.lose("order")
+    said = summarize([tally], 2.0, 0.5, None)
+    assert Summary.read(json.loads(json.dumps(said.as_dict()))) == said
+    assert said.acknowledged == {"source": {"0/bulk": 1}, "target": {"0/bulk": 1}}
+    assert (said.committed, said.unsure, said.per_second) == ({"bulk": 2}, {"0/order": 1}, 1.0)
