@@ -60,6 +60,18 @@ _COLUMNS = (
 )
 
 
+TAKEN = "CDCM-CUTOVER-TAKEN"
+
+
+def taken() -> Failed:
+    """What a process is told that was held up while another one went on."""
+    return Failed(
+        "CDCM-CUTOVER-TAKEN",
+        "another process has gone on with this cutover",
+        "See `cdc-migrator cutover status`.",
+    )
+
+
 def begin(
     conn: psycopg.Connection, state: str, marker: str, rehearsal: bool, options: dict[str, Any]
 ) -> Attempt:
@@ -159,11 +171,7 @@ def enter(
             ),
         ).fetchone()
         if row is None:
-            raise Failed(
-                "CDCM-CUTOVER-TAKEN",
-                "another process has gone on with this cutover",
-                "See `cdc-migrator cutover status`.",
-            )
+            raise taken()
         told = {"error": error} if error else {}
         journal.write(conn, "cutover-state", attempt=attempt, state=state, **told)
     return bool(row[0])
@@ -242,6 +250,8 @@ def give_up(
 
     Returns:
         The source's state now; None where this attempt has never fenced it.
+
+    Raises Failed: CDCM-CUTOVER-TAKEN: a later attempt has.
     """
     source.execute(
         "UPDATE cdc_migrator.cutover SET state = 'lifted', actor = %s, "
@@ -250,6 +260,8 @@ def give_up(
         (journal.actor(), migration, attempt, ["fenced", *(["opening"] if opening_too else [])]),
     )
     there = read_copy(source, migration)
+    if there is not None and there.attempt > attempt:
+        raise taken()
     return there.state if there is not None and there.attempt == attempt else None
 
 

@@ -27,7 +27,8 @@ from cdc_migrator.faultpoints import reach
 from cdc_migrator.service.cutover_sessions import Sessions
 from cdc_migrator.service.cutover_steps import CutoverOptions, Steps
 
-_ENDING_SECONDS = 20.0
+# For how long a process that is asked to stop is waited for, before its sessions are ended.
+_ENDING_SECONDS = 5.0
 # For how long a target is asked whether it was opened, and told that the attempt is undone.
 _OPENED_SECONDS = 10.0
 _TOLD_SECONDS = 3.0
@@ -248,7 +249,7 @@ class _Run:
 
         Raises the error where the target does not say.
         """
-        if error.code == "CDCM-CUTOVER-TAKEN":
+        if error.code == rows.TAKEN:
             raise error
         try:
             self._sessions.reconnect("target", max(self._left_or(0.0), _OPENED_SECONDS))
@@ -273,8 +274,8 @@ class _Run:
         asked = False
         try:
             asked = self._write(follows, details)
-        except MigratorError:
-            if follows is not State.UNDOING:
+        except MigratorError as error:
+            if follows is not State.UNDOING or error.code == rows.TAKEN:
                 raise
             # The target is lost: the source says by itself whether it may be lifted.
             self._target_told = False
