@@ -61,6 +61,9 @@ def cutover(
     Each step is written down before it is begun. Killed at any moment, the same command goes on
     where it was, or undoes it where the budget is used up. Both sides are never open together.
 
+    Where nobody types it again, a running [bold]cdc-migrator run[/bold] undoes it 5 s after its
+    budget, as long as the target is not open.
+
     Before, try it: [bold]--rehearse[/bold] does everything but open the target, and undoes it;
     writers are made to wait as they will be. [bold]--dry-run[/bold] tells what would be done.
 
@@ -212,6 +215,22 @@ def _options(
         keep_fence=target.fence,
         settings={"hooks": digest(chosen.hooks)},
     )
+
+
+def undo_abandoned(configured: Settings) -> None:
+    """Undo the attempt that is under way; for the service, where its process is gone."""
+    import structlog
+
+    from cdc_migrator.service.cutover import undo
+
+    log = structlog.get_logger("cdc_migrator.cutover")
+    with ExitStack() as stack:
+        ended = undo(
+            _options(stack, configured, False, None, False),
+            lambda text: log.info("undo", step=text),
+        )
+    if ended is not None:
+        log.warning("cutover-undone", attempt=ended.attempt.attempt, state=str(ended.state))
 
 
 # What a rehearsal is there to find out, or what it does not need.

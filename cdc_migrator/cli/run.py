@@ -48,10 +48,12 @@ def run_service(configured: Settings) -> None:
     Raises typer.Exit with 130 where the signal was SIGINT.
     """
     from cdc_migrator.apply.batcher import BatchLimits
+    from cdc_migrator.cli.cutover import undo_abandoned
     from cdc_migrator.cli.endpoints import endpoints
     from cdc_migrator.cli.measuring import inspect_options, limits, shall_move
     from cdc_migrator.cli.steps import Logged, migrate_steps
     from cdc_migrator.service.comparing import Continuous
+    from cdc_migrator.service.guarding import Guardian
     from cdc_migrator.service.options import RunOptions
     from cdc_migrator.service.runner import Service
     from cdc_migrator.stream.spill import SpillLimits
@@ -113,6 +115,12 @@ def run_service(configured: Settings) -> None:
     threading.Thread(
         target=steps.finish_foreign_keys, args=(ended,), name="foreign keys", daemon=True
     ).start()
+    guardian = Guardian(
+        configured.target.dsn_with_password,
+        configured.cutover.budget.total_seconds(),
+        lambda: undo_abandoned(configured),
+    )
+    threading.Thread(target=guardian.guard, args=(ended,), name="guardian", daemon=True).start()
     try:
         service.run()
     finally:

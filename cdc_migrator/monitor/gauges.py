@@ -59,6 +59,11 @@ GAUGES: Final = (
         lambda s: s.stream.applied_at.timestamp() if s.stream and s.stream.applied_at else None,
     ),
     Gauge(
+        "written_on_source_after_cutover",
+        "Changes of migrated tables that were written on the source after the target was opened.",
+        lambda s: _number(s.stream.ignored_since_left) if s.stream else None,
+    ),
+    Gauge(
         "slot_retained_bytes",
         "Write-ahead log that the source keeps because of the replication slot.",
         lambda s: _number(s.slot.retained_bytes) if s.slot else None,

@@ -182,7 +182,11 @@ class TableSample:
 
 @dataclass(frozen=True, slots=True)
 class StreamSample:
-    """The stream's progress row."""
+    """The stream's progress row.
+
+    `ignored_since_left`: changes that were written on the source after the target was opened; None
+    before.
+    """
 
     topic: str
     next_offset: int
@@ -192,6 +196,7 @@ class StreamSample:
     transactions_applied: int
     transactions_redelivered: int
     transactions_suspect: int
+    ignored_since_left: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -310,6 +310,7 @@ def _read_target(
             stored.transactions_applied,
             stored.transactions_redelivered,
             stored.transactions_suspect,
+            None if stored.active else stored.changes_ignored,
         )
         seen = conn.execute(_OWNER, (progress.FORWARD,)).fetchone()
         if seen is not None:

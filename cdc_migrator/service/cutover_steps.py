@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -80,6 +81,7 @@ class Steps:
         self._options = options
         self._sessions = sessions
         self._tell = tell
+        self._sequences_set = False
         self._comparison = Comparison(options.name, options.source_dsn, options.target_dsn)
         self.details: dict[str, Any] = dict(options.settings)
         # When the source's fence came up, by this process's clock; None: not by this process.
@@ -178,11 +180,17 @@ class Steps:
         self._require_fenced()
         if self._options.inside:
             seconds = min(left, self._options.verify_seconds)
-            self.details["compared_inside"] = self._comparison.at_point(seconds)
+            # Both read what does not change any more, on sessions of their own.
+            with ThreadPoolExecutor(1, thread_name_prefix="sequences") as beside:
+                sequences = beside.submit(self._set_sequences)
+                self.details["compared_inside"] = self._comparison.at_point(seconds)
+            sequences.result()
+            self._sequences_set = True
 
     def set_sequences(self) -> None:
-        """Set the target's sequences past all that the source gave."""
-        self._set_sequences()
+        """Set the target's sequences past all that the source gave, unless that is done."""
+        if not self._sequences_set:
+            self._set_sequences()
 
     def open_target(self, attempt: Attempt) -> None:
         """The point of no return: retire the stream and open the target, in one transaction."""

@@ -55,9 +55,9 @@ from cdc_migrator.stream.proofs import (
 )
 from cdc_migrator.stream.spill import Spilled, SpillLimits
 
-# Retrying takes the connector a second or more (1.4 s at its shortest setting, seen); between
-# records that it sends without one, 5 ms were the most.
-PAUSE_MS = 250
+# Retrying takes the connector a second or more (1.4 s at its shortest setting, seen). Between
+# records that it sends without one, 5 ms were the most; where CPU is short, some 100 ms.
+PAUSE_MS = 700
 
 
 @dataclass(slots=True)
