@@ -17,7 +17,7 @@ from cdc_migrator.control import reconcile as store
 from cdc_migrator.errors import ConfigurationError, Failed, Refused
 from cdc_migrator.model.alignment import Aligned, Repair
 from cdc_migrator.model.tables import TableName
-from cdc_migrator.reconcile.options import PassOptions
+from cdc_migrator.reconcile.options import BEHIND_SHARE, PassOptions
 from cdc_migrator.reconcile.pace import Pace
 from cdc_migrator.service import reconcile
 from cdc_migrator.service.reconcile_report import Report
@@ -52,7 +52,7 @@ def chunks(made: World) -> list[tuple[int, bool, int | None, str | None]]:
 RUN = """
 import sys
 from cdc_migrator.service.reconcile import ReconcileOptions, run
-from cdc_migrator.reconcile.options import PassOptions
+from cdc_migrator.reconcile.options import BEHIND_SHARE, PassOptions
 from tests.integration.reconcile_rig import NAME, SMALL, QuietAligner
 source, target = sys.argv[1:]
 work = PassOptions(workers=1, share=0.02, sizes=SMALL)
@@ -371,4 +371,4 @@ def test_comparing_makes_way_for_a_stream_that_is_behind(two: World) -> None:
         noted = Noted()
         Pace(two.target, threading.RLock(), options, noted).resting(lambda: None)(1.0)
         pauses += noted.pauses
-    assert pauses == pytest.approx([19.0, 1.0])
+    assert pauses == pytest.approx([1 / BEHIND_SHARE - 1, 1.0])

@@ -222,7 +222,7 @@ def test_each_step_alone_then_too_early_a_run_then_abort(shop: Shop) -> None:
     code, told = shop.typed("verbs", "abort")
     assert code == 2
     assert "CDCM-ABORT-CONFIRM" in told
-    assert "nothing was removed" in told
+    assert "nothing was done" in told
     assert shop.traces() == there
 
     code, told = shop.typed("verbs_new", "abort")
