@@ -52,7 +52,7 @@ def chunks(made: World) -> list[tuple[int, bool, int | None, str | None]]:
 RUN = """
 import sys
 from cdc_migrator.service.reconcile import ReconcileOptions, run
-from cdc_migrator.reconcile.options import BEHIND_SHARE, PassOptions
+from cdc_migrator.reconcile.options import PassOptions
 from tests.integration.reconcile_rig import NAME, SMALL, QuietAligner
 source, target = sys.argv[1:]
 work = PassOptions(workers=1, share=0.02, sizes=SMALL)
