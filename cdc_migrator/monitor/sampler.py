@@ -295,7 +295,7 @@ def _read_target(
     conn: psycopg.Connection, name: str, look_at_fence: bool, dear: _Dear
 ) -> _TargetFacts:
     now, ahead = clock(conn)
-    if not schema.exists(conn) or not _has(conn, "migration"):
+    if not schema.exists(conn) or not schema.has(conn, "migration"):
         return _TargetFacts(now, ahead, None, None, None, (), None)
     row = migration.read(conn)
     stored = progress.read(conn)
@@ -319,20 +319,20 @@ def _read_target(
     guard = read = None
     if look_at_fence:
         guard = dear.fence.get(lambda: unless_slow(conn, lambda: _read_fence(conn, name)))
-    if _has(conn, "reconcile_map"):
+    if schema.has(conn, "reconcile_map"):
         read = dear.proofs.get(lambda: unless_slow(conn, lambda: reading.read_proofs(conn)))
     moved = conn.execute(_NAMES).fetchall()
     server = dear.target.get(lambda: unless_slow(conn, lambda: read_server(conn, moved)))
     facts = _TargetFacts(
         now, ahead, row, stream, owner, tables, _read_load(conn), guard, read, server
     )
-    if not _has(conn, "inspection"):
+    if not schema.has(conn, "inspection"):
         return facts
     return replace(facts, freshness=freshness.read(conn), inspection=inspection.read(conn))
 
 
 def _read_fence(conn: psycopg.Connection, name: str) -> FenceSample | None:
-    if not _has(conn, "fenced_table"):  # what an earlier release has begun
+    if not schema.has(conn, "fenced_table"):  # what an earlier release has begun
         return None
     found = fence.look(conn, name)
     return FenceSample(
@@ -348,11 +348,6 @@ def _read_load(conn: psycopg.Connection) -> LoadSample:
         "FROM cdc_migrator.table_progress"
     ).fetchone()
     return LoadSample(done / whole if whole else None, elapsed[0] if elapsed else None)
-
-
-def _has(conn: psycopg.Connection, table: str) -> bool:
-    row = conn.execute("SELECT to_regclass(%s) IS NOT NULL", (f"cdc_migrator.{table}",)).fetchone()
-    return bool(row and row[0])
 
 
 _WRITTEN = """
@@ -390,7 +385,7 @@ def _read_source(
 
 def _names_on_source(conn: psycopg.Connection, name: str) -> Names | None:
     """While the target does not answer, the source still knows the generation."""
-    if not _has(conn, "migration"):
+    if not schema.has(conn, "migration"):
         return None
     row: Any = conn.execute(
         "SELECT generation FROM cdc_migrator.migration WHERE name = %s", (name,)
