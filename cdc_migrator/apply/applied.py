@@ -11,7 +11,8 @@ import psycopg
 
 from cdc_migrator.apply.prepared import Piece
 from cdc_migrator.apply.signals import Heartbeat, Marker
-from cdc_migrator.control import markers, progress
+from cdc_migrator.control import markers, progress, proofs
+from cdc_migrator.control import migration as phases
 from cdc_migrator.control.progress import Counts
 from cdc_migrator.model.tables import TableName
 
@@ -52,17 +53,25 @@ class Applied:
 
 @dataclass(slots=True)
 class Tally:
-    """What the pieces of a batch held, as they were written."""
+    """What the pieces of a batch held, as they were written.
+
+    Attributes:
+        skimmed: changes that were passed over unread.
+        begun: the stream is active from here on.
+    """
 
     counts: dict[TableName, Counts] = field(default_factory=dict)
     markers: list[Marker] = field(default_factory=list)
     heartbeats: list[Heartbeat] = field(default_factory=list)
+    skimmed: int = 0
+    begun: bool = False
 
     def take(self, piece: Piece) -> None:
         """Add one piece."""
         self.counts = _sum(self.counts, piece.counts)
         self.markers += piece.markers
         self.heartbeats += piece.heartbeats
+        self.skimmed += piece.skimmed
 
     def write(self, conn: psycopg.Connection, stream: str) -> None:
         """Put down what they held, in the transaction that wrote them."""
@@ -70,14 +79,26 @@ class Tally:
         kept = [one for one in self.markers if one.kind in markers.KEPT]
         markers.applied(conn, stream, [(one.token, one.kind, one.commit_lsn) for one in kept])
 
-    def pass_over(self, conn: psycopg.Connection, stream: str, pieces: Iterable[Piece]) -> None:
-        """Put down what they held where nothing of it is written any more."""
+    def pass_over(
+        self, conn: psycopg.Connection, stream: str, migration: str | None, pieces: Iterable[Piece]
+    ) -> None:
+        """Put down what they held where nothing of it is written.
+
+        Where they end with the start of this stream's leg, what follows is written again.
+        """
         for piece in pieces:
             self.take(piece)
-        ignored = sum(sum(of_table[:4]) for of_table in self.counts.values())
+        ignored = self.skimmed + sum(sum(of_table[:4]) for of_table in self.counts.values())
         progress.ignore(conn, ignored, stream)
         self.counts = {}
         self.write(conn, stream)
+        legs = [one.leg for one in self.markers if one.migration == migration]
+        for leg in legs:
+            if leg is not None and progress.activate(conn, leg, stream):
+                self.begun = True
+                # What was proven is of the leg before.
+                proofs.begin_anew(conn)
+                phases.set_phase(conn, phases.Phase.STREAM, leg=leg)
 
 
 def _sum(

@@ -8,7 +8,6 @@ stream halts at exactly that position.
 
 from __future__ import annotations
 
-import random
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -17,27 +16,25 @@ import psycopg
 
 from cdc_migrator.apply.applied import Applied, Tally
 from cdc_migrator.apply.batcher import Batch
-from cdc_migrator.apply.halts import Rejected, place, placed
+from cdc_migrator.apply.halts import Rejected, control_unwritable, place, placed
 from cdc_migrator.apply.marks import Marks
 from cdc_migrator.apply.merge import Merger, RowsMissing
+from cdc_migrator.apply.patience import Patience
 from cdc_migrator.apply.pieces import PieceLimits
 from cdc_migrator.apply.plan import TablePlan, plan_tables
 from cdc_migrator.apply.prepared import Prepared, Preparer
 from cdc_migrator.apply.session import open_session
 from cdc_migrator.apply.shape import Reread, by_stream_name
-from cdc_migrator.apply.signals import UNFENCE
+from cdc_migrator.apply.signals import UNFENCE, begins
 from cdc_migrator.control import progress
 from cdc_migrator.control.progress import FORWARD, Advance, Progress
 from cdc_migrator.databases.postgres.coded import describe, speaking
 from cdc_migrator.databases.postgres.side import Side
 from cdc_migrator.databases.postgres.sqlstate import Disposition, connection_lost, disposition
-from cdc_migrator.errors import Failed, Fenced, Refused, StreamHalted
+from cdc_migrator.errors import Failed, Fenced, StreamHalted
 from cdc_migrator.faultpoints import reach
 from cdc_migrator.model.changes import TruncatePolicy
 from cdc_migrator.model.tables import Table, TableName
-
-_FIRST_PAUSE = 0.05
-_LONGEST_PAUSE = 5.0
 
 
 def _needs_new_session(exc: psycopg.Error) -> bool:
@@ -54,6 +51,7 @@ class Applier:
         placeholder: what the connector writes for values that an update left as they are.
         sides: of the tables whose events do not hold everything.
         rereads: tables that were loaded again under a later snapshot.
+        migration: whose starts count for this stream.
         truncates: what to do with them.
         pieces: how much is written at a time of what is too large for memory.
         retry_for: seconds for which errors that pass are tried again.
@@ -71,6 +69,7 @@ class Applier:
         rereads: Mapping[TableName, Reread] | None = None,
         targets: Mapping[TableName, TableName] | None = None,
         stream: str = FORWARD,
+        migration: str | None = None,
         truncates: TruncatePolicy = TruncatePolicy.APPLY,
         pieces: PieceLimits = PieceLimits(),
         retry_for: float = 300.0,
@@ -80,8 +79,8 @@ class Applier:
     ) -> None:
         self._dsn = dsn
         self._stream = stream
-        self._retry_for = retry_for
-        self._stopping = stopping or threading.Event()
+        self._migration = migration
+        self._patience = Patience(retry_for, stopping or threading.Event(), monotonic)
         self._on_applied = on_applied
         self._monotonic = monotonic
         self._placeholder = placeholder
@@ -102,6 +101,8 @@ class Applier:
         self._epoch = -1
         self._applies = self._offset = -1
         self._ahead: frozenset[int] = frozenset()
+        # What is written is decided by the progress row; this spares reading what is not.
+        self._active = True
         self._position = "nothing claimed"
 
     def _take_up(
@@ -116,6 +117,11 @@ class Applier:
         shapes = by_stream_name(plan.shape for plan in plans.values())
         self._preparer = Preparer(shapes, self._pieces, self._truncates)
         self._merger = Merger(self._conn, plans)
+
+    @property
+    def active(self) -> bool:
+        """Whether what comes next is written, as far as this owner knows."""
+        return self._active
 
     @property
     def epoch(self) -> int:
@@ -190,6 +196,7 @@ class Applier:
 
     def _stand_at(self, stored: Progress) -> None:
         self._applies, self._offset = stored.applies, stored.next_offset
+        self._active = stored.active
         self._ahead = frozenset(stored.applied_ahead)
 
     def prepare(self, batch: Batch) -> Prepared:
@@ -197,7 +204,7 @@ class Applier:
 
         Raises StreamHalted, of which `apply` finds the exact position.
         """
-        return self._preparer.prepare(batch)
+        return self._preparer.prepare(batch) if self._active else self._preparer.skim(batch)
 
     def apply(self, batch: Batch, prepared: Prepared | None = None) -> Applied:
         """Commit a batch with its progress, once.
@@ -208,8 +215,14 @@ class Applier:
             Failed: CDCM-APPLY-UNAVAILABLE: the target did not come back in time.
             Refused: the control schema or a privilege is missing.
         """
+        for number, one in enumerate(batch.transactions[:-1], 1):
+            if begins(one):
+                first, second = batch.cut(number)
+                return self.apply(first) + self.apply(second)
         try:
-            return self._commit(prepared or self.prepare(batch))
+            if prepared is None or (prepared.skimmed and self._active):
+                prepared = self.prepare(batch)
+            return self._commit(prepared)
         except Rejected as rejected:
             if len(batch.transactions) < 2:
                 raise rejected.halt(place(self._position, batch)) from rejected.cause
@@ -251,8 +264,11 @@ class Applier:
         try:
             retries = self._carry_out(attempt)
         except psycopg.Error as exc:
-            raise self._control(exc) from exc
+            raise control_unwritable(exc) from exc
         self._marks.committed()
+        if tally.begun:
+            self._active = True
+            self.learn_chunks()
         self._offset = batch.next_offset
         self._ahead = self._ahead_after(batch)
         applied = Applied(
@@ -271,7 +287,7 @@ class Applier:
     def _carry_out(self, attempt: Callable[[], None]) -> int:
         """Have `attempt` commit one apply transaction, once; how often it was tried again.
 
-        Raises psycopg.Error where trying again is of no use, and Failed as `_pause`.
+        Raises psycopg.Error where trying again is of no use, and Failed as `Patience.pause`.
         """
         began = self._monotonic()
         retries = 0
@@ -290,11 +306,11 @@ class Applier:
                 if disposition(exc) is not Disposition.RETRY:
                     raise
                 self._lost = self._lost or self._conn.closed or _needs_new_session(exc)
-                self._pause(retries, began, describe(exc))
+                self._patience.pause(retries, began, describe(exc))
             except Failed as exc:
                 if exc.code != "CDCM-DB-UNREACHABLE":
                     raise
-                self._pause(retries, began, exc.cause)
+                self._patience.pause(retries, began, exc.cause)
             retries += 1
         self._applies += 1
         return retries
@@ -310,7 +326,7 @@ class Applier:
             suspect=batch.suspect,
             ahead=sorted(self._ahead_after(batch)),
         )
-        self._merger.prepare(prepared.tables)
+        self._merger.prepare(prepared)
         self._marks.begin()
         at: TableName | None = None
         merging = False
@@ -321,18 +337,18 @@ class Applier:
                     self._conn, self._epoch, self._applies, self._offset, step, self._stream
                 )
                 reach("apply.advance.after")
+                self._active = active
+                if active and prepared.skimmed:
+                    raise Fenced("the stream was started by another process")
                 if not active:
-                    tally.pass_over(self._conn, self._stream, prepared.pieces)
+                    tally.pass_over(self._conn, self._stream, self._migration, prepared.pieces)
                     return
                 merging = True
-                written: set[TableName] = set()
                 for piece in prepared.pieces:
                     tally.take(piece)
                     if any(one.kind == UNFENCE for one in piece.markers):
                         # What was compared behind the fence has taken its marks away.
                         self._marks.forget()
-                    self._merger.clear(written)
-                    written = {one.shape.name for one in piece.staged}
                     truncated = [one.shape.name for one in piece.staged if one.truncated]
                     if truncated:
                         self._merger.truncate(truncated)
@@ -365,33 +381,10 @@ class Applier:
         if stored.applies not in (self._applies, self._applies + 1):
             raise Fenced("the stream's position was moved by another process")
         self._lost = False
+        self._active = stored.active
         return stored.applies > self._applies
 
     def _renew(self) -> None:
         self._conn.close()
         self._conn = open_session(self._dsn)
         self._merger = Merger(self._conn, self._plans)
-
-    def _pause(self, retries: int, began: float, reason: str) -> None:
-        """Wait before the next attempt. Raises Failed when the time is up or on a stop."""
-        longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0**retries)
-        pause = longest * random.uniform(0.5, 1.0)
-        if self._monotonic() + pause - began > self._retry_for:
-            raise Failed(
-                "CDCM-APPLY-UNAVAILABLE",
-                f"the target could not apply a batch for {self._retry_for:g} s: {reason}",
-                "See the target's log; the same command goes on at the same position.",
-            )
-        if self._stopping.wait(pause):
-            raise Failed(
-                "CDCM-APPLY-STOPPED",
-                f"stopped while waiting for the target: {reason}",
-                "The same command goes on at the same position.",
-            )
-
-    def _control(self, exc: psycopg.Error) -> Refused:
-        return Refused(
-            "CDCM-APPLY-CONTROL",
-            f"the progress of the stream cannot be written on the target: {describe(exc)}",
-            "Give the role the rights on the schema cdc_migrator, or see the target's log.",
-        )

@@ -52,7 +52,10 @@ class Batch:
 
     def halves(self) -> tuple[Batch, Batch]:
         """The same work in two steps; needs at least two transactions."""
-        middle = len(self.transactions) // 2
+        return self.cut(len(self.transactions) // 2)
+
+    def cut(self, middle: int) -> tuple[Batch, Batch]:
+        """The same work in two steps, of which the first has so many transactions."""
         first, second = self.transactions[:middle], self.transactions[middle:]
         if self.ahead:
             return self.ahead_with(first), self.ahead_with(second)

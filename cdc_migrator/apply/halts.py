@@ -8,7 +8,7 @@ from cdc_migrator.apply.batcher import Batch
 from cdc_migrator.apply.fold import UnknownTable
 from cdc_migrator.apply.merge import RowsMissing
 from cdc_migrator.databases.postgres.coded import describe
-from cdc_migrator.errors import StreamHalted
+from cdc_migrator.errors import Refused, StreamHalted
 from cdc_migrator.model.positions import lsn_to_text
 from cdc_migrator.model.tables import TableName
 from cdc_migrator.stream.parts import TableUnproven, Unproven
@@ -56,3 +56,12 @@ def placed(halt: StreamHalted, at: str) -> StreamHalted:
         return UnknownTable(halt.table, position)
     cause = halt.cause.removesuffix(f" (at {halt.position})")
     return StreamHalted(halt.code, cause, position, halt.remedy)
+
+
+def control_unwritable(exc: psycopg.Error) -> Refused:
+    """What is raised where it is not the rows that the target refuses."""
+    return Refused(
+        "CDCM-APPLY-CONTROL",
+        f"the progress of the stream cannot be written on the target: {describe(exc)}",
+        "Give the role the rights on the schema cdc_migrator, or see the target's log.",
+    )

@@ -56,7 +56,7 @@ class Marks:
         self._fresh = {}
 
     def note(
-        self, tables: Iterable[Staged], places: Callable[[TableName, str], Collection[int]]
+        self, tables: Iterable[Staged], places: Callable[[Staged, str], Collection[int]]
     ) -> None:
         """What these staged rows write to; after they are staged, before that is emptied.
 
@@ -74,7 +74,7 @@ class Marks:
             if staged.truncated or known.id in self._whole:
                 fresh.update(range(known.chunks))
             elif known.place is not None and staged.payload:
-                fresh.update(places(staged.shape.name, known.place))
+                fresh.update(places(staged, known.place))
             fresh -= marked
 
     def write(self, conn: psycopg.Connection) -> None:

@@ -18,6 +18,7 @@ import psycopg
 from psycopg import errors, sql
 
 from cdc_migrator.apply.plan import TablePlan
+from cdc_migrator.apply.prepared import Prepared
 from cdc_migrator.apply.stage import Staged
 from cdc_migrator.apply.statements import Statements
 from cdc_migrator.databases.postgres import names
@@ -37,7 +38,7 @@ SESSION_SETTINGS = {
     "client_min_messages": "warning",
 }
 _SCAN = ("enable_hashjoin", "enable_mergejoin", "enable_seqscan")
-# Temporary tables that are emptied at each commit: each costs a little every time.
+# Tables whose temporary tables are kept in a session.
 _KEPT = 256
 
 
@@ -61,33 +62,67 @@ class Merger:
 
     def __init__(self, conn: psycopg.Connection, plans: dict[TableName, TablePlan]) -> None:
         self._conn = conn
+        # Its placeholders are the server's: a name with a percent sign stays what it is.
+        self._cursor = psycopg.RawCursor(conn)
         self._plans = plans
-        self._made: dict[TableName, Statements] = {}
-        self._numbers = 0
+        self._numbers = {name: number for number, name in enumerate(plans)}
+        self._statements: dict[tuple[TableName, bool], Statements] = {}
+        # Those whose temporary tables are there, the one used last at the end.
+        self._made: dict[TableName, None] = {}
+        # Temporary tables that may have rows: emptied before they are filled again.
+        self._used: set[str] = set()
 
-    def prepare(self, tables: Iterable[TableName]) -> None:
-        """Make the temporary tables of these tables, and drop those long not used."""
-        wanted = sorted(tables)
+    def prepare(self, prepared: Prepared) -> None:
+        """Make the temporary tables that a batch needs, and drop those long not used."""
+        wanted = sorted(self._wanted(prepared))
+        missing = [name for name in wanted if name not in self._made]
+        if missing:
+            with self._conn.transaction():
+                for name in missing:
+                    self._create(name)
         for name in wanted:
-            statements = self._made.pop(name, None)
-            if statements is None:
-                statements = self._create(self._plans[name])
-            self._made[name] = statements
+            self._made.pop(name, None)
+            self._made[name] = None
         while len(self._made) > max(_KEPT, len(wanted)):
-            self._conn.execute(self._made.pop(next(iter(self._made))).drop)
+            oldest = next(iter(self._made))
+            statements = self._of(oldest)
+            self._conn.execute(statements.drop)
+            del self._made[oldest]
+            self._used -= {statements.clear_stage, statements.clear_final}
 
-    def _create(self, plan: TablePlan) -> Statements:
-        self._numbers += 1
-        statements = Statements(plan, self._numbers, lambda part: part.as_string(self._conn))
+    def _wanted(self, prepared: Prepared) -> Iterable[TableName]:
+        if prepared.batch.spilled:
+            # How many rows each piece of it has is known when it is made.
+            return prepared.tables
+        return {
+            one.shape.name
+            for piece in prepared.pieces
+            for one in piece.staged
+            if one.few is None or self._may_replace(one)
+        }
+
+    def _may_replace(self, staged: Staged) -> bool:
+        plan = self._plans[staged.shape.name]
+        if staged.shape.keys is None:
+            return False
+        return plan.replace or staged.moves or bool(plan.identity.rivals)
+
+    def _of(self, name: TableName, few: bool = False) -> Statements:
+        made = self._statements.get((name, few))
+        if made is None:
+            plan, number = self._plans[name], self._numbers[name]
+            made = Statements(plan, number, lambda part: part.as_string(self._conn), few)
+            self._statements[name, few] = made
+        return made
+
+    def _statements_for(self, staged: Staged) -> Statements:
+        return self._of(staged.shape.name, staged.few is not None)
+
+    def _create(self, name: TableName) -> None:
+        statements = self._of(name)
         self._conn.execute(statements.create_stage)
-        if plan.shape.keys is not None:
+        if self._plans[name].shape.keys is not None:
             self._conn.execute(statements.create_final)
-        return statements
-
-    def clear(self, tables: Iterable[TableName]) -> None:
-        """Empty what was staged for these tables; the end of the transaction does so as well."""
-        for name in tables:
-            self._run("clear", self._made[name].clear)
 
     def truncate(self, tables: Sequence[TableName]) -> None:
         """Empty tables in one statement, as their foreign keys among each other demand.
@@ -112,16 +147,10 @@ class Merger:
         """
         if not staged.payload:
             return
-        plan, statements = self._plans[staged.shape.name], self._made[staged.shape.name]
-        reach("apply.copy.before")
-        with (
-            self._conn.cursor() as cursor,
-            cursor.copy(statements.copy) as copy,
-        ):
-            for piece in staged.payload:
-                copy.write(piece)
-                reach("apply.copy.within")
-        reach("apply.copy.after")
+        plan = self._plans[staged.shape.name]
+        statements = self._statements_for(staged)
+        if staged.few is None:
+            self._copy(statements, staged)
         if staged.shape.keys is None:
             self._keyless(plan, statements, staged)
         elif plan.replace or staged.moves:
@@ -135,33 +164,54 @@ class Merger:
             except (errors.UniqueViolation, errors.ExclusionViolation):
                 self._replace(plan, statements, staged)
 
+    def _copy(self, statements: Statements, staged: Staged) -> None:
+        self._clear(statements.clear_stage)
+        reach("apply.copy.before")
+        with (
+            self._conn.cursor() as cursor,
+            cursor.copy(statements.copy) as copy,
+        ):
+            for piece in staged.payload:
+                copy.write(piece)
+                reach("apply.copy.within")
+        reach("apply.copy.after")
+
+    def _clear(self, statement: str) -> None:
+        """Empty a temporary table that may have rows; it will have some."""
+        if statement in self._used:
+            self._run("clear", statement)
+        self._used.add(statement)
+
     def _fast(self, plan: TablePlan, statements: Statements, staged: Staged) -> None:
         if staged.deletes:
-            self._expect(plan, "delete", staged.deletes, "delete", statements.delete)
+            self._expect(plan, "delete", staged.deletes, "delete", statements.delete, staged)
         for kind, count in staged.partial.items():
             update = statements.update(kind)
             if update is not None:
-                self._expect(plan, "update", count, "update", update)
+                self._expect(plan, "update", count, "update", update, staged)
         if staged.complete:
-            done = self._run("upsert", statements.upsert, prepare=True)
+            done = self._run("upsert", statements.upsert, staged, prepare=True)
             if len(plan.columns) > len(plan.key) and done != staged.complete:
                 raise RowsMissing(plan.target, "insert", staged.complete, done)
 
-    def places(self, table: TableName, place: str) -> list[int]:
+    def places(self, staged: Staged, place: str) -> list[int]:
         """The different numbers that a table's staged keys have by this SQL over its key."""
-        statement = self._made[table].places(place)
-        return [row[0] for row in self._conn.execute(statement, prepare=True)]
+        statement = self._statements_for(staged).places(place)
+        found = self._cursor.execute(statement, staged.few, prepare=True)
+        return [row[0] for row in found]
 
     def _replace(self, plan: TablePlan, statements: Statements, staged: Staged) -> None:
         scans = not plan.identity.indexed
         if scans:
             self._allow_scans(True)
+        self._clear(statements.clear_final)
         if staged.complete:
-            self._run("finish_complete", statements.finish_complete, prepare=True)
+            self._run("finish_complete", statements.finish_complete, staged, prepare=True)
         for kind, count in staged.partial.items():
-            self._expect(plan, "update", count, "finish_partial", statements.finish_partial(kind))
+            finish = statements.finish_partial(kind)
+            self._expect(plan, "update", count, "finish_partial", finish, staged)
         if staged.deletes:
-            self._expect(plan, "delete", staged.deletes, "delete", statements.delete)
+            self._expect(plan, "delete", staged.deletes, "delete", statements.delete, staged)
         rows = staged.complete + sum(staged.partial.values())
         if rows:
             self._run("delete_finals", statements.delete_finals)
@@ -172,26 +222,37 @@ class Merger:
     def _keyless(self, plan: TablePlan, statements: Statements, staged: Staged) -> None:
         if staged.deletes:
             self._allow_scans(True)
-            self._expect(plan, "delete", staged.deletes, "delete_equal", statements.delete_equal)
+            equal = statements.delete_equal
+            self._expect(plan, "delete", staged.deletes, "delete_equal", equal, staged)
             self._allow_scans(False)
         if staged.complete:
-            self._expect(plan, "insert", staged.complete, "insert", statements.insert)
+            self._expect(plan, "insert", staged.complete, "insert", statements.insert, staged)
 
     def _allow_scans(self, allowed: bool) -> None:
         value = "on" if allowed else "off"
         self._conn.execute("; ".join(f"SET LOCAL {name} = {value}" for name in _SCAN))
 
     def _expect(
-        self, plan: TablePlan, action: str, expected: int, place: str, statement: str
+        self,
+        plan: TablePlan,
+        action: str,
+        expected: int,
+        place: str,
+        statement: str,
+        staged: Staged | None = None,
     ) -> None:
-        found = self._run(place, statement)
+        found = self._run(place, statement, staged)
         if found != expected:
             raise RowsMissing(plan.target, action, expected, found)
 
-    def _run(self, place: str, statement: str, prepare: bool = False) -> int:
+    def _run(
+        self, place: str, statement: str, staged: Staged | None = None, prepare: bool = False
+    ) -> int:
+        """`staged`: whose rows the statement reads."""
         # A statement with a join is planned each time: a plan made while the table was small
         # would be kept when it is large.
         reach(f"apply.{place}.before")
-        count = self._conn.execute(statement, prepare=prepare).rowcount
+        rows = staged.few if staged is not None else None
+        count = self._cursor.execute(statement, rows, prepare=prepare).rowcount
         reach(f"apply.{place}.after")
         return count

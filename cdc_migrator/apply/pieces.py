@@ -22,10 +22,12 @@ class PieceLimits:
 
     Attributes:
         rows: row events. bytes: of their images.
+        inline: rows of one table in a piece that go along with a statement, at most.
     """
 
     rows: int = 20_000
     bytes: int = 16 << 20
+    inline: int = 250
 
 
 def pieces(

@@ -9,7 +9,7 @@ from cdc_migrator.apply.batcher import Batch
 from cdc_migrator.apply.fold import fold
 from cdc_migrator.apply.pieces import PieceLimits, pieces
 from cdc_migrator.apply.shape import Shape
-from cdc_migrator.apply.signals import Heartbeat, Marker, signals
+from cdc_migrator.apply.signals import TABLES, Heartbeat, Marker, signals
 from cdc_migrator.apply.stage import Staged, encode
 from cdc_migrator.control.progress import Counts
 from cdc_migrator.errors import StreamHalted
@@ -24,12 +24,14 @@ class Piece:
     Attributes:
         staged: the tables that it changes, in name order: every process locks in one order.
         counts: events that the stream carried, by table.
+        skimmed: events that were passed over unread.
     """
 
     staged: tuple[Staged, ...]
     counts: dict[TableName, Counts]
     markers: tuple[Marker, ...]
     heartbeats: tuple[Heartbeat, ...]
+    skimmed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +39,15 @@ class Prepared:
     """A batch, ready to be sent.
 
     Attributes:
-        tables: those that it may change.
+        tables: those that pieces still to be made may change; none where the pieces are there.
         pieces: what is written, in order; can be gone through again for a second attempt.
+        skimmed: nothing of it can be written, for it was not read.
     """
 
     batch: Batch
     tables: frozenset[TableName]
     pieces: Iterable[Piece]
+    skimmed: bool = False
 
 
 class Preparer:
@@ -51,7 +55,7 @@ class Preparer:
 
     Args:
         shapes: every table of the stream, also under the name of its side table.
-        limits: of a piece, where a transaction is too large for memory.
+        limits: of a piece, where a transaction is too large for memory; of any, what is inline.
         truncates: what to do with them.
     """
 
@@ -72,8 +76,7 @@ class Preparer:
         """
         if not batch.spilled:
             piece = self._piece(batch, batch.transactions)
-            tables = frozenset(one.shape.name for one in piece.staged)
-            return Prepared(batch, tables, (piece,))
+            return Prepared(batch, frozenset(), (piece,))
         named: set[TableName] = set()
         for transaction in batch.transactions:
             named.update(transaction.tables or (change.table for change in transaction.changes))
@@ -81,13 +84,30 @@ class Preparer:
         tables = frozenset(shapes[name].name for name in named if name in shapes)
         return Prepared(batch, tables, _Pieces(self, batch))
 
+    def skim(self, batch: Batch) -> Prepared:
+        """Read no more of a batch than the service's own rows: nothing of it will be written.
+
+        Raises StreamHalted.
+        """
+        control = []
+        skimmed = 0
+        for transaction in batch.transactions:
+            for change in transaction.changes:
+                if change.table in TABLES:
+                    control.append((transaction, change))
+                else:
+                    skimmed += 1
+        markers, heartbeats = signals(control)
+        piece = Piece((), {}, tuple(markers), tuple(heartbeats), skimmed)
+        return Prepared(batch, frozenset(), (piece,), skimmed=True)
+
     def _piece(self, batch: Batch, transactions: Sequence[Transaction]) -> Piece:
         folded = fold(transactions, self._shapes, self._truncates)
         markers, heartbeats = signals(folded.control)
         staged = []
         for state in sorted(folded.tables, key=lambda state: state.shape.name):
             try:
-                staged.append(encode(state))
+                staged.append(encode(state, self._limits.inline))
             except UnicodeEncodeError:
                 raise StreamHalted(
                     "CDCM-STREAM-UNDECODABLE",

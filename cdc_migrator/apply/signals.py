@@ -19,6 +19,10 @@ HEARTBEAT = TableName(CONTROL_SCHEMA, "heartbeat")
 TABLES = frozenset({MARKER, HEARTBEAT})
 # The kind of marker behind which the source is written to again.
 UNFENCE = "unfence"
+# The kind behind which the changes count of a stream that was passed over until then.
+START = "start"
+# Ours; a transaction that has more is somebody else's.
+_FEW = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,14 @@ class Marker:
     details: str | None
     xid: int
     commit_lsn: int
+
+    @property
+    def leg(self) -> int | None:
+        """Of a start: the way between the two sides that begins with it."""
+        if self.kind != START or self.details is None:
+            return None
+        leg = msgspec.json.decode(self.details, type=dict[str, Any]).get("leg")
+        return leg if isinstance(leg, int) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,3 +102,11 @@ def signals(
                 f"change at {lsn_to_text(change.lsn)}",
             ) from None
     return markers, heartbeats
+
+
+def begins(transaction: Transaction) -> bool:
+    """Whether it is one in which a side was opened: it holds a start, and no row of a table."""
+    if transaction.tables is not None or len(transaction.changes) > _FEW:
+        return False
+    control = [(transaction, one) for one in transaction.changes if one.table == MARKER]
+    return bool(control) and any(one.kind == START for one in signals(control)[0])

@@ -1,8 +1,10 @@
 """The SQL that brings one table's staged rows into it. Builds text only; runs nothing.
 
-In every statement ``t`` is the target table, ``s`` the staging table (all text: ``k`` the kind,
+In every statement ``t`` is the target table, ``s`` the staged rows (all text: ``k`` the kind,
 ``b0…`` the base key, ``c0…`` the columns) and ``f`` the typed table of finished rows. ONLY keeps
 tables that inherit from the target out of it.
+
+The staged rows are in a temporary table, or parameters of the statement: an array for each column.
 """
 
 from __future__ import annotations
@@ -23,10 +25,15 @@ class Statements:
     Args:
         number: tells the temporary tables of one session apart.
         render: makes text of composed SQL for the session's encoding.
+        few: the staged rows are parameters.
     """
 
     def __init__(
-        self, plan: TablePlan, number: int, render: Callable[[sql.Composable], str]
+        self,
+        plan: TablePlan,
+        number: int,
+        render: Callable[[sql.Composable], str],
+        few: bool = False,
     ) -> None:
         self._plan = plan
         self._render = render
@@ -34,21 +41,21 @@ class Statements:
         self._stage = sql.Identifier("pg_temp", f"cdcm_stage_{number}")
         self._final = sql.Identifier("pg_temp", f"cdcm_final_{number}")
         self._columns = [column.name for column in plan.columns]
+        self._rows = self._parameters() if few else sql.SQL("{} AS s").format(self._stage)
         self._made: dict[tuple[str, str], str] = {}
         self.create_stage = self._text(
-            "CREATE TEMP TABLE {stage} ({members}) ON COMMIT DELETE ROWS",
+            "CREATE TEMP TABLE {stage} ({members})",
             stage=sql.Identifier(f"cdcm_stage_{number}"),
             members=_list(sql.SQL("{} text").format(m) for m in self._stage_members()),
         )
         self.create_final = self._text(
-            "CREATE TEMP TABLE {final} ON COMMIT DELETE ROWS AS SELECT {columns} FROM {target} "
-            "WITH NO DATA",
+            "CREATE TEMP TABLE {final} AS SELECT {columns} FROM {target} WITH NO DATA",
             final=sql.Identifier(f"cdcm_final_{number}"),
             columns=names.columns(self._columns),
         )
         self.drop = self._text("DROP TABLE IF EXISTS {stage}, {final}")
-        both = plan.shape.keys is not None
-        self.clear = self._text("TRUNCATE {stage}, {final}" if both else "TRUNCATE {stage}")
+        self.clear_stage = self._text("TRUNCATE {stage}")
+        self.clear_final = self._text("TRUNCATE {final}")
         self.copy = self._text("COPY {stage} FROM STDIN")
         self.insert = self._insert("")
         if plan.shape.keys is None:
@@ -56,12 +63,12 @@ class Statements:
         else:
             self.upsert = self._insert(self._on_conflict())
             self.delete = self._text(
-                "DELETE FROM ONLY {target} AS t USING {stage} AS s WHERE s.k = {kind} AND {same}",
+                "DELETE FROM ONLY {target} AS t USING {rows} WHERE s.k = {kind} AND {same}",
                 kind=sql.Literal(DELETE),
                 same=self._same_key(self._base()),
             )
             self.finish_complete = self._text(
-                "INSERT INTO {final} SELECT {values} FROM {stage} AS s WHERE s.k = {kind}",
+                "INSERT INTO {final} SELECT {values} FROM {rows} WHERE s.k = {kind}",
                 values=_list(self._values()),
                 kind=sql.Literal(COMPLETE),
             )
@@ -88,8 +95,7 @@ class Statements:
         return self._remember(
             "update",
             kind,
-            "UPDATE ONLY {target} AS t SET {settings} FROM {stage} AS s "
-            "WHERE s.k = {kind} AND {same}",
+            "UPDATE ONLY {target} AS t SET {settings} FROM {rows} WHERE s.k = {kind} AND {same}",
             settings=_list(settings),
             kind=sql.Literal(kind),
             same=self._same_key(self._own_key()),
@@ -106,7 +112,7 @@ class Statements:
         return self._remember(
             "finish",
             kind,
-            "INSERT INTO {final} SELECT {values} FROM {stage} AS s, ONLY {target} AS t "
+            "INSERT INTO {final} SELECT {values} FROM {rows}, ONLY {target} AS t "
             "WHERE s.k = {kind} AND {same}",
             values=_list(values),
             kind=sql.Literal(kind),
@@ -127,8 +133,8 @@ class Statements:
                 for values in (self._base(), self._own_key())
             )
             made = self._made["places", place] = self._text(
-                "SELECT DISTINCT {place} FROM (SELECT {base} FROM {stage} AS s "
-                "WHERE s.b0 IS NOT NULL UNION ALL SELECT {own} FROM {stage} AS s "
+                "SELECT DISTINCT {place} FROM (SELECT {base} FROM {rows} "
+                "WHERE s.b0 IS NOT NULL UNION ALL SELECT {own} FROM {rows} "
                 "WHERE s.k <> {kind}) AS q",
                 place=sql.SQL(place),
                 base=base,
@@ -146,7 +152,7 @@ class Statements:
     def _insert(self, on_conflict: str) -> str:
         return self._text(
             "INSERT INTO {target} AS t ({columns}) OVERRIDING SYSTEM VALUE SELECT {values} "
-            "FROM {stage} AS s WHERE s.k = {kind}" + on_conflict,
+            "FROM {rows} WHERE s.k = {kind}" + on_conflict,
             columns=names.columns(self._columns),
             values=_list(self._values()),
             kind=sql.Literal(COMPLETE),
@@ -171,13 +177,19 @@ class Statements:
             "DELETE FROM ONLY {target} AS t USING ("
             "SELECT x.ctid AS place FROM (SELECT t.ctid, {theirs} AS image, "
             "row_number() OVER (PARTITION BY {theirs}) AS n FROM ONLY {target} AS t "
-            "WHERE {theirs} IN (SELECT {ours} FROM {stage} AS s WHERE s.k = {kind})) AS x "
-            "JOIN (SELECT {ours} AS image, count(*) AS n FROM {stage} AS s WHERE s.k = {kind} "
+            "WHERE {theirs} IN (SELECT {ours} FROM {rows} WHERE s.k = {kind})) AS x "
+            "JOIN (SELECT {ours} AS image, count(*) AS n FROM {rows} WHERE s.k = {kind} "
             "GROUP BY 1) AS w ON w.image = x.image AND x.n <= w.n) AS d WHERE t.ctid = d.place",
             theirs=sql.SQL("ROW({})::text").format(names.columns(self._columns, "t")),
             ours=sql.SQL("ROW({})::text").format(_list(self._values())),
             kind=sql.Literal(DELETE),
         )
+
+    def _parameters(self) -> sql.Composable:
+        """The staged rows as arrays that come with the statement."""
+        members = self._stage_members()
+        arrays = _list(sql.SQL(f"${number}::text[]") for number in range(1, len(members) + 1))
+        return sql.SQL("unnest({}) AS s ({})").format(arrays, _list(members))
 
     def _stage_members(self) -> list[sql.Identifier]:
         plan = self._plan
@@ -213,7 +225,12 @@ class Statements:
         )
 
     def _text(self, pattern: str, **parts: sql.Composable) -> str:
-        known = {"target": self._target, "stage": self._stage, "final": self._final}
+        known = {
+            "target": self._target,
+            "stage": self._stage,
+            "final": self._final,
+            "rows": self._rows,
+        }
         return self._render(sql.SQL(pattern).format(**{**known, **parts}))
 
 

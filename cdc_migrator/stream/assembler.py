@@ -215,7 +215,7 @@ class Assembler:
                 f"{self._at(end.offset)}, transaction {end.xid} from offset {first.first_offset}"
             )
             if fault.table is not None:
-                raise TableUnproven(fault, fault.table, where) from None
+                raise TableUnproven(fault, fault.table, where, end.commit_lsn) from None
             raise StreamHalted(fault.code, fault.cause, where) from None
         self._count(joints, suspect)
         self._open, self._aside, self._last_commit = None, [], end.commit_lsn

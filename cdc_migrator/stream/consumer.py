@@ -25,6 +25,7 @@ from cdc_migrator.errors import (
 
 PARTITION = 0
 HINT_SECONDS = 5.0
+_HEARSAY_SECONDS = 2.0
 
 _log = logging.getLogger(__name__)
 
@@ -191,7 +192,7 @@ class StreamConsumer:
         self._consumer.close()
 
     def _require_one_partition(self, timeout: float) -> None:
-        deadline = self._clock() + timeout
+        began = time.monotonic()
         while True:
             try:
                 topics = self._consumer.list_topics(self._topic, timeout=timeout).topics
@@ -200,10 +201,13 @@ class StreamConsumer:
             metadata = topics[self._topic]
             if metadata.error is None:
                 break
+            waited = time.monotonic() - began
+            # A broker may hear of a topic that was made a moment ago a little later.
+            hearsay = metadata.error.code() in _MISSING and waited < _HEARSAY_SECONDS
             final = self._final(metadata.error)
-            if final is not None:
+            if final is not None and not hearsay:
                 raise final
-            if self._clock() > deadline:  # e.g. no leader elected
+            if waited > timeout:  # e.g. no leader elected
                 self._note(metadata.error)
                 raise self._unreachable()
             time.sleep(0.1)

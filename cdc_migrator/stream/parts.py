@@ -42,9 +42,14 @@ class Unproven(Exception):
 
 
 class TableUnproven(StreamHalted):
-    """The stream cannot go on, but for one table nothing stands against it: read that again."""
+    """The stream cannot go on, but for one table nothing stands against it: read that again.
 
-    def __init__(self, fault: Unproven, table: TableName, position: str) -> None:
+    `commit_lsn` is of the transaction in doubt, where it was found while that was put together.
+    """
+
+    def __init__(
+        self, fault: Unproven, table: TableName, position: str, commit_lsn: int | None = None
+    ) -> None:
         super().__init__(
             fault.code,
             fault.cause,
@@ -54,6 +59,7 @@ class TableUnproven(StreamHalted):
             "from here.",
         )
         self.table = table
+        self.commit_lsn = commit_lsn
 
 
 @dataclass(slots=True)

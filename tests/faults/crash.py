@@ -124,7 +124,12 @@ class Crash:
                 "target": {"dsn": self._proxy.dsn},
                 "service": {"http_port": None, "takeover_after": "1s"},
                 # The bank's largest transactions go to a file and are applied in pieces.
-                "apply": {"max_batch_rows": 100, "transaction_bytes": "16KiB"},
+                # Of others some rows go by COPY, and some along with the statement.
+                "apply": {
+                    "max_batch_rows": 100,
+                    "transaction_bytes": "16KiB",
+                    "inline_rows": 3,
+                },
             },
         )
         self._exits.callback(self.migration.close)

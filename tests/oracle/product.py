@@ -12,6 +12,7 @@ import time
 from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import cycle
 from random import Random
 from typing import Any
 
@@ -194,6 +195,8 @@ class Product:
         wanted = {one.source for one in load.read_tables(self._control)}
         with connect(source_dsn, application_name="oracle") as source:
             self._tables = [table for table in read_tables(source) if table.name in wanted]
+        # A session after the other writes everything inline, nothing, and some of it.
+        self._inline = cycle((250, 0, 2))
         self._applier = self._start()
         self.feed = Feed(self.stored().next_offset)
 
@@ -214,7 +217,7 @@ class Product:
             self._tables,
             self._placeholder,
             sides=sides(self._tables, self._migration),
-            pieces=PieceLimits(rows=SPILL_ROWS),
+            pieces=PieceLimits(rows=SPILL_ROWS, inline=next(self._inline)),
         )
         claimed = applier.start("oracle", stale_after=0)
         assert claimed is not None

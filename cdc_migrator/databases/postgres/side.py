@@ -180,15 +180,18 @@ def trigger(name: TableName) -> sql.Identifier:
 
 
 def _when(one: Side) -> sql.Composable:
-    if one.always:
-        return sql.SQL("")
-    conditions = []
-    for column in one.columns:
-        how = way(column)
-        assert isinstance(how, InEvent)
-        assert how.odd is not None
-        conditions.append(how.odd(sql.Identifier("new", column.name)))
-    return sql.SQL("WHEN ({})").format(sql.SQL(" OR ").join(conditions))
+    return sql.SQL("") if one.always else sql.SQL("WHEN ({})").format(_holds_odd(one))
+
+
+def _holds_odd(one: Side) -> sql.Composable:
+    """Whether the new row has a value that the event distorts."""
+    ways = ((column, way(column)) for column in one.columns)
+    conditions = [
+        how.odd(sql.Identifier("new", column.name))
+        for column, how in ways
+        if isinstance(how, InEvent) and how.odd is not None
+    ]
+    return sql.SQL(" OR ").join(conditions) if conditions else sql.SQL("false")
 
 
 def _key_members(one: Side) -> list[sql.Composable]:
@@ -210,14 +213,15 @@ def _image_members(one: Side) -> list[sql.Composable]:
 
 
 def _send_values(one: Side) -> sql.Composable:
-    """An update that leaves key and values as they are says just that.
+    """An update that leaves key and values as they are says just that, unless the event distorts
+    one of them: it carries what did not change as well.
 
     The row may be gone or moved on when the trigger fires: then a later row of the side table
     speaks of it, and it does not matter what is said of the key here.
     """
     pattern = """
 BEGIN
-    IF TG_OP = 'UPDATE' AND {unchanged} THEN
+    IF TG_OP = 'UPDATE' AND {unchanged} AND ({odd}) IS NOT TRUE THEN
         INSERT INTO {name} ({keys}, kept) VALUES ({new_key}, true);
         RETURN NULL;
     END IF;
@@ -235,6 +239,7 @@ END
         keys=_numbered("k", one.key),
         values=_numbered("v", one.columns),
         unchanged=_same_image(one),
+        odd=_holds_odd(one),
         new_key=_of("new", one.key),
         their_key=_of("t", one.key),
         new_text=_texts("new", one.columns),

@@ -148,4 +148,16 @@ def test_staged_kinds_say_what_each_row_is() -> None:
     ]
     assert (staged.deletes, staged.complete, staged.partial) == (1, 1, {"u:1": 2, "m:1,2": 1})
     assert staged.moves
+    assert staged.few is None
+    assert encode(state, inline=4).few is None
+    assert encode(state, inline=5).few == [
+        ["d", "c", "u:1", "m:1,2", "u:1"],
+        ["1", None, None, "4", None],
+        [None, "2", "3", "5", "6"],
+        [None, "x", None, None, None],
+        [None, None, "y", None, "z"],
+    ]
+    # What a text of the server cannot hold is refused by the server, not on the way there.
+    state.complete.append(("7", "\0", None))
+    assert encode(state, inline=9).few is None
     assert unchanged_places("m:1,2") == (1, 2)
