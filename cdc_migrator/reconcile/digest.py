@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from psycopg import sql
 
+from cdc_migrator.control.proofs import Proven
 from cdc_migrator.databases.postgres import names
 from cdc_migrator.model.alignment import Aligned
 from cdc_migrator.reconcile import expressions
@@ -156,10 +157,13 @@ def rows(digests: Digests) -> int:
     return sum(one.rows for one in digests.values())
 
 
-def by_chunk(unit: Unit, here: Digests, wrong: Iterable[int | None]) -> dict[int, tuple[int, bool]]:
-    """Of each of the map's chunks in a unit: rows on the source, whether both sides are equal."""
-    counted = dict.fromkeys(unit.mapped, 0)
+def by_chunk(unit: Unit, here: Digests, wrong: Iterable[int | None]) -> tuple[Proven, ...]:
+    """What is proven of each of the map's chunks in a unit; `here`: of the source."""
+    added = dict.fromkeys(unit.mapped, NOTHING)
     for bucket, one in here.items():
-        counted[unit.in_map(bucket)] += one.rows
+        added[unit.in_map(bucket)] += one
     unlike = {unit.in_map(bucket) for bucket in wrong}
-    return {number: (count, number not in unlike) for number, count in counted.items()}
+    return tuple(
+        Proven(number, one.rows, one.either, one.total, number not in unlike)
+        for number, one in added.items()
+    )

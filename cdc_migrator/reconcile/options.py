@@ -18,8 +18,8 @@ class PassOptions:
     Attributes:
         workers: sessions on either side.
         share: of the time in which a worker keeps the servers busy, above 0 up to 1.
-        max_lag: seconds. While whoever applies the stream is further behind, that share is at most
-            `BEHIND_SHARE`: it has to catch up.
+        max_lag: seconds. While whoever applies the stream is further behind, all workers' shares
+            together are at most `BEHIND_SHARE`: it has to catch up.
         seconds: after which the pass stops, to be resumed; None: when it is through.
         max_age: seconds for which one alignment point is used.
         most: differences of one table that are named.

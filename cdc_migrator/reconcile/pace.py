@@ -53,9 +53,14 @@ class Pace:
 
         def rest(worked: float) -> None:
             nonlocal left
-            pause = min(left, worked * (1.0 / self._share() - 1.0))
-            left -= pause
-            self._stop.wait(pause)
+            rested = 0.0
+            # Looked at again meanwhile: who has caught up need not be spared any longer.
+            while (due := min(left, worked * (1.0 / self._share() - 1.0)) - rested) > 0:
+                pause = min(due, _LOOK_SECONDS)
+                self._stop.wait(pause)
+                rested += pause
+                check()
+            left -= rested
             check()
 
         return rest
@@ -68,4 +73,6 @@ class Pace:
                     self._lag = progress.lag(self._control) or 0.0
                 self._look_again = now + _LOOK_SECONDS
             behind = self._lag > self._options.max_lag
-        return min(self._options.share, BEHIND_SHARE) if behind else self._options.share
+        # Of all workers together: each of them keeps both servers busy.
+        spared = BEHIND_SHARE / self._options.workers
+        return min(self._options.share, spared) if behind else self._options.share

@@ -211,7 +211,9 @@ class Pass:
             point = self._points.current() if point is None else self._points.after(point)
             try:
                 if unit is None:
+                    began = time.monotonic()
                     self._plan(sides, pair, hashing, point)
+                    self._pace.resting(self._check)(time.monotonic() - began)
                 else:
                     self._prove(sides, pair, unit, hashing, point)
                 return
@@ -308,8 +310,7 @@ class Pass:
             raise HashesDisagree(str(name))
         proof = None
         if unit.map is not None and marks is not None:
-            told = by_chunk(unit, here, wrong).items()
-            proof = Proof(unit.map, marks, tuple((n, rows, same) for n, (rows, same) in told))
+            proof = Proof(unit.map, marks, by_chunk(unit, here, wrong))
         with self._lock:
             if self._hashing[name] is not hashing:
                 return

@@ -321,8 +321,9 @@ def test_no_lock_outlives_a_statement_and_two_runs_exclude_each_other(two: World
 
     class Waiting(QuietAligner):
         def align(self, repairs: Sequence[Repair] = ()) -> Aligned:
-            with pytest.raises(Refused, match="CDCM-RECONCILE-RUNNING"):
-                two.run()
+            if self.points in (0, 2):
+                with pytest.raises(Refused, match="CDCM-RECONCILE-RUNNING"):
+                    two.run()
             point = super().align(repairs)
             two.both("BEGIN; LOCK TABLE public.big IN ACCESS EXCLUSIVE MODE NOWAIT; COMMIT")
             return point
@@ -358,7 +359,7 @@ class Noted(threading.Event):
 
 
 def test_comparing_makes_way_for_a_stream_that_is_behind(two: World) -> None:
-    """Its workers then rest nineteen times as long as they work, otherwise as they were told."""
+    """Its workers then work a small part of the time together, otherwise as they were told."""
     progress.create(two.target, "topic", 1)
     said = (
         "INSERT INTO cdc_migrator.stream_owner_seen (stream, epoch, seen_at, sample) "
@@ -370,5 +371,5 @@ def test_comparing_makes_way_for_a_stream_that_is_behind(two: World) -> None:
         two.target.execute(said, (lag,))
         noted = Noted()
         Pace(two.target, threading.RLock(), options, noted).resting(lambda: None)(1.0)
-        pauses += noted.pauses
-    assert pauses == pytest.approx([1 / BEHIND_SHARE - 1, 1.0])
+        pauses.append(sum(noted.pauses))
+    assert pauses == pytest.approx([options.workers / BEHIND_SHARE - 1, 1.0])
