@@ -23,7 +23,7 @@ from pydantic_settings import (
 
 from cdc_migrator.config import document
 from cdc_migrator.config.document import Document, Fault, KeyPath
-from cdc_migrator.config.section import variants
+from cdc_migrator.config.section import variants, written
 from cdc_migrator.config.settings import ENV_PREFIX, Settings
 from cdc_migrator.config.values import FromFile
 from cdc_migrator.errors import ConfigurationError
@@ -187,7 +187,8 @@ def _within(path: KeyPath) -> tuple[type[BaseModel] | None, dict[str, type[BaseM
 def _fields(path: KeyPath) -> Iterator[str]:
     """The known keys of the section at `path`."""
     model, _ = _within(path)
-    yield from model.model_fields if model else ()
+    for name, field in model.model_fields.items() if model else ():
+        yield written(name, field)
 
 
 def _as_written(path: KeyPath) -> KeyPath:

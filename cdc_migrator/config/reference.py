@@ -6,6 +6,7 @@ prints `docs/configuration.md`.
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from cdc_migrator.config.database import Database
-from cdc_migrator.config.section import variants
+from cdc_migrator.config.section import variants, written
 from cdc_migrator.config.settings import Kafka, Settings
 from cdc_migrator.config.values import duration_text, size_text
 
@@ -65,8 +66,9 @@ def redacted(settings: Settings) -> dict[str, Any]:
 
 def _plain(section: BaseModel) -> dict[str, Any]:
     shown: dict[str, Any] = {}
-    for name in type(section).model_fields:
-        value = getattr(section, name)
+    for attribute, field in type(section).model_fields.items():
+        value = getattr(section, attribute)
+        name = written(attribute, field)
         if isinstance(section, Database) and name == "dsn":
             shown[name] = section.public_dsn
         elif isinstance(section, Kafka) and name == "properties":
@@ -105,7 +107,8 @@ def markdown() -> str:
         parts.append(f"## {heading}\n\n{told}\n\n" + _table(f"{name}.", own))
         for key, one in own:
             for kind, inner in variants(one).items():
-                title = f"## `{name}.{key}`, kind `{kind}`\n\n{inner.__doc__}\n\n"
+                told = inspect.cleandoc(str(inner.__doc__))
+                title = f"## `{name}.{key}`, kind `{kind}`\n\n{told}\n\n"
                 parts.append(title + _table("", inner.model_fields.items()))
     return "\n".join(parts)
 
@@ -116,7 +119,7 @@ def _table(prefix: str, fields: Any) -> str:
         default = _default(name, field)
         shown = "required" if default is None else f"`{default}`" if default else ""
         told = str(field.description).replace("|", "\\|")
-        rows.append(f"| `{prefix}{name}` | {shown} | {told} |")
+        rows.append(f"| `{prefix}{written(name, field)}` | {shown} | {told} |")
     return "\n".join(rows) + "\n"
 
 
@@ -132,12 +135,16 @@ def _default(name: str, field: FieldInfo) -> str | None:
     if isinstance(value, dict):
         return "{}"
     if isinstance(value, tuple):
-        return json.dumps(list(value))
+        return json.dumps([_item(one) for one in value])
     if isinstance(value, timedelta):
         return duration_text(value)
     if name.endswith("_bytes"):
         return size_text(value)
     return str(value)
+
+
+def _item(one: Any) -> Any:
+    return one.model_dump(mode="json", exclude_unset=True) if isinstance(one, BaseModel) else one
 
 
 def _section(field: FieldInfo) -> type[BaseModel] | None:

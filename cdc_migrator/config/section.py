@@ -14,6 +14,11 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
 
+def written(name: str, field: FieldInfo) -> str:
+    """A setting as the file calls it: not every word can name an attribute."""
+    return field.alias or name
+
+
 def variants(field: FieldInfo) -> dict[str, type[BaseModel]]:
     """Where a field is a list of groups: each by its ``kind``; empty for any other field."""
     found: dict[str, type[BaseModel]] = {}

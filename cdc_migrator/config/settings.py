@@ -16,12 +16,14 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from cdc_migrator.config.backup import Backup
 from cdc_migrator.config.cutover import Cutover
 from cdc_migrator.config.database import Database
+from cdc_migrator.config.people import People
 from cdc_migrator.config.ready import Ready
 from cdc_migrator.config.reconcile import Reconcile
 from cdc_migrator.config.secrets import read_secret_file
 from cdc_migrator.config.section import Section
 from cdc_migrator.config.stack import Stack
 from cdc_migrator.config.values import Duration, FilePath, Size, TextLike, Words
+from cdc_migrator.config.watch import Watch
 from cdc_migrator.model.changes import TruncatePolicy
 from cdc_migrator.model.naming import NAME_PATTERN
 
@@ -122,6 +124,14 @@ class Capture(Section):
     source_port: int | None = Field(
         default=None, ge=1, le=65535, description="Its port as the worker reaches it."
     )
+    target_host: str | None = Field(
+        default=None,
+        description="For the way back: the target's host as the worker reaches it. Default: the "
+        "DSN's.",
+    )
+    target_port: int | None = Field(
+        default=None, ge=1, le=65535, description="Its port as the worker reaches it."
+    )
     connector: dict[str, Annotated[str, TextLike]] = Field(
         default_factory=dict,
         description="More connector settings, such as max.batch.size; those that exactness rests "
@@ -198,6 +208,12 @@ class Apply(Section):
     max_batch_age: Duration = Field(
         default=timedelta(milliseconds=200),
         description="The same by age; a topic read to its end closes a batch at once.",
+    )
+    inline_rows: int = Field(
+        default=250,
+        ge=0,
+        description="So many rows of a table in a batch go along with the statement that writes "
+        "them; more go into a temporary table by COPY.",
     )
     queue_bytes: Size = Field(
         default=48 << 20, ge=1 << 20, description="Events read ahead of the applier, at most."
@@ -287,7 +303,9 @@ class Settings(BaseSettings):
     reconcile: Reconcile = Field(default=Reconcile(), description=str(Reconcile.__doc__))
     ready: Ready = Field(default=Ready(), description=str(Ready.__doc__))
     cutover: Cutover = Field(default=Cutover(), description=str(Cutover.__doc__))
+    watch: Watch = Field(default=Watch(), description=str(Watch.__doc__))
     backup: Backup = Field(default=Backup(), description=str(Backup.__doc__))
+    people: People = Field(default=People(), description=str(People.__doc__))
     stack: Stack = Field(default=Stack(), description=str(Stack.__doc__))
     postgres_bin: FilePath | None = Field(
         default=None,

@@ -1,4 +1,4 @@
-"""Types of single settings: durations and sizes as people write them, lists, paths.
+"""Types of single settings: durations, sizes and shares as people write them, lists, paths.
 
 Pure: text in, value out; messages never repeat the text.
 """
@@ -70,6 +70,25 @@ def size_text(value: int) -> str:
     return str(value)
 
 
+def parse_share(value: Any) -> float:
+    """A share of a whole: text such as ``10%``, or a number from 0 to 1.
+
+    Raises ValueError for anything else: 10 might mean either.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(%?)\s*", str(value))
+    if match is None or isinstance(value, bool):
+        raise ValueError("must be a percentage such as 10%, or a number from 0 to 1")
+    share = float(match[1]) / (100 if match[2] else 1)
+    if share > 1 and not match[2]:
+        raise ValueError("must lie between 0 and 1; write percentages with their sign, as 10%")
+    return share
+
+
+def share_text(value: float) -> str:
+    """The form that `parse_share` reads back: ``10%``."""
+    return f"{value * 100:.10g}%"
+
+
 def _parse_words(value: Any) -> Any:
     """A list stays; text is split at commas, as the environment gives it."""
     if isinstance(value, str):
@@ -114,6 +133,19 @@ Size = Annotated[
             "anyOf": [
                 {"type": "integer", "minimum": 1},
                 {"type": "string", "pattern": r"^\d+\s*([KMG]i?B|B)?$"},
+            ]
+        }
+    ),
+]
+Share = Annotated[
+    float,
+    BeforeValidator(parse_share),
+    PlainSerializer(share_text, return_type=str),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "number", "minimum": 0, "maximum": 1},
+                {"type": "string", "pattern": r"^\d+(\.\d+)?\s*%?$"},
             ]
         }
     ),

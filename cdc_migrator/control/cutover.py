@@ -18,7 +18,7 @@ from psycopg import sql
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
-from cdc_migrator.control import journal
+from cdc_migrator.control import journal, schema
 from cdc_migrator.errors import Failed, Refused
 from cdc_migrator.model.tables import TableName
 
@@ -52,6 +52,25 @@ class Attempt:
     @property
     def lifted_marker(self) -> str:
         return f"{self.marker}-lifted"
+
+    @property
+    def start_marker(self) -> str:
+        """Token of what tells the other way that it counts from here on."""
+        return f"{self.marker}-start"
+
+    def facts(self) -> dict[str, Any]:
+        """What every document says of an attempt first."""
+        return {
+            "attempt": self.attempt,
+            "leg": self.leg,
+            "rehearsal": self.rehearsal,
+            "state": self.state,
+            "by": self.actor,
+            "started_at": self.started_at,
+            "fenced_at": self.fenced_at,
+            "opened_at": self.opened_at,
+            "ended_at": self.ended_at,
+        }
 
 
 _COLUMNS = (
@@ -95,6 +114,14 @@ def read(conn: psycopg.Connection, attempt: int) -> Attempt | None:
     return _one(conn, "WHERE attempt = %s", attempt)
 
 
+def every(conn: psycopg.Connection) -> list[Attempt]:
+    """All attempts, in their order."""
+    with conn.cursor(row_factory=class_row(Attempt)) as cursor:
+        return cursor.execute(
+            f"SELECT {_COLUMNS} FROM cdc_migrator.cutover ORDER BY attempt"  # noqa: S608
+        ).fetchall()
+
+
 def unfinished(conn: psycopg.Connection) -> Attempt | None:
     """The attempt that has not ended, if there is one."""
     return _one(conn, "WHERE ended_at IS NULL")
@@ -111,6 +138,19 @@ def opened(conn: psycopg.Connection) -> bool:
         "SELECT NOT active FROM cdc_migrator.stream_progress WHERE stream = 'forward'"
     ).fetchone()
     return row == (True,)
+
+
+def strays(conn: psycopg.Connection) -> int | None:
+    """Changes that applications wrote on the source after the target was opened.
+
+    None before, and where there is a way back: that writes there, and nobody else as long as the
+    fence is up.
+    """
+    row = conn.execute(
+        "SELECT changes_ignored FROM cdc_migrator.stream_progress "
+        "WHERE stream = 'forward' AND NOT active"
+    ).fetchone()
+    return int(row[0]) if row and not schema.exists(conn, "source") else None
 
 
 def require_not_open(conn: psycopg.Connection) -> None:
@@ -224,7 +264,7 @@ def copy_fenced(
 ) -> sql.Composed:
     """To be run in the transaction that raises the source's fence."""
     return sql.SQL(
-        "INSERT INTO cdc_migrator.cutover "
+        "INSERT INTO cdc_migrator.cutover_copy "
         "(migration, attempt, state, marker, tables, target, actor) "
         "VALUES ({}, {}, 'fenced', {}, {}, {}, {}) ON CONFLICT (migration) DO UPDATE SET "
         "attempt = excluded.attempt, state = excluded.state, marker = excluded.marker, "
@@ -254,7 +294,7 @@ def give_up(
     Raises Failed: CDCM-CUTOVER-TAKEN: a later attempt has.
     """
     source.execute(
-        "UPDATE cdc_migrator.cutover SET state = 'lifted', actor = %s, "
+        "UPDATE cdc_migrator.cutover_copy SET state = 'lifted', actor = %s, "
         "changed_at = clock_timestamp() WHERE migration = %s AND attempt = %s "
         "AND state = ANY (%s)",
         (journal.actor(), migration, attempt, ["fenced", *(["opening"] if opening_too else [])]),
@@ -268,7 +308,7 @@ def give_up(
 def about_to_open(source: psycopg.Connection, migration: str, attempt: int) -> bool:
     """Say on the source that the target may be open from now on; False if its fence was lifted."""
     row = source.execute(
-        "UPDATE cdc_migrator.cutover SET state = 'opening', changed_at = clock_timestamp() "
+        "UPDATE cdc_migrator.cutover_copy SET state = 'opening', changed_at = clock_timestamp() "
         "WHERE migration = %s AND attempt = %s AND state IN ('fenced', 'opening') RETURNING true",
         (migration, attempt),
     ).fetchone()
@@ -276,10 +316,12 @@ def about_to_open(source: psycopg.Connection, migration: str, attempt: int) -> b
 
 
 def read_copy(source: psycopg.Connection, migration: str) -> Copy | None:
-    """The source's own state of the last attempt that fenced it."""
+    """The source's own state of the last attempt that fenced it; None where none ever has."""
+    if not schema.has(source, "cutover_copy"):
+        return None
     row = source.execute(
         "SELECT attempt, state, marker, tables, target, actor, changed_at "
-        "FROM cdc_migrator.cutover WHERE migration = %s",
+        "FROM cdc_migrator.cutover_copy WHERE migration = %s",
         (migration,),
     ).fetchone()
     if row is None:

@@ -69,11 +69,16 @@ class _Found:
 def present(conn: psycopg.Connection) -> None:
     """Let this session of ours pass the fence, for as long as it lasts."""
     if not _present(conn):
-        conn.execute(
-            "INSERT INTO cdc_migrator.fence (token) VALUES (%s) ON CONFLICT DO NOTHING",
-            (secrets.token_urlsafe(32),),
-        )
+        have_token(conn)
         _present(conn)
+
+
+def have_token(conn: psycopg.Connection) -> None:
+    """Have a token there."""
+    conn.execute(
+        "INSERT INTO cdc_migrator.fence (token) VALUES (%s) ON CONFLICT DO NOTHING",
+        (secrets.token_urlsafe(32),),
+    )
 
 
 def _present(conn: psycopg.Connection) -> bool:

@@ -1,28 +1,26 @@
 """The journal: every state change of the migration, written before it is acted on.
 
-Each row's hash covers its content and the hash of the row before it, so a row that was
-altered or removed later is found by `verify`.
+Each entry is chained to the one before it (`control.chain`), so an entry that was altered or
+removed later is found by `verify`. No value of a row and no password is ever written here.
 """
 
 from __future__ import annotations
 
 import getpass
-import hashlib
 import os
 import socket
+from collections.abc import Iterator
 from typing import Any
 
 import orjson
 import psycopg
+from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
-_FIRST = "0" * 64
+from cdc_migrator.control import chain
+from cdc_migrator.control.chain import Checked, Entry
+
 _LOCK = 0x43444D32
-
-
-def _digest(previous: str, number: int, at: str, actor: str, action: str, details: Any) -> str:
-    body = orjson.dumps([previous, number, at, actor, action, details], option=orjson.OPT_SORT_KEYS)
-    return hashlib.sha256(body).hexdigest()
 
 
 def actor() -> str:
@@ -41,7 +39,7 @@ def write(conn: psycopg.Connection, action: str, **details: Any) -> int:
         last = conn.execute(
             "SELECT id, hash FROM cdc_migrator.journal ORDER BY id DESC LIMIT 1"
         ).fetchone()
-        number, previous = (last[0] + 1, last[1]) if last else (1, _FIRST)
+        number, previous = (last[0] + 1, last[1]) if last else (1, chain.FIRST)
         row = conn.execute("SELECT clock_timestamp()").fetchone()
         assert row is not None
         at = row[0]
@@ -56,26 +54,24 @@ def write(conn: psycopg.Connection, action: str, **details: Any) -> int:
                 action,
                 Jsonb(normal),
                 previous,
-                _digest(previous, number, _instant(at), who, action, normal),
+                chain.digest(previous, number, at, who, action, normal),
             ),
         )
     return int(number)
 
 
-def _instant(at: Any) -> str:
-    return f"{at.timestamp():.6f}"
+_ENTRIES = (
+    "SELECT id AS number, at, actor, action, details, previous_hash AS previous, hash "
+    "FROM cdc_migrator.journal ORDER BY id"
+)
 
 
-def verify(conn: psycopg.Connection) -> int | None:
-    """The number of the first entry whose hash or place is wrong, or None if all are right."""
-    previous, expected = _FIRST, 1
-    rows = conn.execute(
-        "SELECT id, at, actor, action, details, previous_hash, hash "
-        "FROM cdc_migrator.journal ORDER BY id"
-    )
-    for number, at, who, action, details, said_previous, said in rows:
-        right = _digest(previous, number, _instant(at), who, action, details)
-        if number != expected or said_previous != previous or said != right:
-            return int(number)
-        previous, expected = said, number + 1
-    return None
+def entries(conn: psycopg.Connection) -> Iterator[Entry]:
+    """All entries, in their order."""
+    with conn.cursor(row_factory=class_row(Entry)) as cursor:
+        yield from cursor.execute(_ENTRIES)
+
+
+def verify(conn: psycopg.Connection, known: str | None = None) -> Checked:
+    """Whether every entry is as it was written and where it was; `known` as in `chain.check`."""
+    return chain.check(entries(conn), known)

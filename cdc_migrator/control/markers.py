@@ -9,9 +9,10 @@ import time
 from collections.abc import Sequence
 
 import psycopg
+from psycopg.types.json import Jsonb
 
 # Those that somebody waits for. A barrier is none of them: it is met between two batches.
-KEPT = frozenset({"fence", "unfence", "start", "stop"})
+KEPT = frozenset({"fence", "unfence", "start", "ping"})
 APPLIED = "cdc_migrator_applied"
 _DAYS = 30
 
@@ -25,6 +26,20 @@ def applied(conn: psycopg.Connection, stream: str, markers: Sequence[tuple[str, 
             "ON CONFLICT DO NOTHING RETURNING token) SELECT pg_notify(%s, token) FROM one",
             (token, stream, kind, position, APPLIED),
         )
+
+
+def write(
+    conn: psycopg.Connection, migration: str, kind: str, token: str, leg: int | None = None
+) -> None:
+    """Send a marker down the stream that captures from this database.
+
+    One of the kind `start` says that from its commit on the stream's changes count, on this leg;
+    nothing else may be written to captured tables in its transaction.
+    """
+    conn.execute(
+        "INSERT INTO cdc_migrator.marker (migration, kind, token, details) VALUES (%s, %s, %s, %s)",
+        (migration, kind, token, None if leg is None else Jsonb({"leg": leg})),
+    )
 
 
 def is_applied(conn: psycopg.Connection, token: str) -> bool:

@@ -82,7 +82,7 @@ def find(conn: psycopg.Connection, name: str) -> Migration | None:
     Raises:
         Refused: CDCM-TARGET-TAKEN: this target belongs to a migration of another name.
     """
-    there = read(conn) if schema.exists(conn) else None
+    there = read(conn) if schema.exists(conn, "target") else None
     if there is not None and there.name != name:
         raise Refused(
             "CDCM-TARGET-TAKEN",

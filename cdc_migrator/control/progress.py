@@ -347,3 +347,24 @@ def retire(conn: psycopg.Connection, stream: str = FORWARD) -> int:
     ).fetchone()
     assert row is not None
     return int(row[0])
+
+
+def activate(conn: psycopg.Connection, leg: int, stream: str = FORWARD) -> bool:
+    """Let a retired stream write again from here on, in the caller's transaction, if this is its
+    leg; whether it was retired until now."""
+    return (
+        conn.execute(
+            "UPDATE cdc_migrator.stream_progress SET active = true "
+            "WHERE stream = %s AND leg = %s AND NOT active",
+            (stream, leg),
+        ).rowcount
+        == 1
+    )
+
+
+def passive(conn: psycopg.Connection, leg: int, stream: str = FORWARD) -> None:
+    """Have a new stream write nothing before its leg is started, in the caller's transaction."""
+    conn.execute(
+        "UPDATE cdc_migrator.stream_progress SET active = false, leg = %s WHERE stream = %s",
+        (leg, stream),
+    )

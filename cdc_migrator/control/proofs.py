@@ -56,18 +56,30 @@ class Due:
 
 
 @dataclass(frozen=True, slots=True)
+class Proven:
+    """One chunk at one point: the source's rows and the two sums of their hashes, and whether the
+    target's are the same."""
+
+    chunk: int
+    rows: int
+    either: int
+    total: int
+    equal: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Proof:
     """What one part of a table's comparison proves, at one point.
 
     Attributes:
         map: whose chunks they are.
         marks: ids of the marks that the target's snapshot shows on these chunks.
-        chunks: number, rows on the source, whether both sides are equal.
+        chunks: what is proven of each.
     """
 
     map: int
     marks: tuple[int, ...]
-    chunks: tuple[tuple[int, int, bool], ...]
+    chunks: tuple[Proven, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +193,12 @@ def forget(conn: psycopg.Connection, table: TableName | None = None) -> None:
     )
 
 
+def begin_anew(conn: psycopg.Connection) -> None:
+    """Nothing of what was proven stands any more; the chunks do."""
+    conn.execute("DELETE FROM cdc_migrator.reconcile_proof")
+    conn.execute("DELETE FROM cdc_migrator.reconcile_mark")
+
+
 def withdraw(conn: psycopg.Connection, table: TableName) -> None:
     """Something differs where nobody looked for it: every chunk is to be read again."""
     conn.execute(
@@ -238,12 +256,25 @@ def write(conn: psycopg.Connection, run: int, proof: Proof, at: datetime, sees: 
     """Write a proof down, inside the caller's transaction; nothing where the map is gone."""
     conn.execute(
         "INSERT INTO cdc_migrator.reconcile_proof AS p (map, chunk, run, proven_at, sees, rows, "
-        "equal) SELECT m.id, c.chunk, %s, %s, %s, c.rows, c.equal "
-        "FROM cdc_migrator.reconcile_map m, unnest(%s::int[], %s::bigint[], %s::bool[]) "
-        "AS c (chunk, rows, equal) WHERE m.id = %s ON CONFLICT (map, chunk) DO UPDATE SET "
+        "hashes_either, hashes_total, equal) "
+        "SELECT m.id, c.chunk, %s, %s, %s, c.rows, c.either, c.total, c.equal "
+        "FROM cdc_migrator.reconcile_map m, unnest(%s::int[], %s::bigint[], %s::bigint[], "
+        "%s::numeric[], %s::bool[]) AS c (chunk, rows, either, total, equal) "
+        "WHERE m.id = %s ON CONFLICT (map, chunk) DO UPDATE SET "
         "run = excluded.run, proven_at = excluded.proven_at, sees = excluded.sees, "
-        "rows = excluded.rows, equal = excluded.equal",
-        (run, at, sees, *([one[place] for one in proof.chunks] for place in range(3)), proof.map),
+        "rows = excluded.rows, hashes_either = excluded.hashes_either, "
+        "hashes_total = excluded.hashes_total, equal = excluded.equal",
+        (
+            run,
+            at,
+            sees,
+            [one.chunk for one in proof.chunks],
+            [one.rows for one in proof.chunks],
+            [one.either for one in proof.chunks],
+            [one.total for one in proof.chunks],
+            [one.equal for one in proof.chunks],
+            proof.map,
+        ),
     )
     conn.execute("DELETE FROM cdc_migrator.reconcile_mark WHERE id = ANY(%s)", (list(proof.marks),))
 
@@ -304,3 +335,53 @@ def standing(conn: psycopg.Connection, run: int = 0) -> list[Standing]:
     """How every table with chunks stands; `run`: the one that is told apart from earlier ones."""
     with conn.cursor(row_factory=kwargs_row(_standing)) as cursor:
         return cursor.execute(_STANDING, {"run": run}).fetchall()
+
+
+@dataclass(frozen=True, slots=True)
+class TableProof:
+    """What is proven of one table, over all of its chunks.
+
+    Attributes:
+        rows: on the source when each chunk was proven. equal: of every chunk that has a proof.
+        chunks, proven, dirty: as of `Standing`.
+        digest: of all rows: the exclusive or of one hash, then the sum of another, each 16 digits
+            in hexadecimal; None where a chunk has no proof, or only one of an earlier release.
+        since, until: the oldest proof and the latest; None where there is none.
+    """
+
+    table: TableName
+    rows: int
+    equal: bool
+    chunks: int
+    proven: int
+    dirty: int
+    digest: str | None
+    since: datetime | None
+    until: datetime | None
+
+
+_ALL = (1 << 64) - 1
+_TABLES = """
+SELECT m.source_schema, m.source_table, p.rows, p.equal, m.chunks, p.proven,
+    m.chunks - p.clean AS dirty, p.hashed = m.chunks AS whole, p.either, p.total, p.since, p.until
+FROM cdc_migrator.reconcile_map m CROSS JOIN LATERAL (
+    SELECT coalesce(sum(rows), 0)::int8 AS rows, coalesce(bool_and(equal), false) AS equal,
+        count(*) AS proven, count(hashes_either) AS hashed, bit_xor(hashes_either) AS either,
+        sum(hashes_total) AS total, min(proven_at) AS since, max(proven_at) AS until,
+        count(*) FILTER (WHERE equal AND NOT EXISTS (SELECT FROM cdc_migrator.reconcile_mark k
+            WHERE (k.map, k.chunk) = (p.map, p.chunk))) AS clean
+    FROM cdc_migrator.reconcile_proof p WHERE p.map = m.id) AS p
+ORDER BY 1, 2
+"""
+
+
+def _table(**row: Any) -> TableProof:
+    whole, either, total = (row.pop(key) for key in ("whole", "either", "total"))
+    digest = f"{either & _ALL:016x}{int(total) & _ALL:016x}" if whole else None
+    return TableProof(digest=digest, **_named(**row))
+
+
+def tables(conn: psycopg.Connection) -> list[TableProof]:
+    """What is proven of every table that has chunks."""
+    with conn.cursor(row_factory=kwargs_row(_table)) as cursor:
+        return cursor.execute(_TABLES).fetchall()

@@ -1,23 +1,32 @@
-"""Create the control schemas and bring them forward; each step runs once, in a transaction."""
+"""Create the control schemas and bring them forward; each step runs once, in a transaction.
+
+A database has the part of a source, that of a target, or both, where there is a way back.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.resources import files
 
 import psycopg
+from psycopg import sql
 
 from cdc_migrator.errors import Refused
+from cdc_migrator.model.naming import CONTROL_SCHEMA
 
-VERSION = 6
+VERSION = 7
 _LOCK = 0x43444D31  # one migrator of the control schema at a time ("CDM1")
+_SOURCES = ("captured", "marker", "side", "heartbeat", "cutover_copy")
+_SHARED = ("schema_version", "route")
 
 
-def ensure(conn: psycopg.Connection, side: str) -> None:
-    """Create or upgrade ``cdc_migrator`` on this database.
+def ensure(conn: psycopg.Connection, side: str, beside: bool = False) -> None:
+    """Create or upgrade one side's part of ``cdc_migrator`` on this database.
 
     Args:
         conn: an autocommit connection or one without an open transaction.
         side: ``source`` or ``target``.
+        beside: make it also where the other side's part is: the way back is wanted.
 
     Raises:
         Refused: CDCM-CONTROL-NEWER: a newer release has upgraded the schema,
@@ -32,14 +41,14 @@ def ensure(conn: psycopg.Connection, side: str) -> None:
             "at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (side, version))"
         )
         rows = conn.execute("SELECT side, version FROM cdc_migrator.schema_version").fetchall()
-        if any(row[0] != side for row in rows):
+        if rows and not beside and all(row[0] != side for row in rows):
             raise Refused(
                 "CDCM-CONTROL-SIDE",
                 f"the control schema of this database is that of a migration's {rows[0][0]}, "
                 f"not of a {side}",
                 "Use another database, or remove that migration with `cdc-migrator abort` first.",
             )
-        current = max((row[1] for row in rows), default=0)
+        current = max((row[1] for row in rows if row[0] == side), default=0)
         if current > VERSION:
             raise Refused(
                 "CDCM-CONTROL-NEWER",
@@ -56,10 +65,19 @@ def ensure(conn: psycopg.Connection, side: str) -> None:
             )
 
 
-def exists(conn: psycopg.Connection) -> bool:
-    """Whether this database has a control schema with its version table."""
-    row = conn.execute("SELECT to_regclass('cdc_migrator.schema_version') IS NOT NULL").fetchone()
-    return bool(row and row[0])
+def exists(conn: psycopg.Connection, side: str) -> bool:
+    """Whether this database has this side's part of the control schema."""
+    return side in sides(conn)
+
+
+def sides(conn: psycopg.Connection) -> set[str]:
+    """Whose parts of the control schema this database has."""
+    if not has(conn, "schema_version"):
+        return set()
+    return {
+        str(side)
+        for (side,) in conn.execute("SELECT DISTINCT side FROM cdc_migrator.schema_version")
+    }
 
 
 def has(conn: psycopg.Connection, table: str) -> bool:
@@ -68,19 +86,42 @@ def has(conn: psycopg.Connection, table: str) -> bool:
     return row == (True,)
 
 
-def drop(conn: psycopg.Connection) -> bool:
-    """Remove the control schema and all it holds; returns whether there was one."""
-    there = conn.execute("SELECT to_regnamespace('cdc_migrator') IS NOT NULL").fetchone()
+def drop(conn: psycopg.Connection, side: str) -> bool:
+    """Remove one side's part with all it holds, and the schema where it was the last one.
+
+    Returns whether there was anything.
+    """
+    there = sides(conn)
+    if there - {side}:
+        _drop(conn, [name for name in _tables(conn) if _of_source(name) == (side == "source")])
+        conn.execute("DELETE FROM cdc_migrator.schema_version WHERE side = %s", (side,))
+        return side in there
+    found = conn.execute("SELECT to_regnamespace('cdc_migrator') IS NOT NULL").fetchone()
     conn.execute("DROP SCHEMA IF EXISTS cdc_migrator CASCADE")
-    return bool(there and there[0])
+    return bool(found and found[0])
 
 
 def drop_tables(conn: psycopg.Connection) -> int:
     """Remove all tables of the control schema, and leave its functions; how many there were."""
+    return _drop(conn, [*_tables(conn), *_SHARED])
+
+
+def _of_source(table: str) -> bool:
+    return table in _SOURCES or table.startswith("side_")  # the side tables themselves
+
+
+def _tables(conn: psycopg.Connection) -> list[str]:
     rows = conn.execute(
-        "SELECT format('%I', relname) FROM pg_class WHERE relkind = 'r' "
-        "AND relnamespace = to_regnamespace('cdc_migrator')"
-    ).fetchall()
-    for (table,) in rows:
-        conn.execute(f"DROP TABLE IF EXISTS cdc_migrator.{table} CASCADE".encode())
-    return len(rows)
+        "SELECT relname FROM pg_class WHERE relkind = 'r' "
+        "AND relnamespace = to_regnamespace('cdc_migrator') AND relname <> ALL (%s)",
+        (list(_SHARED),),
+    )
+    return [str(name) for (name,) in rows]
+
+
+def _drop(conn: psycopg.Connection, tables: Sequence[str]) -> int:
+    for table in tables:
+        conn.execute(
+            sql.SQL("DROP TABLE IF EXISTS {} CASCADE").format(sql.Identifier(CONTROL_SCHEMA, table))
+        )
+    return len(tables)

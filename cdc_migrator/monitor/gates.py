@@ -301,17 +301,35 @@ def target_fence(sample: Sample, limits: Limits) -> Gate:
     return passes(name, "nobody else can write to the target", **evidence)
 
 
-def way_back(_: Sample, limits: Limits) -> Gate:
+def way_back(sample: Sample, limits: Limits) -> Gate:
     """There is a way back to the source, or it is given up knowingly."""
-    name, why = "way-back", limits.without_way_back
-    if why is not None:
-        return passes(name, f"the way back is given up knowingly: {why}", given_up=why)
-    return fails(
-        name,
-        "there is no way back to the source once the target is open",
-        "Say in cutover.without_way_back why that is acceptable.",
-        given_up=None,
-    )
+    name, why, back = "way-back", limits.without_way_back, sample.way_back
+    prepare = "`cdc-migrator way-back prepare` makes it and proves it."
+    if back is None or not back.prepared:
+        if why is not None:
+            return passes(name, f"the way back is given up knowingly: {why}", given_up=why)
+        if back is None:
+            return unknown(name, "the source does not say whether there is a way back", prepare)
+        return fails(
+            name,
+            "there is no way back to the source once the target is open",
+            f"{prepare} Or say in cutover.without_way_back why none is needed.",
+            given_up=None,
+        )
+    evidence = {"lag_seconds": back.lag_seconds, "missing": back.missing, "error": back.error}
+    if back.missing:
+        cause = f"the way back lacks {few(back.missing)}, which came to the migration since"
+        return fails(name, cause, prepare, **evidence)
+    if back.error is not None:
+        cause = f"the way back has stopped: {back.error}"
+        return fails(name, cause, "`cdc-migrator way-back status` shows its remedy.", **evidence)
+    if back.lag_seconds is None:
+        cause = "nobody applies the way back"
+        return fails(name, cause, "Start `cdc-migrator run`, which does.", **evidence)
+    if back.lag_seconds > limits.max_lag.total_seconds():
+        cause = f"the way back is behind by {back.lag_seconds:.0f} s"
+        return fails(name, cause, "Wait; `cdc-migrator way-back status` shows it.", **evidence)
+    return passes(name, "the way back is ready", **evidence)
 
 
 GATES: tuple[Callable[[Sample, Limits], Gate], ...] = (

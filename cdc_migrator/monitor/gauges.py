@@ -60,8 +60,29 @@ GAUGES: Final = (
     ),
     Gauge(
         "written_on_source_after_cutover",
-        "Changes of migrated tables that were written on the source after the target was opened.",
+        "Changes of migrated tables that were written on the source after the target was opened; "
+        "not known where the way back writes there.",
         lambda s: _number(s.stream.ignored_since_left) if s.stream else None,
+    ),
+    Gauge(
+        "way_back_prepared",
+        "1 if a stream from the target to the source is prepared.",
+        lambda s: _number(s.way_back.prepared) if s.way_back else None,
+    ),
+    Gauge(
+        "way_back_active",
+        "1 if what is written on the target is applied to the source.",
+        lambda s: _number(s.way_back.active) if s.way_back and s.way_back.prepared else None,
+    ),
+    Gauge(
+        "way_back_lag_seconds",
+        "How far the source is behind the target, or for how long nobody has applied the way back.",
+        lambda s: s.way_back.lag_seconds if s.way_back else None,
+    ),
+    Gauge(
+        "way_back_halted",
+        "1 if the stream from the target to the source has stopped with an error.",
+        lambda s: _number(s.way_back.error is not None) if s.way_back else None,
     ),
     Gauge(
         "slot_retained_bytes",

@@ -2,7 +2,7 @@
 
 Gauges come from the latest `Sample`, so `/metrics` shows the numbers that `status` shows; what is
 unknown is absent, never 0. Counters and the histogram are told by the applier. Labels are
-migration, table, op, phase, state, part and side; never a key, a value or an error's text.
+migration, table, op, phase, state, part, side and rule; never a key, a value or an error's text.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from prometheus_client.process_collector import ProcessCollector
 from cdc_migrator.model.changes import Op
 from cdc_migrator.model.gates import Gate, Verdict, ready
 from cdc_migrator.monitor.gauges import GAUGES, LABELLED, Gauge, LabelledGauge
+from cdc_migrator.monitor.rule_metrics import RuleCollector
 from cdc_migrator.monitor.sample import Sample
 
 PREFIX: Final = "cdc_migrator_"
@@ -75,8 +76,13 @@ class Metrics:
             buckets=_BATCH_BUCKETS,
             registry=self.registry,
         ).labels(migration)
+        self._fired = self._counter(
+            "watch_fired", "How often a rule has fired while the target was open.", "rule"
+        )
         self._samples = _SampleCollector(migration, version)
         self.registry.register(self._samples)
+        self._rules = RuleCollector(migration, PREFIX)
+        self.registry.register(self._rules)
         ProcessCollector(registry=self.registry)
 
     def _counter(self, name: str, text: str, *labels: str) -> Any:
@@ -105,6 +111,16 @@ class Metrics:
     def update(self, sample: Sample, gates: Sequence[Gate] = ()) -> None:
         """Show this sample from now on, and how the gates judge it."""
         self._samples.shown = sample, gates
+
+    def watched(self, rules: Sequence[Mapping[str, Any]]) -> None:
+        """Show how these rules stand (see `RuleCollector`) from now on; none: nobody watches."""
+        for rule in rules:
+            self._fired.labels(self._migration, rule["rule"])  # there before it is counted up
+        self._rules.shown = rules
+
+    def watch_fired(self, rule: str) -> None:
+        """Count that a rule has fired."""
+        self._fired.labels(self._migration, rule).inc()
 
     def render(self) -> bytes:
         """The page `/metrics`, of the type `CONTENT_TYPE`."""

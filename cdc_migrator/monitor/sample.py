@@ -200,6 +200,26 @@ class StreamSample:
 
 
 @dataclass(frozen=True, slots=True)
+class WayBackSample:
+    """The stream from the target to the source, as the source has it.
+
+    Attributes:
+        prepared: it captures and could be applied. active: what comes over is written.
+        lag_seconds: or for how long nobody has applied it; None: not known.
+        tables: those that it captures. missing: those of the migration that it does not.
+        error: what it has stopped for.
+    """
+
+    prepared: bool
+    active: bool = False
+    leg: int = 0
+    lag_seconds: float | None = None
+    tables: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class LoadSample:
     """The load as a whole: shares of the chunks' bytes, seconds since its first table began."""
 
@@ -313,12 +333,11 @@ class Sample:
         retention_seconds_left: at least so long is the next record to apply still kept; None
             where that is unlimited, or unknown.
         source_server, target_server: how full they are.
-        proofs: what is known of both sides' rows.
-        freshness: how recent the proofs are.
+        proofs: what is known of both sides' rows. freshness: how recent that is.
         inspection: what takes longer to be looked at, as it was found last.
         not_added: tables of the source that shall move and are not part of the migration; None
             where nobody looked.
-        fence: None where nobody looked.
+        fence: None where nobody looked. way_back: None where the source did not say.
         notes: what could not be measured, and why.
     """
 
@@ -351,6 +370,7 @@ class Sample:
     retention_seconds_left: float | None = None
     source_server: ServerSample | None = None
     target_server: ServerSample | None = None
+    way_back: WayBackSample | None = None
     notes: tuple[Note, ...] = ()
 
     @property

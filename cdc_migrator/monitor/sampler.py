@@ -15,14 +15,21 @@ from typing import Any, TypeVar
 
 import psycopg
 
-from cdc_migrator.control import fence, freshness, inspection, load, migration, progress, schema
-from cdc_migrator.control.freshness import Freshness
-from cdc_migrator.control.inspection import Part
-from cdc_migrator.control.migration import Migration
+from cdc_migrator.control import (
+    cutover,
+    fence,
+    freshness,
+    inspection,
+    load,
+    migration,
+    progress,
+    schema,
+)
 from cdc_migrator.databases.postgres.catalog import table_names
 from cdc_migrator.errors import MigratorError
 from cdc_migrator.model.naming import Names
-from cdc_migrator.monitor import lag, reading
+from cdc_migrator.monitor import lag, reading, way_back
+from cdc_migrator.monitor.facts import SourceFacts, TargetFacts
 from cdc_migrator.monitor.remote import ConnectAsker, KafkaAsker, TopicFacts
 from cdc_migrator.monitor.sample import (
     ConnectorSample,
@@ -37,6 +44,7 @@ from cdc_migrator.monitor.sample import (
     SlotSample,
     StreamSample,
     TableSample,
+    WayBackSample,
 )
 from cdc_migrator.monitor.servers import read_server
 from cdc_migrator.monitor.session import Paced, Session, clock, unless_slow
@@ -64,31 +72,6 @@ class Places:
 
 
 @dataclass(frozen=True, slots=True)
-class _TargetFacts:
-    now: datetime
-    ahead_of_us: float
-    migration: Migration | None
-    stream: StreamSample | None
-    owner: OwnerSample | None
-    tables: tuple[TableSample, ...]
-    load: LoadSample | None
-    fence: FenceSample | None = None
-    proofs: ProofSample | None = None
-    server: ServerSample | None = None
-    freshness: Freshness | None = None
-    inspection: Mapping[str, Part] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _SourceFacts:
-    ahead_of_us: float
-    slot: SlotSample | None
-    tables: tuple[tuple[str, ...], ...] = ()
-    wal_written: int | None = None
-    server: ServerSample | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class _Dear:
     """What costs the servers more than a glance, or grows with the number of tables."""
 
@@ -96,6 +79,7 @@ class _Dear:
     fence: Paced[FenceSample | None] = field(default_factory=lambda: Paced(10.0))
     source: Paced[ServerSample | None] = field(default_factory=lambda: Paced(10.0))
     target: Paced[ServerSample | None] = field(default_factory=lambda: Paced(10.0))
+    way_back: Paced[WayBackSample | None] = field(default_factory=lambda: Paced(1.0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +178,7 @@ class Sampler:
                 proofs=target.proofs,
                 freshness=target.freshness,
                 inspection=target.inspection,
+                way_back=_whole(source.way_back, target.tables) if source else None,
                 not_added=self._not_added(target, source) if source else None,
             )
         if row and generation is None:
@@ -232,7 +217,7 @@ class Sampler:
             ),
         )
 
-    def _not_added(self, target: _TargetFacts, source: _SourceFacts) -> tuple[str, ...] | None:
+    def _not_added(self, target: TargetFacts, source: SourceFacts) -> tuple[str, ...] | None:
         shall_move, row = self._places.shall_move, target.migration
         # Before capture begins, what the source has is what will be captured.
         if shall_move is None or row is None or row.consistent_point is None:
@@ -241,6 +226,13 @@ class Sampler:
         return tuple(
             called[0] for called in source.tables if called[0] not in known and shall_move(called)
         )
+
+
+def _whole(back: WayBackSample | None, tables: Sequence[TableSample]) -> WayBackSample | None:
+    """With the tables that the way back lacks."""
+    if back is None:
+        return None
+    return replace(back, missing=tuple(sorted({one.target for one in tables} - {*back.tables})))
 
 
 def _with_lag(sample: Sample) -> Sample:
@@ -293,10 +285,10 @@ _NAMES = "SELECT target_schema, target_table FROM cdc_migrator.table_progress"
 
 def _read_target(
     conn: psycopg.Connection, name: str, look_at_fence: bool, dear: _Dear
-) -> _TargetFacts:
+) -> TargetFacts:
     now, ahead = clock(conn)
-    if not schema.exists(conn) or not schema.has(conn, "migration"):
-        return _TargetFacts(now, ahead, None, None, None, (), None)
+    if not schema.exists(conn, "target"):
+        return TargetFacts(now, ahead, None, None, None, (), None)
     row = migration.read(conn)
     stored = progress.read(conn)
     stream = owner = None
@@ -310,7 +302,7 @@ def _read_target(
             stored.transactions_applied,
             stored.transactions_redelivered,
             stored.transactions_suspect,
-            None if stored.active else stored.changes_ignored,
+            None if stored.active else cutover.strays(conn),
         )
         seen = conn.execute(_OWNER, (progress.FORWARD,)).fetchone()
         if seen is not None:
@@ -323,7 +315,7 @@ def _read_target(
         read = dear.proofs.get(lambda: unless_slow(conn, lambda: reading.read_proofs(conn)))
     moved = conn.execute(_NAMES).fetchall()
     server = dear.target.get(lambda: unless_slow(conn, lambda: read_server(conn, moved)))
-    facts = _TargetFacts(
+    facts = TargetFacts(
         now, ahead, row, stream, owner, tables, _read_load(conn), guard, read, server
     )
     if not schema.has(conn, "inspection"):
@@ -365,14 +357,14 @@ FROM pg_replication_slots WHERE slot_name = %(name)s
 
 def _read_source(
     conn: psycopg.Connection, name: str, names: Names | None, look_at_tables: bool, dear: _Dear
-) -> _SourceFacts:
+) -> SourceFacts:
     _, ahead = clock(conn)
     if names is None:
         names = _names_on_source(conn, name)
     server = dear.source.get(lambda: unless_slow(conn, lambda: read_server(conn)))
     (written,) = conn.execute(_WRITTEN).fetchone() or (None,)
     if names is None:
-        return _SourceFacts(ahead, None, (), written, server)
+        return SourceFacts(ahead, None, (), written, server)
     tables = tuple(table_names(conn)) if look_at_tables else ()
     row = conn.execute(_SLOT, {"written": written, "name": names.slot}).fetchone()
     if row is None:
@@ -380,14 +372,15 @@ def _read_source(
     else:
         active, status, safe, confirmed, retained, unconfirmed = row
         slot = SlotSample(names.slot, True, active, status, retained, safe, confirmed, unconfirmed)
-    return _SourceFacts(ahead, slot, tables, written, server)
+    back = dear.way_back.get(lambda: unless_slow(conn, lambda: way_back.read(conn, name)))
+    return SourceFacts(ahead, slot, tables, written, server, back)
 
 
 def _names_on_source(conn: psycopg.Connection, name: str) -> Names | None:
     """While the target does not answer, the source still knows the generation."""
-    if not schema.has(conn, "migration"):
+    if not schema.has(conn, "captured"):
         return None
     row: Any = conn.execute(
-        "SELECT generation FROM cdc_migrator.migration WHERE name = %s", (name,)
+        "SELECT generation FROM cdc_migrator.captured WHERE name = %s", (name,)
     ).fetchone()
     return Names(name, row[0]) if row else None

@@ -1,6 +1,6 @@
 -- The control schema on the source: rows that travel through the stream, and whose it is.
 -- owner is a random word that only the migration's target knows: two targets cannot share a name.
-CREATE TABLE cdc_migrator.migration (
+CREATE TABLE cdc_migrator.captured (
     name text PRIMARY KEY,
     generation integer NOT NULL,
     owner text NOT NULL,

@@ -54,7 +54,7 @@ CREATE TABLE cdc_migrator.inspection (
 );
 
 -- Where applications shall go, for those that ask here; kept on both sides.
-CREATE TABLE cdc_migrator.route (
+CREATE TABLE IF NOT EXISTS cdc_migrator.route (
     migration text PRIMARY KEY,
     side text NOT NULL CHECK (side IN ('source', 'target')),
     changed_at timestamptz NOT NULL DEFAULT clock_timestamp()

@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from cdc_migrator.model.changes import Op
 from cdc_migrator.monitor.gauges import GAUGES, LABELLED
 from cdc_migrator.monitor.metrics import PREFIX, Metrics
-from tests.support.samples import streaming
+from tests.support.samples import WATCHED, streaming
 from tests.support.tools import promtool
 
 ROOT = Path(__file__).parents[3]
@@ -44,6 +44,7 @@ def declared() -> set[str]:
     """Every name of a metric, or of a series of one, that the service can show."""
     metrics = Metrics("shop", "1")
     metrics.update(streaming())
+    metrics.watched(WATCHED)
     metrics.batch_applied(0.1, 1, {("shop.orders", Op.INSERT): 1})
     families = list(text_string_to_metric_families(metrics.render().decode()))
     shown = {sample.name for family in families for sample in family.samples}

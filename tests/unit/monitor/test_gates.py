@@ -23,6 +23,7 @@ from cdc_migrator.monitor.sample import (
     Sample,
     SlotSample,
     StreamSample,
+    WayBackSample,
 )
 from tests.support.samples import NOW, TABLES, inspected, streaming
 
@@ -204,7 +205,7 @@ def test_what_is_given_up_knowingly_passes() -> None:
     none = streaming(inspection=inspected(preparations={"backup": None, "rehearsal": None}))
     assert gate("backup", none, replace(LIMITS, max_backup_age=None)).passed
     assert gate("hooks", none, replace(LIMITS, hooks=None)).passed
-    assert gate("way-back", none, replace(LIMITS, without_way_back=None)).verdict is FAIL
+    assert not gate("way-back", none, replace(LIMITS, without_way_back=None)).passed
     off = streaming(fence=FenceSample("off", ("a",), ()))
     assert gate("target-fence", off, replace(LIMITS, fence=False)).passed
 
@@ -225,3 +226,26 @@ def test_every_part_of_an_inspection_has_its_gate() -> None:
     without = [{p: part for p, part in inspected().items() if p != name} for name in PARTS]
     for parts in without:
         assert not ready(gates(streaming(inspection=parts), LIMITS))
+
+
+def test_the_way_back_must_be_whole_alive_and_near() -> None:
+    """Prepared, of every table, applied by somebody, close behind; else it says what to do."""
+    limits = replace(LIMITS, without_way_back=None)
+    ready = WayBackSample(prepared=True, lag_seconds=0.4, tables=("shop.orders",))
+
+    def judged(back: WayBackSample | None) -> Gate:
+        return gate("way-back", streaming(way_back=back), limits)
+
+    assert judged(ready).passed
+    assert judged(None).verdict is UNKNOWN
+    for back, why in (
+        (WayBackSample(prepared=False), "no way back"),
+        (replace(ready, missing=("shop.items",)), "shop.items"),
+        (replace(ready, error="CDCM-APPLY-REJECTED"), "CDCM-APPLY-REJECTED"),
+        (replace(ready, lag_seconds=None), "nobody applies"),
+        (replace(ready, lag_seconds=99.0), "behind by 99 s"),
+    ):
+        told = judged(back)
+        assert told.verdict is FAIL
+        assert why in told.reason
+        assert told.remedy

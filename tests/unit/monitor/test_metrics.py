@@ -12,7 +12,7 @@ from cdc_migrator.model.changes import Op
 from cdc_migrator.monitor.gauges import GAUGES, LABELLED
 from cdc_migrator.monitor.metrics import MAX_TABLES, OTHER, PREFIX, Metrics
 from cdc_migrator.monitor.sample import FenceSample, Note, RetentionSample, Sample, SlotSample
-from tests.support.samples import NOW, TABLES, streaming
+from tests.support.samples import NOW, TABLES, WATCHED, streaming
 
 
 def scraped(metrics: Metrics) -> dict[str, dict[tuple[tuple[str, str], ...], float]]:
@@ -167,8 +167,30 @@ def test_every_name_has_the_unit_and_help_that_prometheus_expects() -> None:
     """Base units, `_total` on counters alone, help on each; `phase` follows the phases."""
     metrics = Metrics("shop", "1")
     metrics.update(streaming(phase=Phase.LOAD))
+    metrics.watched(WATCHED)
     metrics.batch_applied(0.1, 1, {("shop.orders", Op.INSERT): 1})
     for family in text_string_to_metric_families(metrics.render().decode()):
         assert family.documentation, family.name
         counters = {s.name for s in family.samples if s.name.endswith("_total")}
         assert bool(counters) == (family.type == "counter"), family.name
+
+
+def test_the_rules_are_shown_while_somebody_watches() -> None:
+    """Number, threshold and state of each; what is not known is absent, and so are they later."""
+    metrics = Metrics("shop", "1")
+    metrics.watched(WATCHED)
+    metrics.watch_fired("error_rate")
+    found = scraped(metrics)
+    rule = ("rule", "error_rate")
+    assert found[PREFIX + "watch_number"] == {(rule,): 0.04, (("rule", "latency"),): 3.5}
+    assert found[PREFIX + "watch_threshold"] == {(rule,): 0.01}
+    assert found[PREFIX + "watch_action_failed"] == {(rule,): 1, (("rule", "latency"),): 0}
+    states = found[PREFIX + "watch_state"]
+    assert states[(rule, ("state", "fired"))] == 1
+    assert states[(rule, ("state", "fine"))] == 0
+    assert states[(("rule", "latency"), ("state", "unknown"))] == 1
+    assert found[PREFIX + "watch_fired_total"] == {(rule,): 1, (("rule", "latency"),): 0}
+    metrics.watched(())
+    assert not {name for name in scraped(metrics) if "watch" in name} - {
+        PREFIX + "watch_fired_total"
+    }
