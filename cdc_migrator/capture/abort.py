@@ -9,7 +9,7 @@ would write to; the target's control schema, which knows whose all this is, come
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,6 +48,15 @@ class Aborted:
         return not self.kept
 
 
+def together(parts: Sequence[Aborted]) -> Aborted:
+    """As if it had been one."""
+    return Aborted(
+        tuple(one for part in parts for one in part.removed),
+        tuple(one for part in parts for one in part.kept),
+        tuple(dict.fromkeys(one for part in parts for one in part.left)),
+    )
+
+
 @dataclass(slots=True)
 class _Work:
     """The lists as they grow; `part` keeps one part's failure from stopping the others."""
@@ -79,6 +88,7 @@ def abort(
     *,
     after_cutover: bool = False,
     keep_fence: bool = False,
+    way_back: bool = False,
 ) -> Aborted:
     """Remove connector, offsets, slot, publication, topics, secrets and control schemas.
 
@@ -89,13 +99,14 @@ def abort(
         name: of the migration; all its generations are removed.
         notify: called with each thing as it is removed.
         after_cutover: the source was left for good. keep_fence: it stays fenced.
+        way_back: it is a way back, from the target to the source; both sides' fences stay.
 
     Raises:
         Refused: CDCM-TARGET-TAKEN: the target belongs to a migration of another name.
             CDCM-ABORT-CUTOVER: the source is left, or is being left. Nothing was removed.
     """
     work = _Work(notify)
-    left = ["the tables of the target, with their rows"]
+    left = [] if way_back else ["the tables of the target, with their rows"]
     called = f"cdcm-{name}-abort"
     with ExitStack() as stack:
         source = target = None
@@ -107,7 +118,7 @@ def abort(
             source = stack.enter_context(
                 connect(source_dsn, application_name=called, side="source")
             )
-        if _foreign(source, target, name, after_cutover):
+        if _foreign(source, target, name, after_cutover, way_back):
             left.append(
                 f"everything else called {name}: it belongs to a migration with another target"
             )
@@ -128,11 +139,25 @@ def abort(
                 speaking("target", "removing the control schema"),
             ):
                 slots.end_sessions(target, name)
-                if fenced := fence.remove(target):
+                if not way_back and (fenced := fence.remove(target)):
                     work.gone(f"fence of {fenced} tables of the target")
-                if schema.drop(target):
+                if schema.drop(target, "target"):
                     work.gone("control schema cdc_migrator on the target")
     return Aborted(tuple(work.removed), tuple(work.kept), tuple(left))
+
+
+def require_left(target_dsn: str, name: str, after_cutover: bool) -> None:
+    """See that the migration may be removed now; does nothing where the target does not answer.
+
+    Raises Refused: as `abort`.
+    """
+    try:
+        conn = connect(target_dsn, application_name=f"cdcm-{name}-abort", side="target")
+    except MigratorError:
+        return
+    with conn, speaking("target", "reading the last cutover"):
+        if schema.exists(conn, "target"):
+            _no_cutover(conn, after_cutover)
 
 
 def _no_cutover(target: psycopg.Connection, after_cutover: bool) -> None:
@@ -163,9 +188,10 @@ def _foreign(
     target: psycopg.Connection | None,
     name: str,
     after_cutover: bool,
+    way_back: bool,
 ) -> bool:
     """Whether what the source has under this name belongs to a migration with another target."""
-    if target is None or not schema.exists(target):
+    if target is None or not schema.exists(target, "target"):
         return False
     with speaking("target", "reading the migration"):
         there = migration.read(target)
@@ -177,9 +203,10 @@ def _foreign(
                 f"this target belongs to the migration {there.name!r}, not to {name!r}",
                 "Name that migration, or the right target.",
             )
-        _no_cutover(target, after_cutover)
+        if not way_back:
+            _no_cutover(target, after_cutover)
         journal.write(target, "abort", name=name)
-    if source is None or not schema.exists(source):
+    if source is None or not schema.exists(source, "source"):
         return False
     with speaking("source", "reading the migration"):
         owner = slots.owner(source, name)
@@ -217,12 +244,12 @@ def _source(work: _Work, source: psycopg.Connection, name: str, keep_fence: bool
         publication = f"cdcm_{name}"
         if slots.unpublish(source, publication):
             work.gone(f"publication {publication}")
-        if schema.exists(source):
+        if schema.exists(source, "source"):
             for table in sides.remove(source, name):
                 work.gone(f"side table and trigger of {table}")
-        if not schema.exists(source) or not slots.unregister(source, name):
+        if not schema.exists(source, "source") or not slots.unregister(source, name):
             return
         if keep_fence and schema.drop_tables(source):
             work.gone("control tables of cdc_migrator on the source; its fence stays up")
-        elif not keep_fence and schema.drop(source):
+        elif not keep_fence and schema.drop(source, "source"):
             work.gone("control schema cdc_migrator on the source")

@@ -242,7 +242,7 @@ def _hold(
 
 
 def _wanted(target: psycopg.Connection, snapshot_name: str) -> bool:
-    if not schema.exists(target):
+    if not schema.exists(target, "target"):
         return False
     there = migration.read(target)
     return there is not None and there.snapshot_name == snapshot_name

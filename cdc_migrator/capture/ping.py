@@ -11,6 +11,7 @@ from confluent_kafka import Consumer, TopicPartition
 
 from cdc_migrator.capture.connect_rest import ConnectClient
 from cdc_migrator.capture.topics import QUIET, Topics, client_settings
+from cdc_migrator.control import markers
 from cdc_migrator.errors import Failed
 from cdc_migrator.model.naming import Names
 
@@ -46,10 +47,7 @@ def prove_streaming(
     try:
         start = Topics(bootstrap_servers).end_offset(names.topic)
         consumer.assign([TopicPartition(names.topic, 0, start)])
-        source.execute(
-            "INSERT INTO cdc_migrator.marker (migration, kind, token) VALUES (%s, 'ping', %s)",
-            (names.migration, token),
-        )
+        markers.write(source, names.migration, "ping", token)
         began = time.monotonic()
         looked = began
         while time.monotonic() - began < patience:

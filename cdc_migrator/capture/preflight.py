@@ -165,7 +165,7 @@ def _target(
     except psycopg.errors.InsufficientPrivilege:
         may_set_role = False
     found += findings.target(catalog.server_facts(target), source_version, may_set_role)
-    if schema.exists(target) and migration.read(target) is not None:
+    if schema.exists(target, "target") and migration.read(target) is not None:
         return  # a migration is under way: the load itself keeps watch over the tables
     there = {table.name for table in catalog.read_tables(target)}
     filled = []

@@ -43,12 +43,12 @@ def register(conn: psycopg.Connection, names: Names, owner: str) -> None:
     """
     with conn.transaction():
         conn.execute(
-            "INSERT INTO cdc_migrator.migration (name, generation, owner) VALUES (%s, %s, %s) "
+            "INSERT INTO cdc_migrator.captured (name, generation, owner) VALUES (%s, %s, %s) "
             "ON CONFLICT DO NOTHING",
             (names.migration, names.generation, owner),
         )
         row = conn.execute(
-            "SELECT owner, generation FROM cdc_migrator.migration WHERE name = %s",
+            "SELECT owner, generation FROM cdc_migrator.captured WHERE name = %s",
             (names.migration,),
         ).fetchone()
         assert row is not None
@@ -67,7 +67,7 @@ def register(conn: psycopg.Connection, names: Names, owner: str) -> None:
 def owner(conn: psycopg.Connection, migration: str) -> str | None:
     """The word by which the migration's target knows its row on the source, or None."""
     row = conn.execute(
-        "SELECT owner FROM cdc_migrator.migration WHERE name = %s", (migration,)
+        "SELECT owner FROM cdc_migrator.captured WHERE name = %s", (migration,)
     ).fetchone()
     return str(row[0]) if row else None
 
@@ -219,10 +219,10 @@ def unregister(conn: psycopg.Connection, migration: str) -> bool:
         for statement in (
             "DELETE FROM cdc_migrator.marker WHERE migration = %s",
             "DELETE FROM cdc_migrator.heartbeat WHERE migration = %s",
-            "DELETE FROM cdc_migrator.migration WHERE name = %s",
+            "DELETE FROM cdc_migrator.captured WHERE name = %s",
         ):
             conn.execute(statement, (migration,))
-        others = conn.execute("SELECT count(*) FROM cdc_migrator.migration").fetchone()
+        others = conn.execute("SELECT count(*) FROM cdc_migrator.captured").fetchone()
     return others == (0,)
 
 

@@ -12,6 +12,7 @@ from cdc_migrator.cli.output import Printer, printer
 from cdc_migrator.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from cdc_migrator.capture.abort import Aborted
     from cdc_migrator.config.settings import Settings
 
 
@@ -45,20 +46,41 @@ def remove_all(
 ) -> None:
     """Remove what the migration made, and tell it. Raises typer.Exit with 1 where a part stays."""
     from cdc_migrator.capture.abort import abort as remove
+    from cdc_migrator.capture.abort import require_left, together
     from cdc_migrator.cli.endpoints import endpoints
+    from cdc_migrator.cli.way_back import way_back_options
+    from cdc_migrator.service import way_back
 
     places = endpoints(configured)
-    done = remove(
-        configured.source.dsn_with_password(),
-        configured.target.dsn_with_password(),
-        places.connect_url,
-        places.kafka["bootstrap.servers"],
-        configured.name,
-        places.secrets_dir,
-        lambda what: out.say(f"removed {what}"),
-        after_cutover=after_cutover,
-        keep_fence=keep_fence,
+    options = way_back_options(configured)
+    require_left(configured.target.dsn_with_password(), configured.name, after_cutover)
+    gone = []
+    if way_back.may_be_there(options):
+        # First, for the control schema of the target, which goes last, knows the tables of both.
+        gone.append(way_back.drop(options, lambda what: out.say(f"removed {what}")))
+    gone.append(
+        remove(
+            configured.source.dsn_with_password(),
+            configured.target.dsn_with_password(),
+            places.connect_url,
+            places.kafka["bootstrap.servers"],
+            configured.name,
+            places.secrets_dir,
+            lambda what: out.say(f"removed {what}"),
+            after_cutover=after_cutover,
+            keep_fence=keep_fence,
+        )
     )
+    done = together(gone)
+    tell_removed(out, done)
+    if not done.removed:
+        out.say("there was nothing to remove")
+    elif not after_cutover:
+        out.say("to start over: empty or drop those tables, then `cdc-migrator migrate`")
+
+
+def tell_removed(out: Printer, done: Aborted) -> None:
+    """Tell what is gone and what is not. Raises typer.Exit with 1 where a part stays."""
     if not out.for_people:
         out.data(
             {
@@ -74,10 +96,6 @@ def remove_all(
         out.say(f"remedy: {kept.error.remedy}")
     if not done.complete:
         raise typer.Exit(1)
-    if not done.removed:
-        out.say("there was nothing to remove")
-    elif not after_cutover:
-        out.say("to start over: empty or drop those tables, then `cdc-migrator migrate`")
 
 
 def confirm(name: str, what: str) -> None:

@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-import signal
-import threading
-from contextlib import ExitStack
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from cdc_migrator.cli.abort import confirm
-from cdc_migrator.cli.context import settings
-from cdc_migrator.cli.output import Printer, printer
-from cdc_migrator.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from cdc_migrator.config.settings import Settings
-    from cdc_migrator.service.cutover import Ended
-    from cdc_migrator.service.cutover_steps import CutoverOptions
+from cdc_migrator.cli.switching import carry_out, give_up, show_status
 
 app = typer.Typer(
     add_completion=False,
@@ -75,24 +64,7 @@ def cutover(
     """
     if ctx.invoked_subcommand is not None:
         return
-    from cdc_migrator.service.cutover import cut_over
-
-    configured = settings(ctx)
-    out = printer(ctx)
-    if dry_run:
-        _dry_run(out, configured, rehearse)
-        return
-    if not yes and not rehearse:
-        confirm(configured.name, "leave the source")
-    stopping = threading.Event()
-    signal.signal(signal.SIGINT, lambda *_: stopping.set())
-    signal.signal(signal.SIGTERM, lambda *_: stopping.set())
-    with ExitStack() as stack:
-        options = _options(stack, configured, rehearse, budget, terminate)
-        ended = cut_over(options, rehearse, lambda text: out.say(f"  {text}"), stopping)
-    _tell(out, ended)
-    if stopping.is_set():
-        raise typer.Exit(130)
+    carry_out(ctx, rehearse, dry_run, budget, terminate, yes)
 
 
 @app.command()
@@ -103,17 +75,7 @@ def status(ctx: typer.Context) -> None:
 
     Example: [bold]cdc-migrator cutover status -o json[/bold]
     """
-    from cdc_migrator.cli.cutover_view import status_view
-    from cdc_migrator.service.cutover_status import read
-
-    configured = settings(ctx)
-    document = read(
-        configured.name,
-        configured.source.dsn_with_password(),
-        configured.target.dsn_with_password(),
-        configured.cutover.budget.total_seconds(),
-    )
-    printer(ctx).data(document, lambda: status_view(document))
+    show_status(ctx)
 
 
 @app.command()
@@ -149,170 +111,4 @@ def abort(
 
     Example: [bold]cdc-migrator cutover abort[/bold]
     """
-    from cdc_migrator.service.cutover import lift_alone, undo
-
-    configured = settings(ctx)
-    out = printer(ctx)
-    if source_only:
-        if target_is_gone and not yes:
-            confirm(configured.name, "say that its target is gone for good")
-        lifted = lift_alone(configured.name, configured.source.dsn_with_password(), target_is_gone)
-        if not out.for_people:
-            out.data({"lifted": lifted})
-        out.say("the source is open again" if lifted else "the source is not fenced")
-        return
-    if target_is_gone:
-        raise ConfigurationError(
-            "CDCM-CUTOVER-OPTIONS",
-            "--target-is-gone goes with --source-only",
-            "Without them the target is asked.",
-        )
-    with ExitStack() as stack:
-        ended = undo(
-            _options(stack, configured, False, None, False), lambda text: out.say(f"  {text}")
-        )
-    if ended is None:
-        if not out.for_people:
-            out.data({"attempt": None, "state": None})
-        out.say("no cutover is under way")
-        return
-    _tell(out, ended, aborted=True)
-
-
-def _options(
-    stack: ExitStack,
-    configured: Settings,
-    rehearsal: bool,
-    budget: float | None,
-    terminate: bool,
-) -> CutoverOptions:
-    from cdc_migrator.cutover.fence import FenceOptions
-    from cdc_migrator.cutover.hooks.base import Context, digest, opened
-    from cdc_migrator.cutover.hooks.make import make
-    from cdc_migrator.service.cutover_steps import CutoverOptions
-    from cdc_migrator.service.switching import Hooks
-
-    source, target = configured.source, configured.target
-    chosen = configured.cutover
-    made = make(
-        chosen.hooks, configured.name, source.dsn_with_password(), target.dsn_with_password()
-    )
-    context = Context(configured.name, 0, "target", source.parameters(), target.parameters())
-    hooks = Hooks(stack.enter_context(opened(made)), context, "source") if made else None
-    return CutoverOptions(
-        name=configured.name,
-        source_dsn=source.dsn_with_password(),
-        target_dsn=target.dsn_with_password(),
-        unready=lambda: _unready(configured, rehearsal),
-        hooks=hooks,
-        budget=budget or chosen.budget.total_seconds(),
-        fence=FenceOptions(
-            budget=chosen.fence_budget.total_seconds(), terminate=terminate or chosen.terminate
-        ),
-        max_lag=chosen.max_lag.total_seconds(),
-        inside=chosen.verify == "inside",
-        verify_seconds=chosen.verify_budget.total_seconds(),
-        keep_fence=target.fence,
-        settings={"hooks": digest(chosen.hooks)},
-    )
-
-
-def undo_abandoned(configured: Settings) -> None:
-    """Undo the attempt that is under way; for the service, where its process is gone."""
-    import structlog
-
-    from cdc_migrator.service.cutover import undo
-
-    log = structlog.get_logger("cdc_migrator.cutover")
-    with ExitStack() as stack:
-        ended = undo(
-            _options(stack, configured, False, None, False),
-            lambda text: log.info("undo", step=text),
-        )
-    if ended is not None:
-        log.warning("cutover-undone", attempt=ended.attempt.attempt, state=str(ended.state))
-
-
-# What a rehearsal is there to find out, or what it does not need.
-_NOT_REHEARSED = frozenset({"hooks", "backup", "way-back"})
-
-
-def _unready(configured: Settings, rehearsal: bool) -> list[tuple[str, str | None]]:
-    """Why it is not safe to go on, with the remedies."""
-    from cdc_migrator.cli.measuring import inspect_options, limits, places
-    from cdc_migrator.monitor.sampler import Sampler
-    from cdc_migrator.service.readiness import look
-
-    with Sampler(places(configured)) as sampler:
-        found = look(inspect_options(configured), sampler, limits(configured))
-    skipped = _NOT_REHEARSED if rehearsal else frozenset()
-    against = [gate for gate in found.against if gate.name not in skipped]
-    return list(dict.fromkeys((f"{gate.name}: {gate.reason}", gate.remedy) for gate in against))
-
-
-def _dry_run(out: Printer, configured: Settings, rehearsal: bool) -> None:
-    from cdc_migrator.cli.cutover_view import plan_view
-    from cdc_migrator.service.cutover_status import plan
-
-    chosen = configured.cutover
-    document = plan(
-        configured.target.dsn_with_password(),
-        configured.name,
-        rehearsal,
-        [hook.name or hook.kind for hook in chosen.hooks],
-        {
-            "budget_seconds": chosen.budget.total_seconds(),
-            "fence_budget_seconds": chosen.fence_budget.total_seconds(),
-            "max_lag_seconds": chosen.max_lag.total_seconds(),
-            "terminate": chosen.terminate,
-            "verify": chosen.verify,
-        },
-    )
-    out.data(document, lambda: plan_view(document))
-
-
-def _tell(out: Printer, ended: Ended, aborted: bool = False) -> None:
-    from cdc_migrator.cutover.machine import State
-
-    attempt = ended.attempt
-    details: dict[str, Any] = attempt.details
-    if not out.for_people:
-        out.data(
-            {
-                "attempt": attempt.attempt,
-                "state": ended.state,
-                "rehearsal": attempt.rehearsal,
-                "resumed": ended.resumed,
-                "error": ended.error,
-                "details": details,
-            }
-        )
-    stall = details.get("stall_ms")
-    held = f"; the source was fenced {stall:.0f} ms before" if stall is not None else ""
-    match ended.state:
-        case State.DONE:
-            out.say(f"done: the target is open{held}", "green")
-            if details.get("verify_error"):
-                out.say("but what was compared afterwards differs; see reconcile history", "red")
-            elif not details.get("verified"):
-                out.say(
-                    "what was written to last was not compared: the process that kept both "
-                    "sides' snapshots is gone",
-                    "yellow",
-                )
-        case State.REHEARSED:
-            out.say("rehearsed: everything short of opening the target went through", "green")
-            out.next("cdc-migrator cutover")
-        case State.UNDONE:
-            out.say("undone: the source is open, as before", "yellow")
-        case State.SWITCHING:
-            out.say("the target is open, but a hook failed: type the same command again", "red")
-        case _:
-            out.say(f"it stands at {ended.state}: type the same command again", "red")
-    if ended.error is not None and ended.state is not State.DONE:
-        out.say(f"error {ended.error['code']}: {ended.error['cause']}", "red")
-        out.say(f"remedy: {ended.error['remedy']}")
-    if ended.state in (State.DONE, State.REHEARSED) or (aborted and ended.state is State.UNDONE):
-        return
-    refused = (ended.error or {}).get("code") == "CDCM-CUTOVER-NOT-READY"
-    raise typer.Exit(3 if refused else 1)
+    give_up(ctx, source_only, target_is_gone, yes)

@@ -31,7 +31,9 @@ def status_view(document: dict[str, Any]) -> RenderableType:
         if last["error"] is not None:
             table.add_row("error", Text(f"{last['error']['code']}: {last['error']['cause']}"))
             table.add_row("remedy", Text(last["error"]["remedy"]))
-    table.add_row("source", Text(document["source"] or "not fenced, or does not answer"))
+    for side in ("source", "target"):
+        if side in document:
+            table.add_row(side, Text(document[side] or "not fenced, or does not answer"))
     if document["written_on_source_since"]:
         table.add_row(
             "alarm",
@@ -61,7 +63,11 @@ def plan_view(document: dict[str, Any]) -> RenderableType:
         lines.append(Text("no hook: people send the applications over"))
     expected = document["expected_stall_seconds"]
     if expected is None:
-        lines.append(Text("expected stall: unknown; `cdc-migrator cutover --rehearse` shows it"))
+        lines.append(
+            Text(
+                f"expected stall: unknown; `cdc-migrator {document['command']} --rehearse` shows it"
+            )
+        )
     else:
         lines.append(Text(f"expected stall: {expected * 1000:,.0f} ms, as in {document['basis']}"))
     return Group(*lines)

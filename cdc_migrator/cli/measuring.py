@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from cdc_migrator.monitor.limits import Limits
     from cdc_migrator.monitor.sampler import Places
     from cdc_migrator.service.inspection import InspectOptions
+    from cdc_migrator.service.measuring import WatchOptions
 
 # Inspections may fail a few times before what was found is not known any more.
 _INSPECTIONS = 5
@@ -75,4 +76,16 @@ def inspect_options(configured: Settings) -> InspectOptions:
         configured.source.dsn_with_password,
         configured.target.dsn_with_password,
         configured.grants,
+    )
+
+
+def watch_options(configured: Settings) -> WatchOptions:
+    """What is watched once the target is open."""
+    from cdc_migrator.service.measuring import WatchOptions
+
+    return WatchOptions(
+        configured.name,
+        configured.source.dsn_with_password,
+        configured.target.dsn_with_password,
+        configured.watch,
     )

@@ -83,8 +83,8 @@ def reconcile(
         typer.Option(
             min=0.0,
             metavar="SECONDS",
-            help="While the stream is further behind than this, a worker works at most 5 % of the "
-            "time, so that it catches up.",
+            help="While the stream is further behind than this, all workers together work at most "
+            "2 % of the time, so that it catches up.",
         ),
     ] = 5.0,
     seconds: Annotated[
@@ -111,6 +111,9 @@ def reconcile(
     reconcile.max_proof_age; all others keep their proof, and the report says of when it is. What
     somebody else changes on the target is not seen in a chunk that stands on its proof: compare
     in full now and then.
+
+    Once the target is open and there is a way back, everything is the other way round: the target
+    is the measure, and a repair writes to the source.
 
     Exit code 0 when all rows are equal, or what differs is accepted; 1 when something differs, or
     could not be compared to its end.
@@ -275,13 +278,21 @@ def sql_(
 
 
 def _options(ctx: typer.Context) -> ReconcileOptions:
+    from cdc_migrator.service.direction import direction
     from cdc_migrator.service.reconcile import ReconcileOptions
 
     configured = settings(ctx)
+    way = direction(
+        configured.name,
+        configured.source.dsn_with_password(),
+        configured.target.dsn_with_password(),
+    )
+    if way.back:
+        printer(ctx).say("on the way back: the target is the measure, and the source is compared")
     return ReconcileOptions(
-        name=configured.name,
-        source_dsn=configured.source.dsn_with_password(),
-        target_dsn=configured.target.dsn_with_password(),
+        name=way.name,
+        source_dsn=way.source_dsn,
+        target_dsn=way.target_dsn,
         proof_age=configured.reconcile.max_proof_age,
     )
 

@@ -61,14 +61,17 @@ def repair(
     from cdc_migrator.cli.reconcile_view import ProgressLine
     from cdc_migrator.service import rebuild as service
     from cdc_migrator.service import reconcile
+    from cdc_migrator.service.direction import direction
 
     configured = settings(ctx)
     out = printer(ctx)
+    way = direction(
+        configured.name,
+        configured.source.dsn_with_password(),
+        configured.target.dsn_with_password(),
+    )
     options = reconcile.ReconcileOptions(
-        name=configured.name,
-        source_dsn=configured.source.dsn_with_password(),
-        target_dsn=configured.target.dsn_with_password(),
-        tables=rebuild,
+        name=way.name, source_dsn=way.source_dsn, target_dsn=way.target_dsn, tables=rebuild
     )
     how = service.RebuildOptions(
         low=tuple(low) if low else None,

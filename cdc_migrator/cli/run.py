@@ -26,6 +26,8 @@ def run(ctx: typer.Context) -> None:
     With reconcile.continuous it also compares both sides all the time, at a share of it
     (reconcile.share), as `reconcile --mode incremental` does; `status` shows what differs.
 
+    Once the target is open it watches it, by the rules of [bold]watch[/bold] in migration.yaml.
+
     It serves [bold]/metrics[/bold], [bold]/livez[/bold], [bold]/readyz?verbose[/bold] and
     [bold]/healthz[/bold] on service.http_host and service.http_port. It logs to stdout, in JSON
     lines where that is no terminal.
@@ -48,12 +50,13 @@ def run_service(configured: Settings) -> None:
     Raises typer.Exit with 130 where the signal was SIGINT.
     """
     from cdc_migrator.apply.batcher import BatchLimits
-    from cdc_migrator.cli.cutover import undo_abandoned
     from cdc_migrator.cli.endpoints import endpoints
-    from cdc_migrator.cli.measuring import inspect_options, limits, shall_move
+    from cdc_migrator.cli.measuring import inspect_options, limits, shall_move, watch_options
     from cdc_migrator.cli.steps import Logged, migrate_steps
+    from cdc_migrator.cli.switching import roll_back, undo_abandoned
     from cdc_migrator.service.comparing import Continuous
     from cdc_migrator.service.guarding import Guardian
+    from cdc_migrator.service.hosting import Hosting
     from cdc_migrator.service.options import RunOptions
     from cdc_migrator.service.runner import Service
     from cdc_migrator.stream.spill import SpillLimits
@@ -61,46 +64,48 @@ def run_service(configured: Settings) -> None:
     places = endpoints(configured)
     steps = migrate_steps(configured, Logged(time.monotonic))
     apply, served, compare = configured.apply, configured.service, configured.reconcile
-    service = Service(
-        RunOptions(
-            migration=configured.name,
-            source_dsn=configured.source.dsn_with_password,
-            target_dsn=configured.target.dsn_with_password,
-            kafka=places.kafka,
-            connect_url=places.connect_url,
-            limits=BatchLimits(
-                rows=apply.max_batch_rows,
-                bytes=apply.max_batch_bytes,
-                age=apply.max_batch_age.total_seconds(),
-            ),
-            queue_bytes=apply.queue_bytes,
-            spill=SpillLimits(
-                rows=max(apply.max_batch_rows, SpillLimits().rows),
-                bytes=apply.transaction_bytes,
-                directory=apply.spill_dir,
-            ),
-            truncates=apply.truncates,
-            retry_for=apply.retry_for.total_seconds(),
-            reread=steps.read_again,
-            reread_bytes=apply.reread_bytes,
-            continuous=Continuous(
-                compare.share,
-                compare.repair,
-                compare.max_proof_age,
-                compare.every.total_seconds(),
-            )
-            if compare.continuous
-            else None,
-            takeover_after=served.takeover_after.total_seconds(),
-            fence=configured.target.fence,
-            shall_move=shall_move(configured),
-            ready=limits(configured),
-            inspected=inspect_options(configured),
-            inspect_every=configured.ready.inspect_every.total_seconds(),
-            http_host=served.http_host,
-            http_port=served.http_port,
+    options = RunOptions(
+        migration=configured.name,
+        source_dsn=configured.source.dsn_with_password,
+        target_dsn=configured.target.dsn_with_password,
+        kafka=places.kafka,
+        connect_url=places.connect_url,
+        limits=BatchLimits(
+            rows=apply.max_batch_rows,
+            bytes=apply.max_batch_bytes,
+            age=apply.max_batch_age.total_seconds(),
+        ),
+        inline_rows=apply.inline_rows,
+        queue_bytes=apply.queue_bytes,
+        spill=SpillLimits(
+            rows=max(apply.max_batch_rows, SpillLimits().rows),
+            bytes=apply.transaction_bytes,
+            directory=apply.spill_dir,
+        ),
+        truncates=apply.truncates,
+        retry_for=apply.retry_for.total_seconds(),
+        reread=steps.read_again,
+        reread_bytes=apply.reread_bytes,
+        continuous=Continuous(
+            compare.share,
+            compare.repair,
+            compare.max_proof_age,
+            compare.every.total_seconds(),
         )
+        if compare.continuous
+        else None,
+        takeover_after=served.takeover_after.total_seconds(),
+        fence=configured.target.fence,
+        shall_move=shall_move(configured),
+        ready=limits(configured),
+        inspected=inspect_options(configured),
+        inspect_every=configured.ready.inspect_every.total_seconds(),
+        watched=watch_options(configured),
+        roll_back=lambda firing: roll_back(configured, firing.rule),
+        http_host=served.http_host,
+        http_port=served.http_port,
     )
+    service = Service(options)
     interrupted = False
 
     def interrupt(*_: object) -> None:
@@ -115,14 +120,16 @@ def run_service(configured: Settings) -> None:
     threading.Thread(
         target=steps.finish_foreign_keys, args=(ended,), name="foreign keys", daemon=True
     ).start()
-    guardian = Guardian(
-        configured.target.dsn_with_password,
-        configured.cutover.budget.total_seconds(),
-        lambda: undo_abandoned(configured),
-    )
-    threading.Thread(target=guardian.guard, args=(ended,), name="guardian", daemon=True).start()
+    for back, dsn in ((False, options.target_dsn), (True, options.source_dsn)):
+        guardian = Guardian(
+            dsn,
+            configured.cutover.budget.total_seconds(),
+            lambda back=back: undo_abandoned(configured, back),  # type: ignore[misc]
+        )
+        threading.Thread(target=guardian.guard, args=(ended,), name="guardian", daemon=True).start()
     try:
-        service.run()
+        with Hosting(options.mirrored()):
+            service.run()
     finally:
         ended.set()
     if interrupted:

@@ -1,4 +1,5 @@
-"""The source's fence: no row of these tables changes behind its marker, until it is lifted.
+"""The fence of the side that is left: no row of these tables changes behind its marker, until it
+is lifted. On the way there that is the source, on the way back the target.
 
 Triggers are made beforehand and disabled. Then one transaction locks every table against writers,
 which waits for those that are open, enables the triggers and writes the marker. Its locks go only
@@ -88,13 +89,17 @@ def prepare(
     tables: Sequence[TableName],
     digest: str,
     patience: float = 120.0,
+    side: str = "source",
 ) -> list[TableName]:
     """Make the function, and on each table a disabled trigger; what is there stays.
 
+    Triggers of a side that was opened by its function are disabled first.
+
     Args:
-        conn: an autocommit session on the source, whose control schema exists.
+        conn: an autocommit session on the side that is left, whose control schema exists.
         tables: as the migration has them; partitioned ones are fenced with all they consist of.
         digest: SHA-256, in hexadecimal, of the token with which sessions pass the fence.
+        side: what that side is called in errors.
 
     Returns:
         All tables that will be fenced.
@@ -103,15 +108,19 @@ def prepare(
         Refused: CDCM-FENCE-OWNER. Failed: CDCM-FENCE-LOCKED.
     """
     body = fence.body(migration, digest, _HINT)
-    with speaking("source", "preparing its fence"):
-        if not fence.defined(conn, body):
-            _briefly(conn, [fence.define(body)], tables, patience)
+    with speaking(side, "preparing its fence"):
         found = fence.read(conn, tables)
         lacking = [one for one in found if one.state in (State.NONE, State.OTHER)]
-        if foreign := [one.table for one in lacking if not one.owned]:
-            raise fence.not_owned("source", foreign, "writers")
+        if foreign := [one.table for one in found if not one.owned and one.state is not State.DOWN]:
+            raise fence.not_owned(side, foreign, "writers")
+        if not fence.defined(conn, body):
+            for one in found:
+                # With the new body it would refuse writes before anybody has waited for writers.
+                if one.state is State.UP:
+                    _briefly(conn, side, [fence.disable(one.table)], [one.table], patience)
+            _briefly(conn, side, [fence.define(body)], tables, patience)
         for one in lacking:
-            _briefly(conn, fence.ready(one), [one.table], patience)
+            _briefly(conn, side, fence.ready(one), [one.table], patience)
             reach("fence.prepared")
     return [one.table for one in found]
 
@@ -128,11 +137,12 @@ def raise_fence(
     marker: str,
     options: FenceOptions | None = None,
     also: Sequence[sql.Composed] = (),
+    side: str = "source",
 ) -> Raised:
     """Stop every writer of these tables, and put the `fence` marker behind their last change.
 
     Args:
-        conn: an autocommit session on the source.
+        conn: an autocommit session on the side that is left, called `side` in errors.
         tables: what `prepare` gave.
         marker: a token that no other marker has.
         also: statements for the transaction that raises the fence.
@@ -166,13 +176,13 @@ def raise_fence(
         except psycopg.errors.DeadlockDetected:
             random.shuffle(order)
         except psycopg.Error as exc:
-            raise coded(exc, "source", "raising its fence") from exc
+            raise coded(exc, side, "raising its fence") from exc
         if time.monotonic() > deadline:
             in_way = obstacles(conn, order)
             if not options.terminate or time.monotonic() > began + 2 * options.budget:
                 raise Failed(
                     "CDCM-FENCE-BUDGET",
-                    f"the source's tables were not free of writers for a moment within "
+                    f"the {side}'s tables were not free of writers for a moment within "
                     f"{time.monotonic() - began:.0f} s; in the way: {_told(in_way)}",
                     "Try when long transactions have ended, give it a longer budget, or allow it "
                     "to end the sessions that are in its way.",
@@ -182,7 +192,11 @@ def raise_fence(
 
 
 def lower(
-    conn: psycopg.Connection, migration: str, tables: Sequence[TableName], marker: str
+    conn: psycopg.Connection,
+    migration: str,
+    tables: Sequence[TableName],
+    marker: str,
+    side: str = "source",
 ) -> None:
     """Let everybody write again, behind an `unfence` marker. The triggers stay, disabled.
 
@@ -192,15 +206,18 @@ def lower(
         *(fence.disable(one.table) for one in fence.read(conn, tables) if one.state is State.UP),
         _marker(migration, "unfence", marker),
     ]
-    with speaking("source", "lifting its fence"):
-        _briefly(conn, statements, tables, _LIFT_SECONDS, _LIFT_LOCK_MS)
+    with speaking(side, "lifting its fence"):
+        _briefly(conn, side, statements, tables, _LIFT_SECONDS, _LIFT_LOCK_MS)
 
 
-def holes(conn: psycopg.Connection, tables: Sequence[TableName]) -> list[TableName]:
+def holes(
+    conn: psycopg.Connection, tables: Sequence[TableName], side: str = "source"
+) -> list[TableName]:
     """The tables, partitions that came since included, whose fence is not up; empty is proof."""
-    with speaking("source", "looking at its fence"):
+    with speaking(side, "looking at its fence"):
         found = fence.read(conn, tables)
-    up = {one.table for one in found if one.state is State.UP}
+        refuses = fence.refuses(conn)
+    up = {one.table for one in found if one.state is State.UP and refuses}
     return sorted({*tables, *(one.table for one in found)} - up)
 
 
@@ -226,10 +243,11 @@ def _try(
         conn.execute(_locking(order, options))
         known = {one.table: one.state for one in fence.read(conn, order)}
         unready = [t for t in {*order, *known} if known.get(t) not in (State.DOWN, State.UP)]
-        if unready:
+        if unready or not fence.refuses(conn):
             raise Failed(
                 "CDCM-FENCE-CHANGED",
-                f"{few(sorted(unready))} came or changed since the fence was prepared",
+                f"{few(sorted(unready)) or 'its function'} came or changed since the fence was "
+                "prepared",
                 "Run the same command again: it prepares them, too.",
             )
         conn.execute(_enabling(order))
@@ -313,13 +331,14 @@ def _signal(conn: psycopg.Connection, function: str, one: Obstacle) -> bool:
 
 def _briefly(
     conn: psycopg.Connection,
+    side: str,
     statements: Sequence[sql.Composed],
     tables: Sequence[TableName],
     patience: float,
     lock_milliseconds: int = _PREPARE_LOCK_MS,
 ) -> None:
     if not briefly(conn, statements, lock_milliseconds, patience):
-        raise fence.busy("source", tables, patience)
+        raise fence.busy(side, tables, patience)
 
 
 def _told(in_way: Sequence[Obstacle]) -> str:

@@ -57,7 +57,10 @@ class Driver:
 
     def ask(self, *arguments: str, codes: Collection[int] = (0,)) -> dict[str, Any]:
         """Run a command to its end; its document. Raises as `call`."""
-        document: dict[str, Any] = json.loads(self.call(*arguments, "-o", "json", codes=codes))
+        said = self.call(*arguments, "-o", "json", codes=codes)
+        if not said:
+            raise _failed(arguments[0], max(codes), "nothing; it was refused")
+        document: dict[str, Any] = json.loads(said)
         return document
 
     def migrate(self) -> int:

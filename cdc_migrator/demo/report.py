@@ -83,11 +83,10 @@ class Account:
     """The writers' own count of what was acknowledged, held against both databases.
 
     Attributes:
-        on_source, on_target: commits that were acknowledged there.
+        on_source, on_target: commits that were acknowledged there, from the first writer on.
         unsure: whose answer was lost.
         lost, strange: by side, which "writer/kind" has less, or more, in the database than its
             writer knows of.
-        source_unchanged: every table of the source is at the end as it was when it was left.
     """
 
     on_source: int
@@ -95,13 +94,89 @@ class Account:
     unsure: int
     lost: dict[str, tuple[str, ...]]
     strange: dict[str, tuple[str, ...]]
-    source_unchanged: bool
 
     @property
     def complete(self) -> bool:
-        """Everything is there, once, and nothing was written on both sides."""
+        """Everything is where it should be, once, and nothing else is."""
+        return not any(self.lost.values()) and not any(self.strange.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """A rule of `watch` has rolled back by itself, after something broke on the target.
+
+    Attributes:
+        rule, number, threshold, for_seconds: which rule fired, and by what.
+        fired_after, open_after: seconds from the failure until then, and until the source was open.
+        failed: transactions that failed meanwhile; none of them is acknowledged.
+        switch: the rollback; its seconds from the failure on.
+        account, tables: of both sides afterwards, with the writers stopped.
+    """
+
+    rule: str
+    number: float
+    threshold: float
+    for_seconds: float
+    fired_after: float
+    open_after: float
+    failed: int
+    switch: Switch
+    account: Account
+    tables: list[Comparison]
+
+    @property
+    def good(self) -> bool:
+        """The rule did what it is for, and both sides hold everything, and the same."""
         return (
-            self.source_unchanged and not any(self.lost.values()) and not any(self.strange.values())
+            self.number > self.threshold
+            and self.failed > 0
+            and self.switch.state == "done"
+            and self.account.complete
+            and bool(self.tables)
+            and all(table.equal for table in self.tables)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The target is open for good.
+
+    Attributes:
+        switch: the last cutover.
+        account: of all writers that there ever were.
+        source_unchanged: while writers went on, every table of the source stayed as it was after
+            `finish`; None without that, for the way back goes on writing there.
+        source_refuses: a write on the source is refused at the end.
+        failed: transactions of the last writers that failed.
+        status: by the report. report: its page.
+        journals: entries of each side's journal; both are as they were written.
+        finished: the migration was removed. removed: how many things went.
+        left_behind: slots, publications, triggers and control schemas that should not be there.
+    """
+
+    switch: Switch
+    account: Account
+    source_unchanged: bool | None
+    source_refuses: bool
+    failed: int
+    status: str
+    report: str
+    journals: dict[str, int]
+    finished: bool
+    removed: int
+    left_behind: int
+
+    @property
+    def good(self) -> bool:
+        """Everything acknowledged is on the target, and nothing else is left."""
+        return (
+            self.switch.state == "done"
+            and self.account.complete
+            and self.source_unchanged is not False
+            and self.source_refuses
+            and self.failed == 0
+            and self.status == "COMPLETED"
+            and self.left_behind == 0
         )
 
 
@@ -132,7 +207,8 @@ def together(*counts: Mapping[str, int]) -> dict[str, int]:
 class Report:
     """What the demo saw; seconds, bytes, and row counts.
 
-    `workload` is of the writers up to the comparison, `followers` of those that went over.
+    `workload` is of the writers up to the comparison; `followers` of those that went over and came
+    back, then of those that went over for good. `ping_seconds`: down the way back.
     """
 
     rows_loaded: int = 0
@@ -142,17 +218,19 @@ class Report:
     committed: dict[str, dict[str, int]] = field(default_factory=dict)
     missing_kinds: dict[str, tuple[str, ...]] = field(default_factory=dict)
     workload: Summary | None = None
-    followers: Summary | None = None
+    followers: list[Summary] = field(default_factory=list)
     lag_calm: Percentiles | None = None
     lag_all: Percentiles | None = None
     rss_bytes: int = 0
     tables: list[Comparison] = field(default_factory=list)
     corruption: Corruption | None = None
     backup_seconds: float | None = None
+    ping_seconds: float | None = None
     readiness: list[Verdict] = field(default_factory=list)
     rehearsal: Switch | None = None
     cutover: Switch | None = None
-    account: Account | None = None
+    returned: Returned | None = None
+    ended: Ended | None = None
 
     @property
     def equal(self) -> bool:
@@ -161,13 +239,16 @@ class Report:
 
     @property
     def switched(self) -> bool:
-        """The corruption was found and repaired, and everything acknowledged went over."""
+        """The corruption was found and repaired, and everything acknowledged went over, came back,
+        and went over again."""
         return (
             self.corruption is not None
             and self.corruption.named
             and self.corruption.repaired
             and self.cutover is not None
             and self.cutover.state == "done"
-            and self.account is not None
-            and self.account.complete
+            and self.returned is not None
+            and self.returned.good
+            and self.ended is not None
+            and self.ended.good
         )

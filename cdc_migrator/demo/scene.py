@@ -1,6 +1,6 @@
 """What the demo stands on: both databases, the commands, the application, and who looks on.
 
-Only the ordinary commands do the work. Here is what both parts of the plot see by themselves:
+Only the ordinary commands do the work. Here is what all parts of the plot see by themselves:
 progress, positions, whether everybody is alive.
 """
 
@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psycopg
 
@@ -17,6 +18,14 @@ from cdc_migrator.demo.driver import Driver, ask
 from cdc_migrator.demo.report import Report
 from cdc_migrator.demo.workload import WorkloadProcess
 from cdc_migrator.stack import local
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """A command's document, and how many seconds it took."""
+
+    document: dict[str, Any]
+    seconds: float
 
 
 @dataclass(slots=True)
@@ -53,14 +62,27 @@ class Scene:
         return self.directory / "backup"
 
     @property
+    def report_directory(self) -> Path:
+        """Where the migration's report is written to; it stays."""
+        return self.directory / "report"
+
+    @property
     def target(self) -> str:
         """The DSN of the target."""
         return self.stack.target_dsn
 
+    def run(self, step: str, *arguments: str, codes: tuple[int, ...] = (0,)) -> Ran:
+        """Run a command to its end; its time is noted under `step`. Raises as `Driver.ask`."""
+        self.watch()
+        since = time.monotonic()
+        document = self.driver.ask(*arguments, codes=codes)
+        return Ran(document, self.step(step, since))
+
     def step(self, name: str, since: float) -> float:
-        """Note how long it took, by `time.monotonic`; these seconds."""
-        self.report.steps[name] = round(time.monotonic() - since, 2)
-        return self.report.steps[name]
+        """Note how long it took, by `time.monotonic`; these seconds. Times of one name add up."""
+        took = round(time.monotonic() - since, 2)
+        self.report.steps[name] = round(self.report.steps.get(name, 0.0) + took, 2)
+        return took
 
     def marker(self) -> Callable[[], bool]:
         """A condition: what the source had committed by now is applied on the target."""

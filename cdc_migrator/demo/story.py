@@ -1,8 +1,9 @@
 """The demo's plot: a live shop moves; the applier and Connect are killed; both sides end equal.
 
-Then the shop is led over to the target (`leaving`). Only the ordinary commands do the work; this
-module starts them, looks on, and judges by what it sees itself: counters on the source, process
-ids, digests by plain SQL.
+Then the shop is led over to the target (`leaving`), comes back by itself when something breaks
+there (`returning`), and goes over for good (`ending`). Only the ordinary commands do the work;
+these modules start them, look on, and judge by what they see themselves: counters in both
+databases, process ids, digests by plain SQL.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ from __future__ import annotations
 import os
 import signal
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 from cdc_migrator.demo import shop
 from cdc_migrator.demo.digest import compare, digest_both
 from cdc_migrator.demo.driver import ask, until
+from cdc_migrator.demo.ending import Ending
 from cdc_migrator.demo.leaving import Leaving
 from cdc_migrator.demo.ledger import (
     BulkCommits,
@@ -24,20 +27,28 @@ from cdc_migrator.demo.ledger import (
 )
 from cdc_migrator.demo.probe import LagProbe
 from cdc_migrator.demo.report import Kill, Report
+from cdc_migrator.demo.returning import RULES, Returning
 from cdc_migrator.demo.scene import Scene
+from cdc_migrator.demo.switches import switch
+from cdc_migrator.demo.tally import Summary
 from cdc_migrator.demo.workload import ALL_KINDS, Settings, WorkloadProcess
 from cdc_migrator.errors import Failed
 from cdc_migrator.stack import local
 
-_CALM_SECONDS = 6.0
+_CALM_SECONDS = 4.0
 _KIND_SECONDS = 20.0
-# What `init` cannot know: what leads the applications over, and that nobody goes back.
-_LEAVING = """
+# What `init` cannot know: what leads the applications over; and how soon one that was killed is
+# replaced.
+_HOOKS = """
 cutover:
   hooks:
     - kind: route
-  without_way_back: "a demo: nobody goes back"
+service:
+  takeover_after: 5s
 """
+# What takes the machine to its limits while rows move leaves too little of it for what comes then.
+_MOVING = Settings()
+_SWITCHING = Settings(rate=150, bulk_every=6.0)
 
 
 class Story:
@@ -45,26 +56,33 @@ class Story:
 
     Args:
         scale: size of the shop; 1.0 is about 400,000 rows.
+        finish: end the migration; else it is left up.
     """
 
-    def __init__(self, scene: Scene, scale: float) -> None:
+    def __init__(self, scene: Scene, scale: float, finish: bool) -> None:
         self._scene = scene
         self._report = scene.report
         self._scale = scale
+        self._finish = finish
 
     def play(self) -> Report:
         """From an empty source to the target. Raises MigratorError where something fails."""
-        scene = self._scene
         with ExitStack() as stack:
-            stack.callback(scene.driver.stop)
+            stack.callback(self._scene.driver.stop)
             self._shop()
             self._configure()
-            workload = stack.enter_context(
-                WorkloadProcess(scene.source, Settings(), scene.directory / "workload.log")
-            )
-            scene.workload = workload
+            moved = self._move()
+            if self._report.equal:
+                came_back = self._there_and_back(moved)
+                if self._report.returned and self._report.returned.good:
+                    self._for_good(moved, came_back)
+        return self._report
+
+    def _move(self) -> Summary:
+        """Until both sides are equal; what the writers did."""
+        scene = self._scene
+        with self._writers(_MOVING, None) as workload, LagProbe(scene.target) as probe:
             scene.tell("writers start: inserts, updates, deletes, key changes, swaps, rollbacks …")
-            probe = stack.enter_context(LagProbe(scene.target))
             stream_from = self._migrate()
             calm_until = self._stream()
             self._kill_applier()
@@ -78,10 +96,48 @@ class Story:
             now = time.time()
             self._report.lag_calm = probe.percentiles(stream_from, calm_until)
             self._report.lag_all = probe.percentiles(stream_from, now)
-            self._compare()
-            if self._report.equal:
-                Leaving(scene, summary).play()
-        return self._report
+        self._compare()
+        return summary
+
+    def _there_and_back(self, moved: Summary) -> Summary:
+        """Over to the target and, when it breaks, back to the source; what the writers did."""
+        scene, report = self._scene, self._report
+        leaving, returning = Leaving(scene), Returning(scene)
+        with self._writers(_SWITCHING, scene.target) as workload:
+            scene.tell("writers start again, and do not stop until they are back")
+            rehearsed, done = leaving.play()
+            returning.play()
+            summary = workload.stop()
+        report.followers.append(summary)
+        report.rehearsal = switch(
+            rehearsed.document, rehearsed.seconds, summary, "source", "source"
+        )
+        report.cutover = switch(done.document, done.seconds, summary, "source", "target")
+        report.returned = returning.judge(moved, summary)
+        returning.mend()
+        return summary
+
+    def _for_good(self, *earlier: Summary) -> None:
+        """Over to the target, and the migration ends."""
+        scene = self._scene
+        ending = Ending(scene, self._finish)
+        with self._writers(_SWITCHING, scene.target) as workload:
+            scene.tell("writers start for the last time, and do not stop until the end")
+            ending.play()
+            summary = workload.stop()
+        self._report.followers.append(summary)
+        self._report.ended = ending.judge(earlier, summary)
+
+    @contextmanager
+    def _writers(self, settings: Settings, target: str | None) -> Iterator[WorkloadProcess]:
+        """The application; with a target it follows the routing row."""
+        log = self._scene.directory / "workload.log"
+        with WorkloadProcess(self._scene.source, settings, log, target) as workload:
+            self._scene.workload = workload
+            try:
+                yield workload
+            finally:
+                self._scene.workload = None
 
     def _shop(self) -> None:
         since = time.monotonic()
@@ -100,7 +156,7 @@ class Story:
         sides = ("--source", scene.source, "--target", scene.target)
         scene.driver.call("init", "--name", "shop", *sides, "--file", str(file))
         with file.open("a") as config:
-            config.write(_LEAVING)
+            config.write(_HOOKS + RULES)
         scene.tell(f"cdc-migrator init wrote {file}")
 
     def _migrate(self) -> float:

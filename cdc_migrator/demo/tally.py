@@ -45,6 +45,7 @@ class Summary:
             there, once, or not.
         retried: transactions that lost a race or were refused, by SQLSTATE.
         missed: tries that found no suitable row, by kind.
+        failed: transactions that the database said no to for good, by kind.
         waits: each time that a writer was refused and went on, in the order of the writers.
         seconds: from start to stop.
         cpu_seconds: used by this process meanwhile.
@@ -55,15 +56,16 @@ class Summary:
     unsure: dict[str, int]
     retried: dict[str, int]
     missed: dict[str, int]
+    failed: dict[str, int]
     waits: tuple[Wait, ...]
     seconds: float
     cpu_seconds: float
     failure: str | None
 
     @classmethod
-    def failed(cls, reason: str) -> Summary:
+    def silent(cls, reason: str) -> Summary:
         """Of an application that said nothing."""
-        return cls({}, {}, {}, {}, (), 0.0, 0.0, reason)
+        return cls({}, {}, {}, {}, {}, (), 0.0, 0.0, reason)
 
     @classmethod
     def read(cls, values: Mapping[str, Any]) -> Summary:
@@ -109,6 +111,7 @@ class Tally:
     unsure: Counter[str] = field(default_factory=Counter)
     retried: Counter[str] = field(default_factory=Counter)
     missed: Counter[str] = field(default_factory=Counter)
+    failed: Counter[str] = field(default_factory=Counter)
     waits: list[Wait] = field(default_factory=list)
     progressed_at: float = field(default_factory=time.monotonic)
     _side: Side = "source"
@@ -150,6 +153,7 @@ def summarize(
         unsure=by_writer(t.unsure for t in mine),
         retried=total(lambda t: t.retried),
         missed=total(lambda t: t.missed),
+        failed=total(lambda t: t.failed),
         waits=tuple(wait for t in mine for wait in t.waits),
         seconds=seconds,
         cpu_seconds=cpu_seconds,

@@ -3,8 +3,9 @@
 Every writer plays a shuffled deck of kinds, so that each kind comes round about once a second
 however rare it is. A transaction that lost a race (serialization, deadlock, lock timeout) goes
 to the bottom of the deck, and so does one that was refused, once its writer has asked where to go
-(`following`); any other error ends the workload, and so does a writer that stops making progress:
-a demo whose application stands still proves nothing.
+(`following`). One that the database says no to for good is counted as failed, as a shop loses an
+order, and the next customer comes. Any other error ends the workload, and so does a writer that
+stops making progress: a demo whose application stands still proves nothing.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ ALL_KINDS: tuple[str, ...] = (*KINDS, bulk.KIND)
 
 _LOST_RACE = frozenset({"40001", "40P01", "55P03"})  # serialization, deadlock, lock timeout
 _CANCELLED = "57014"
+_SAID_NO = "P0001"  # RAISE EXCEPTION in a function of the database
 _GRACE_SECONDS = 1.0  # for an open transaction to finish after a stop; then it is cancelled
 _CANCEL_SECONDS = 0.2
 
@@ -221,7 +223,8 @@ class Workload:
                 self._stop.wait(max(0.0, began + settings.bulk_every - time.monotonic()))
 
     def _play(self, follower: Follower, tally: Tally, kind: str, run: Callable[[], bool]) -> bool:
-        """Make one transaction; whether its commit was acknowledged."""
+        """Make one transaction; whether it is done with: its commit was acknowledged, or it failed
+        for good."""
         conn, committing = follower.conn, False
         try:
             if not run():
@@ -235,12 +238,15 @@ class Workload:
             if committing and conn.closed:
                 tally.lose(kind)
             self._excuse(error, follower, tally)
-            return False
+            if error.sqlstate != _SAID_NO:
+                return False
+            tally.failed[kind] += 1
+            return True
         tally.commit(kind, follower.side)
         return True
 
     def _excuse(self, error: psycopg.Error, follower: Follower, tally: Tally) -> None:
-        """Roll back and count a transaction that lost a race, was refused or was stopped.
+        """Roll back and count a transaction that lost a race, failed, was refused or was stopped.
 
         Who was refused asks where to go. Re-raises everything else.
         """
@@ -248,7 +254,7 @@ class Workload:
         if follower.sends_elsewhere(error):
             tally.refuse()
             follower.follow()
-        elif state in _LOST_RACE or (state == _CANCELLED and self._stop.is_set()):
+        elif state in (*_LOST_RACE, _SAID_NO) or (state == _CANCELLED and self._stop.is_set()):
             follower.conn.rollback()
         else:
             raise error

@@ -22,7 +22,7 @@ from typing import Protocol
 
 import psycopg
 
-from cdc_migrator.control import proofs
+from cdc_migrator.control import markers, proofs
 from cdc_migrator.databases.postgres.coded import coded, speaking
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.databases.postgres.exported import export
@@ -336,11 +336,7 @@ class _Markers:
         """Commit a new one; its token."""
         token = secrets.token_hex(16)
         with speaking("source", "writing a marker"):
-            self._source.execute(
-                "INSERT INTO cdc_migrator.marker (migration, kind, token) "
-                "VALUES (%s, 'barrier', %s)",
-                (self._migration, token),
-            )
+            markers.write(self._source, self._migration, "barrier", token)
         self._written.append(token)
         reach("align.marked")
         return token

@@ -21,17 +21,21 @@ from cdc_migrator.control import migration, schema
 from cdc_migrator.control.cutover import Attempt
 from cdc_migrator.cutover.machine import BEYOND, ENDED, STALLED, Signal, State, after
 from cdc_migrator.databases.postgres.coded import coded, speaking
-from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.errors import Failed, MigratorError, Refused
 from cdc_migrator.faultpoints import reach
+from cdc_migrator.service.cutover_options import CutoverOptions
 from cdc_migrator.service.cutover_sessions import Sessions
-from cdc_migrator.service.cutover_steps import CutoverOptions, Steps
+from cdc_migrator.service.cutover_steps import Steps
 
 # For how long a process that is asked to stop is waited for, before its sessions are ended.
 _ENDING_SECONDS = 5.0
 # For how long a target is asked whether it was opened, and told that the attempt is undone.
 _OPENED_SECONDS = 10.0
 _TOLD_SECONDS = 3.0
+# For how long the way back is waited for, where it is not yet where the target was opened.
+_STARTED_SECONDS = 10.0
+_LOOK_SECONDS = 0.1
+_UNDO_TRIES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,17 +75,17 @@ def cut_over(
         MigratorError: a server was away before anything was begun, or stays away: run it again.
     """
     with (
-        Sessions(options.name, options.source_dsn, options.target_dsn) as sessions,
+        _sessions(options) as sessions,
         Steps(options, sessions, tell) as steps,
     ):
-        _require(sessions.control, options.name)
+        _require(sessions.control, options)
         sessions.alone()
         sessions.end_others()
-        with speaking("target", "reading the cutover's state"):
+        with speaking(options.entering, "reading the cutover's state"):
             attempt = rows.unfinished(sessions.control)
             resumed = attempt is not None
             if attempt is None:
-                rows.require_not_open(sessions.control)
+                _require_begun(sessions, options)
                 attempt = rows.begin(
                     sessions.control,
                     State.CHECKING,
@@ -99,12 +103,24 @@ def undo(options: CutoverOptions, tell: Callable[[str], None] = lambda _: None) 
     Returns None where there is none. Raises as `cut_over`; Refused: CDCM-CUTOVER-OPEN: the target
     is open, so it can only be gone on with.
     """
+    for again in range(_UNDO_TRIES, 0, -1):
+        try:
+            return _undo(options, tell)
+        except Failed as error:
+            # Somebody else (the service, say) undoes it as well, and took us for a dead process.
+            if error.code != "CDCM-DB-LOST" or again == 1:
+                raise
+            tell("another process is at it, too")
+    raise AssertionError
+
+
+def _undo(options: CutoverOptions, tell: Callable[[str], None]) -> Ended | None:
     with (
-        Sessions(options.name, options.source_dsn, options.target_dsn) as sessions,
+        _sessions(options) as sessions,
         Steps(options, sessions, tell) as steps,
     ):
-        _require(sessions.control, options.name)
-        with speaking("target", "asking the cutover to stop"):
+        _require(sessions.control, options)
+        with speaking(options.entering, "asking the cutover to stop"):
             attempt = rows.unfinished(sessions.control)
             if attempt is None:
                 return None
@@ -113,7 +129,7 @@ def undo(options: CutoverOptions, tell: Callable[[str], None] = lambda _: None) 
             tell("its process does not answer: ending its sessions")
             sessions.end_others()
         sessions.end_others()
-        with speaking("target", "reading the cutover's state"):
+        with speaking(options.entering, "reading the cutover's state"):
             found = rows.read(sessions.control, attempt.attempt)
         assert found is not None
         stopping = threading.Event()
@@ -121,10 +137,38 @@ def undo(options: CutoverOptions, tell: Callable[[str], None] = lambda _: None) 
         return _Run(steps, sessions, options, found, tell, stopping, True).through()
 
 
-def _require(conn: psycopg.Connection, name: str) -> None:
-    with speaking("target", "reading the migration"):
-        migration.require(conn, name)
+def _sessions(options: CutoverOptions) -> Sessions:
+    called = (options.leaving, options.entering)
+    return Sessions(options.name, options.source_dsn, options.target_dsn, called)
+
+
+def _require(conn: psycopg.Connection, options: CutoverOptions) -> None:
+    with speaking(options.entering, "reading the migration"):
+        if options.back and migration.find(conn, options.name) is None:
+            raise Refused(
+                "CDCM-WAY-BACK-NONE",
+                "there is no way back: none was prepared before the target was opened",
+                "`cdc-migrator way-back prepare` makes one, as long as the source is written to.",
+            )
+        migration.require(conn, options.name)
         schema.ensure(conn, "target")
+
+
+def _require_begun(sessions: Sessions, options: CutoverOptions) -> None:
+    """The side to be opened is the one that follows, not the one that is written to."""
+    if not options.back:
+        rows.require_not_open(sessions.control)
+        return
+    until = time.monotonic() + _STARTED_SECONDS
+    while rows.opened(sessions.control):
+        # The way back may just be coming to where the target was opened.
+        if time.monotonic() > until or not rows.opened(sessions.source):
+            raise Refused(
+                "CDCM-ROLLBACK-NOT-OPEN",
+                "applications write to the source: the target was not opened, or was left again",
+                "`cdc-migrator cutover status` tells how things are.",
+            )
+        time.sleep(_LOOK_SECONDS)
 
 
 class _Run:
@@ -201,7 +245,9 @@ class _Run:
         except MigratorError as error:
             return self._failed(error)
         except psycopg.Error as error:
-            return self._failed(coded(error, "target", f"the cutover's step {self._state}"))
+            return self._failed(
+                coded(error, self._options.entering, f"the cutover's step {self._state}")
+            )
 
     def _do(self) -> Signal:
         steps, attempt = self._steps, self._attempt
@@ -279,13 +325,13 @@ class _Run:
                 raise
             # The target is lost: the source says by itself whether it may be lifted.
             self._target_told = False
-            self._tell("the target does not answer")
+            self._tell(f"the {self._options.entering} does not answer")
         self._state = follows
         if (asked or self._stopping.is_set()) and follows not in (State.UNDOING, *ENDED, *BEYOND):
             self._error = {
                 "code": "CDCM-CUTOVER-STOPPED",
                 "cause": "somebody asked it to stop",
-                "remedy": "Run `cdc-migrator cutover` again when it shall go on.",
+                "remedy": f"Run `cdc-migrator {self._options.command}` again when it shall go on.",
             }
             self._go(Signal.FAILED)
 
@@ -304,7 +350,7 @@ class _Run:
                 ended=follows in ENDED,
             )
 
-        with speaking("target", "writing the cutover's state down"):
+        with speaking(self._options.entering, "writing the cutover's state down"):
             try:
                 return enter()
             except psycopg.OperationalError:
@@ -320,9 +366,10 @@ class _Run:
         if left <= 0:
             raise Failed(
                 "CDCM-CUTOVER-BUDGET",
-                f"the source was fenced for {self._options.budget:g} s, and the target is not open",
-                "`cdc-migrator cutover status` shows how long each step took. Try again, or give "
-                "it more time (cutover.budget).",
+                f"the {self._options.leaving} was fenced for {self._options.budget:g} s, and the "
+                f"{self._options.entering} is not open",
+                f"`cdc-migrator {self._options.command} status` shows how long each step took. Try "
+                "again, or give it more time (cutover.budget).",
             )
         return left
 
@@ -330,36 +377,3 @@ class _Run:
         if self._steps.fenced_at is None:
             return otherwise
         return self._options.budget - (time.monotonic() - self._steps.fenced_at)
-
-
-def lift_alone(name: str, source_dsn: str, target_is_gone: bool) -> bool:
-    """Lift the source's fence without the target: from the source's own copy of the state.
-
-    Args:
-        target_is_gone: somebody says so, and that nothing will ever be written there; needed
-            where the target may have been opened.
-
-    Returns False where the source is not fenced.
-
-    Raises Refused: CDCM-CUTOVER-MAYBE-OPEN.
-    """
-    from cdc_migrator.cutover import fence
-
-    with connect(source_dsn, application_name=f"cdcm-{name}-abort", side="source") as source:
-        with speaking("source", "reading its copy of the cutover"):
-            copy = rows.read_copy(source, name) if schema.has(source, "cutover") else None
-            if copy is None:
-                return False
-            state = rows.give_up(source, name, copy.attempt, target_is_gone)
-        if state is rows.Copied.OPENING:
-            raise Refused(
-                "CDCM-CUTOVER-MAYBE-OPEN",
-                "the target may be open: lifting the source's fence would let applications write "
-                "on both sides",
-                "Reach the target and run `cdc-migrator cutover` again. Only if it is gone for "
-                "good, with whatever was written there: add --target-is-gone.",
-            )
-        if set(fence.holes(source, copy.tables)) == set(copy.tables):
-            return False
-        fence.lower(source, name, copy.tables, f"{copy.marker}-lifted")
-    return True

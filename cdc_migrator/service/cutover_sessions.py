@@ -19,15 +19,25 @@ class Sessions:
     """One session on the source, one on the target, and one that listens there.
 
     The target's holds the lock that makes this the only process that carries a cutover out.
+
+    Args:
+        called: what both sides are called in errors: on the way back the other way round.
     """
 
-    def __init__(self, name: str, source_dsn: str, target_dsn: str) -> None:
+    def __init__(
+        self,
+        name: str,
+        source_dsn: str,
+        target_dsn: str,
+        called: tuple[str, str] = ("source", "target"),
+    ) -> None:
+        self._sides = dict(zip(("source", "target"), called, strict=True))
         self._called = f"cdcm-{name}-cutover"
         self._dsn = {"source": source_dsn, "target": target_dsn}
         self.control = self._open("target")
         self.listener = self._open("target")
         self.source = self._open("source")
-        with speaking("target", "listening for its applier"):
+        with speaking(self._sides["target"], "listening for its applier"):
             markers.listen(self.listener)
 
     def __enter__(self) -> Sessions:
@@ -39,7 +49,7 @@ class Sessions:
                 conn.close()
 
     def _open(self, side: str) -> psycopg.Connection:
-        return connect(self._dsn[side], application_name=self._called, side=side)
+        return connect(self._dsn[side], application_name=self._called, side=self._sides[side])
 
     def alone(self) -> None:
         """Be the only one who carries a cutover out. Raises Refused: CDCM-CUTOVER-RUNNING."""
@@ -52,7 +62,7 @@ class Sessions:
 
     def try_alone(self, patience: float) -> bool:
         """The same, for as long as that; whether it was had."""
-        with speaking("target", "taking the cutover's lock"):
+        with speaking(self._sides["target"], "taking the cutover's lock"):
             return locks.try_lock(self.control, locks.Role.CUTOVER, patience)
 
     def end_others(self) -> None:
@@ -62,7 +72,7 @@ class Sessions:
             "target": [self.control.info.backend_pid, self.listener.info.backend_pid],
         }
         for side, conn in (("source", self.source), ("target", self.control)):
-            with speaking(side, "ending the sessions of a former cutover"):
+            with speaking(self._sides[side], "ending the sessions of a former cutover"):
                 conn.execute(
                     "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
                     "WHERE application_name = %s AND datname = current_database() "

@@ -6,20 +6,19 @@ The machine (`cutover.machine`) says in which order; `service.cutover` carries i
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from cdc_migrator.backfill import sequence_sync
-from cdc_migrator.backfill.sequences import DEFAULT_MARGIN
+from cdc_migrator.capture import slot as slots
+from cdc_migrator.control import carrying, load, markers, migration, progress, schema
 from cdc_migrator.control import cutover as rows
 from cdc_migrator.control import fence as target_fence
-from cdc_migrator.control import load, markers, migration, progress, schema
 from cdc_migrator.control.cutover import Attempt, Copied
 from cdc_migrator.control.migration import Phase
 from cdc_migrator.cutover import fence
-from cdc_migrator.cutover.fence import FenceOptions
 from cdc_migrator.cutover.hooks.base import Moment
 from cdc_migrator.cutover.machine import State
 from cdc_migrator.databases.postgres.coded import speaking
@@ -28,48 +27,17 @@ from cdc_migrator.faultpoints import reach
 from cdc_migrator.model.tables import TableName
 from cdc_migrator.model.wording import few
 from cdc_migrator.service.cutover_compare import Comparison
+from cdc_migrator.service.cutover_options import CutoverOptions
 from cdc_migrator.service.cutover_sessions import Sessions
-from cdc_migrator.service.switching import Hooks
+from cdc_migrator.service.way_back import ping
 
 _LAG_PATIENCE = 60.0
 # The application waits for it to come back, too.
 _SOURCE_PATIENCE = 60.0
 _LOOK_SECONDS = 0.1
-
-
-@dataclass(frozen=True, slots=True)
-class CutoverOptions:
-    """Which migration, and how it leaves the source. The strings hold passwords.
-
-    Attributes:
-        budget: seconds from the source's fence to the target being open.
-        fence: how long others may be made to wait for the fence.
-        max_lag: seconds; the source is not fenced while the target is further behind.
-        inside: compare what was written to while nobody can write, for at most `verify_seconds`;
-            else, and what is left, after the target is open.
-        keep_fence: the target stays fenced where the attempt is undone.
-        unready: why it is not safe to switch over, each reason with its remedy; asked once.
-        hooks: None: people switch the applications.
-        settings: what is written down of all this, without secrets.
-    """
-
-    name: str
-    source_dsn: str
-    target_dsn: str
-    unready: Callable[[], Sequence[tuple[str, str | None]]]
-    hooks: Hooks | None
-    budget: float = 10.0
-    fence: FenceOptions = field(default_factory=FenceOptions)
-    max_lag: float = 2.0
-    inside: bool = True
-    verify_seconds: float = 2.0
-    margin: int = DEFAULT_MARGIN
-    keep_fence: bool = True
-    settings: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def called(self) -> str:
-        return f"cdcm-{self.name}-cutover"
+_PING_PATIENCE = 15.0
+# Applications have gone over by then; without it everything is compared once more.
+_START_PATIENCE = 30.0
 
 
 class Steps:
@@ -82,6 +50,8 @@ class Steps:
         self._sessions = sessions
         self._tell = tell
         self._sequences_set = False
+        # Maps of chunks by those of the other way; empty: not by this process.
+        self._laid: dict[int, int] = {}
         self._comparison = Comparison(options.name, options.source_dsn, options.target_dsn)
         self.details: dict[str, Any] = dict(options.settings)
         # When the source's fence came up, by this process's clock; None: not by this process.
@@ -95,7 +65,7 @@ class Steps:
 
     def tables(self) -> list[TableName]:
         """The tables of the migration, by the source's names."""
-        with speaking("target", "reading the migration's tables"):
+        with speaking(self._options.entering, "reading the migration's tables"):
             return [one.source for one in load.read_tables(self._sessions.control)]
 
     # Before anybody waits
@@ -115,24 +85,31 @@ class Steps:
     def prepare(self, attempt: Attempt) -> None:
         """Everything that may take long and keeps nobody waiting."""
         options = self._options
-        with speaking("source", "preparing its control schema"):
+        with speaking(self._options.leaving, "preparing its control schema"):
             schema.ensure(self._sessions.source, "source")
-        self._tell("the target's fence")
-        with speaking("target", "fencing its tables"):
-            markers.tidy(self._sessions.control)
-            target_fence.keep(self._sessions.control, options.name, wanted=True)
-            digest = target_fence.digest(self._sessions.control)
+        self._tell(f"the {options.entering}'s fence")
+        self._fence_entering()
         if options.hooks is not None:
             for did in options.hooks.run(Moment.CHECK, attempt.attempt):
                 self._tell(f"hook {did}")
-        self._tell("the source's fence, not raised yet")
+        self._tell(f"the {options.leaving}'s fence, not raised yet")
         self.details["fenced_tables"] = len(
-            fence.prepare(self._sessions.source, options.name, self.tables(), digest)
+            fence.prepare(
+                self._sessions.source,
+                options.name,
+                self.tables(),
+                self._passing(),
+                side=options.leaving,
+            )
         )
+        self._ping()
         self._tell("sequences")
         self._set_sequences()
         self._tell("rows that were written to since they were compared")
         self._comparison.before()
+        if options.back or self._captured_back:
+            with speaking(options.leaving, "laying out the chunks of the other way"):
+                self._laid = carrying.lay_out(self._sessions.control, self._sessions.source)
         self._wait_for_lag()
 
     def hold(self, attempt: Attempt) -> None:
@@ -145,7 +122,7 @@ class Steps:
 
     def raise_fence(self, attempt: Attempt) -> None:
         """Stop the source's writers."""
-        with speaking("source", "reading its fence"):
+        with speaking(self._options.leaving, "reading its fence"):
             tables = fence.prepared(self._sessions.source, self.tables())
         raised = fence.raise_fence(
             self._sessions.source,
@@ -154,6 +131,7 @@ class Steps:
             attempt.marker,
             self._options.fence,
             [rows.copy_fenced(self._options.name, attempt, tables, self._known_again())],
+            self._options.leaving,
         )
         self.fenced_at = time.monotonic() - raised.held_ms / 1000
         self.details |= {
@@ -164,7 +142,7 @@ class Steps:
 
     def drain(self, attempt: Attempt, left: float) -> None:
         """Wait until all that was written before the fence is applied."""
-        with speaking("target", "waiting for its applier"):
+        with speaking(self._options.entering, "waiting for its applier"):
             if markers.wait(self._sessions.listener, attempt.marker, left):
                 return
         raise Failed(
@@ -196,15 +174,15 @@ class Steps:
         """The point of no return: retire the stream and open the target, in one transaction."""
         options = self._options
         self._require_fenced()
-        with speaking("source", "saying that the target is about to be opened"):
+        with speaking(options.leaving, f"saying that the {options.entering} is about to be opened"):
             if not rows.about_to_open(self._sessions.source, options.name, attempt.attempt):
                 raise Failed(
                     "CDCM-CUTOVER-LIFTED",
-                    "the source's fence was lifted by another command meanwhile",
+                    f"the {options.leaving}'s fence was lifted by another command meanwhile",
                     "Run the same command again.",
                 )
         reach("cutover.opening")
-        with speaking("target", "opening it"), self._sessions.control.transaction():
+        with speaking(self._options.entering, "opening it"), self._sessions.control.transaction():
             leg = progress.retire(self._sessions.control)
             if not markers.is_applied(self._sessions.control, attempt.marker):
                 raise Failed(
@@ -213,6 +191,13 @@ class Steps:
                     "Run the same command again.",
                 )
             target_fence.open_all(self._sessions.control, options.name)
+            if self._captured_back:
+                # In the very commit that opens: what the other way wrote here lies before it,
+                # what applications write behind it.
+                start = leg if options.back else attempt.leg
+                markers.write(
+                    self._sessions.control, options.opposite, "start", attempt.start_marker, start
+                )
             stall = None if self.fenced_at is None else time.monotonic() - self.fenced_at
             rows.enter(
                 self._sessions.control,
@@ -235,6 +220,9 @@ class Steps:
         if self._options.hooks is not None:
             for did in self._options.hooks.run(Moment.SWITCH, attempt.attempt):
                 self._tell(f"hook {did}")
+        if self._options.back and self._options.keep_fence:
+            with speaking(self._options.leaving, "fencing its tables"):
+                target_fence.keep(self._sessions.source, self._options.opposite, wanted=True)
         if self.fenced_at is not None:
             self.details["switched_ms"] = round((time.monotonic() - self.fenced_at) * 1000, 3)
         if self._comparison.kept and not self._comparison.through:
@@ -245,6 +233,8 @@ class Steps:
                 # Nothing is undone for it any more; but nobody may overlook it.
                 self.details["verify_error"] = error.as_dict()
         self.details["verified"] = self._comparison.through
+        if self._comparison.through and self._laid:
+            self._carry(attempt)
 
     def undo(self, attempt: Attempt, reached: State, told: bool) -> None:
         """Let everybody write on the source again.
@@ -257,36 +247,103 @@ class Steps:
         """
         name = self._options.name
         self._sessions.reconnect("source", _SOURCE_PATIENCE)
-        with speaking("source", "giving the cutover up"):
+        with speaking(self._options.leaving, "giving the cutover up"):
             state = (
                 rows.give_up(self._sessions.source, name, attempt.attempt, opening_too=told)
-                if schema.has(self._sessions.source, "cutover")
+                if schema.has(self._sessions.source, "cutover_copy")
                 else None
             )
         if state is Copied.OPENING:
             raise Failed(
                 "CDCM-CUTOVER-UNDECIDED",
-                "the target does not answer, and may be open already; so the source stays fenced",
-                "Bring the target back and run the same command again. If it is gone for good: "
-                "`cdc-migrator cutover abort --source-only --target-is-gone`.",
+                f"the {self._options.entering} does not answer, and may be open already; so the "
+                f"{self._options.leaving} stays fenced",
+                f"Bring the {self._options.entering} back and run the same command again. If it is "
+                f"gone for good: `cdc-migrator {self._options.command} abort "
+                f"--{self._options.leaving}-only --{self._options.entering}-is-gone`.",
             )
         if state is not None:
-            fence.lower(self._sessions.source, name, self._lifted(), attempt.lifted_marker)
+            fence.lower(
+                self._sessions.source,
+                name,
+                self._lifted(),
+                attempt.lifted_marker,
+                self._options.leaving,
+            )
         if self._options.hooks is not None and reached is not State.PREPARING:
             for did in self._options.hooks.run(Moment.UNDO, attempt.attempt):
                 self._tell(f"hook {did}")
-        if told and not self._options.keep_fence:
-            with speaking("target", "removing its fence"):
+        if told and not self._options.keep_fence and not self._options.back:
+            with speaking(self._options.entering, "removing its fence"):
                 target_fence.keep(self._sessions.control, name, wanted=False)
 
     def _require_fenced(self) -> None:
         """What was read so far was read behind the fence. Raises Failed."""
-        if holes := fence.holes(self._sessions.source, self.tables()):
+        if holes := fence.holes(self._sessions.source, self.tables(), self._options.leaving):
             raise Failed(
                 "CDCM-CUTOVER-HOLE",
-                f"the source's fence is not up on {few(holes)}: somebody took it off, or made a "
-                "partition",
+                f"the {self._options.leaving}'s fence is not up on {few(holes)}: somebody took it "
+                "off, or made a partition",
                 "Find out who did; then run the same command again.",
+            )
+
+    def _carry(self, attempt: Attempt) -> None:
+        """What is equal need not be compared again on the other way."""
+        control, there = self._sessions.control, self._sessions.source
+        with speaking(self._options.leaving, "writing down what is proven"):
+            now = rows.read(control, attempt.attempt)
+            assert now is not None
+            assert now.fenced_at is not None
+            self.details["proofs_carried"] = carrying.carry(
+                control, there, self._laid, now.fenced_at, attempt.start_marker, _START_PATIENCE
+            )
+
+    def _fence_entering(self) -> None:
+        """Nobody but the applier may write there, until it is opened."""
+        options, control = self._options, self._sessions.control
+        with speaking(options.entering, "fencing its tables"):
+            markers.tidy(control)
+            if not options.back:
+                target_fence.keep(control, options.name, wanted=True)
+        if options.back and (holes := fence.holes(control, self.tables(), options.entering)):
+            raise Failed(
+                "CDCM-CUTOVER-HOLE",
+                f"the source's fence is not up on {few(holes)}, so the source may hold what the "
+                "target does not",
+                "Find out who took it off, compare both sides (`cdc-migrator way-back reconcile`), "
+                "then run the same command again.",
+            )
+
+    def _passing(self) -> str:
+        """What stands for the token that passes the fence of the side that is left."""
+        # Of that side itself, where the other way will write there.
+        for conn in (self._sessions.source, self._sessions.control):
+            if schema.has(conn, "fence") and (digest := target_fence.digest(conn)):
+                return digest
+        return ""
+
+    def _ping(self) -> None:
+        """The other way is captured and applied at this very moment, if there is one."""
+        if not self._options.back and self._captured_back:
+            self._tell("a ping down the way back")
+            self.details["way_back_ping_seconds"] = round(
+                ping(
+                    self._sessions.control,
+                    self._sessions.source,
+                    self._options.opposite,
+                    _PING_PATIENCE,
+                ),
+                3,
+            )
+
+    @cached_property
+    def _captured_back(self) -> bool:
+        """Whether the other way captures what is written on the side that is opened."""
+        control = self._sessions.control
+        with speaking(self._options.entering, "reading what captures from it"):
+            return (
+                schema.has(control, "captured")
+                and slots.owner(control, self._options.opposite) is not None
             )
 
     def _lifted(self) -> list[TableName]:
@@ -308,14 +365,15 @@ class Steps:
         if bad := [one for one in done if not one.proven]:
             raise Failed(
                 "CDCM-CUTOVER-SEQUENCES",
-                f"not set past the source's: {few(one.decision.name for one in bad)}",
+                f"not set past the {self._options.leaving}'s: "
+                f"{few(one.decision.name for one in bad)}",
                 "`cdc-migrator sequences plan` says why, with a remedy for each.",
             )
 
     def _wait_for_lag(self) -> None:
         until = time.monotonic() + _LAG_PATIENCE
         while True:
-            with speaking("target", "reading the lag"):
+            with speaking(self._options.entering, "reading the lag"):
                 lag = progress.lag(self._sessions.control)
             if lag is not None and lag <= self._options.max_lag:
                 self.details["lag_before"] = round(lag, 3)
@@ -324,7 +382,8 @@ class Steps:
                 behind = "an unknown time" if lag is None else f"{lag:.1f} s"
                 raise Failed(
                     "CDCM-CUTOVER-LAG",
-                    f"the target is behind by {behind}, more than {self._options.max_lag:g} s",
+                    f"the {self._options.entering} is behind by {behind}, more than "
+                    f"{self._options.max_lag:g} s",
                     "See `cdc-migrator status`; try again when it has caught up.",
                 )
             time.sleep(_LOOK_SECONDS)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cdc_migrator.apply.batcher import BatchLimits
+from cdc_migrator.control.watch import Firing
+from cdc_migrator.errors import Refused
 from cdc_migrator.model.changes import TruncatePolicy
+from cdc_migrator.model.naming import way_back_of
 from cdc_migrator.monitor.limits import Limits
+from cdc_migrator.monitor.sampler import Places
 from cdc_migrator.service.comparing import Continuous
 from cdc_migrator.service.inspection import InspectOptions
+from cdc_migrator.service.measuring import WatchOptions
 from cdc_migrator.stream.spill import SpillLimits
 
 
@@ -20,6 +25,7 @@ class RunOptions:
     Attributes:
         source_dsn, target_dsn: give complete connection strings, read when connecting.
         kafka: librdkafka properties with ``bootstrap.servers``.
+        inline_rows: see `PieceLimits`.
         limits, queue_bytes, spill: see `Batcher`, `ByteQueue` and `Assembler`.
         truncates, retry_for: see `Applier`.
         reread: reads these tables again, or ends what was begun of that (none given); the stream
@@ -29,7 +35,10 @@ class RunOptions:
         fence: the target's tables are fenced against everybody else.
         shall_move: see `Places`. ready: what the gates measure by.
         inspected: what `inspect` looks at, every `inspect_every` seconds.
+        watched, roll_back: see `Watching`.
         http_host, http_port: where metrics and health are served; no port serves nothing.
+        way_back: it is the stream from the target to the source, whose fence, inspection and
+            readiness are not its own affair.
     """
 
     migration: str
@@ -38,6 +47,7 @@ class RunOptions:
     kafka: Mapping[str, str]
     connect_url: str
     limits: BatchLimits
+    inline_rows: int
     queue_bytes: int
     spill: SpillLimits
     truncates: TruncatePolicy
@@ -51,5 +61,44 @@ class RunOptions:
     ready: Limits
     inspected: InspectOptions
     inspect_every: float
+    watched: WatchOptions
+    roll_back: Callable[[Firing], None] | None
     http_host: str
     http_port: int | None
+    way_back: bool = False
+
+    @property
+    def places(self) -> Places:
+        """Where it is measured."""
+        return Places(
+            self.migration,
+            self.source_dsn,
+            self.target_dsn,
+            self.connect_url,
+            self.kafka,
+            self.shall_move,
+            look_at_fence=not self.way_back,
+        )
+
+    def mirrored(self) -> RunOptions:
+        """Of the way back, whose tables are not read again while nobody asks for it."""
+        return replace(
+            self,
+            migration=way_back_of(self.migration),
+            source_dsn=self.target_dsn,
+            target_dsn=self.source_dsn,
+            reread=_not_read_again,
+            reread_bytes=0,
+            continuous=None,
+            fence=False,
+            http_port=None,
+            way_back=True,
+        )
+
+
+def _not_read_again(tables: Sequence[str]) -> None:
+    raise Refused(
+        "CDCM-WAY-BACK-REREAD",
+        f"the source's {', '.join(tables)} cannot be read again from the target by itself",
+        "`cdc-migrator status` names the transaction. Compare both sides and decide.",
+    )

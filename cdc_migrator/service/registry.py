@@ -27,12 +27,14 @@ class Registry:
         tables: those that changes are applied to; `sides` and `rereads` are of them.
         joining: names, as the stream has them, of tables that are being added (side tables
             among them): their changes must wait.
+        passed: up to this commit position nothing is written, whatever was lost of it.
     """
 
     tables: tuple[Table, ...]
     sides: dict[TableName, Side]
     rereads: dict[TableName, Reread]
     joining: frozenset[TableName]
+    passed: int = 0
 
     def knows(self, name: TableName) -> bool:
         """Whether changes that come under this name can be applied."""
@@ -41,9 +43,9 @@ class Registry:
         )
 
     def covers(self, table: TableName, xid: int, commit_lsn: int) -> bool:
-        """Whether a table's loaded rows contain this transaction."""
+        """Whether it does not matter what the connector has lost of this transaction."""
         reread = self.rereads.get(table)
-        return reread is not None and reread.covers(xid, commit_lsn)
+        return commit_lsn <= self.passed or (reread is not None and reread.covers(xid, commit_lsn))
 
 
 def unread(target: psycopg.Connection) -> list[TableName]:

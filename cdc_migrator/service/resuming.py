@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -125,6 +125,17 @@ class Resuming:
         if self._stop.is_set():
             return None
         return self._take_up(self._read())
+
+    def pass_over(self, halt: TableUnproven, known: Registry) -> Resumed:
+        """Go on behind a transaction of which nothing is written. Raises `halt` where one is.
+
+        All that comes in front of it was taken up, so it is known what the stream does there.
+        """
+        if self._applier.active or halt.commit_lsn is None or halt.commit_lsn <= known.passed:
+            raise halt
+        self._writer.interrupt()
+        _log.info("transaction-passed-over", code=halt.code, position=halt.position)
+        return self._take_up(replace(known, passed=halt.commit_lsn))
 
     def _take_up(self, known: Registry) -> Resumed:
         with self._writer.turn():

@@ -24,17 +24,12 @@ from cdc_migrator.control import journal, migration, progress, schema
 from cdc_migrator.control.migration import Migration, Phase
 from cdc_migrator.control.progress import Progress
 from cdc_migrator.databases.postgres.connect import connect
-from cdc_migrator.errors import (
-    Fenced,
-    MigratorError,
-    Refused,
-    StreamHalted,
-)
+from cdc_migrator.errors import Fenced, MigratorError, Refused, StreamHalted
 from cdc_migrator.model.changes import Op
 from cdc_migrator.monitor.http import Answers
 from cdc_migrator.monitor.metrics import Metrics
 from cdc_migrator.monitor.sample import ServiceSample, ServiceState
-from cdc_migrator.monitor.sampler import Places, Sampler
+from cdc_migrator.monitor.sampler import Sampler
 from cdc_migrator.service import health, registry
 from cdc_migrator.service.comparing import Comparing
 from cdc_migrator.service.fencing import fence_target
@@ -49,6 +44,7 @@ from cdc_migrator.service.repairing import Repairs
 from cdc_migrator.service.responder import Responder
 from cdc_migrator.service.resuming import Resuming
 from cdc_migrator.service.suspects import suspects
+from cdc_migrator.service.watching import Watching
 from cdc_migrator.service.writer import Writer
 from cdc_migrator.stream.assembler import Assembler
 from cdc_migrator.stream.consumer import StreamConsumer
@@ -111,8 +107,13 @@ class Service:
                     there.placeholder,
                     sides=known.sides,
                     rereads=known.rereads,
+                    migration=self._options.migration,
                     truncates=self._options.truncates,
-                    pieces=PieceLimits(self._options.limits.rows, self._options.limits.bytes),
+                    pieces=PieceLimits(
+                        self._options.limits.rows,
+                        self._options.limits.bytes,
+                        self._options.inline_rows,
+                    ),
                     retry_for=self._options.retry_for,
                     stopping=self._stop,
                 )
@@ -133,7 +134,7 @@ class Service:
     def _read_migration(self) -> Migration:
         with self._target() as conn:
             there = None
-            if schema.exists(conn):
+            if schema.exists(conn, "target"):
                 schema.ensure(conn, "target")
                 there = migration.read(conn)
         if there is None or there.name != self._options.migration:
@@ -179,22 +180,10 @@ class Service:
     def _stream(self, applier: Applier, claimed: Progress, known: Registry) -> None:
         """Apply until stopped; where a table is being added, wait for it, then go on with it."""
         options = self._options
-        if claimed.active:
+        if claimed.active and not options.way_back:
             self._fence()
         with ExitStack() as stack:
-            sampler = stack.enter_context(
-                Sampler(
-                    Places(
-                        options.migration,
-                        options.source_dsn,
-                        options.target_dsn,
-                        options.connect_url,
-                        options.kafka,
-                        options.shall_move,
-                        look_at_fence=True,
-                    )
-                )
-            )
+            sampler = stack.enter_context(Sampler(options.places))
             self._keeper = stack.enter_context(
                 Keeper(
                     options.target_dsn,
@@ -207,7 +196,9 @@ class Service:
                     options.ready,
                 )
             )
-            stack.enter_context(Inspecting(options.inspected, options.inspect_every))
+            if not options.way_back:
+                stack.enter_context(Inspecting(options.inspected, options.inspect_every))
+                stack.enter_context(Watching(options.watched, options.roll_back, self._metrics))
             writer = self._writer = Writer(applier, self._on_applied)
             stack.enter_context(
                 Responder(
@@ -238,7 +229,12 @@ class Service:
                 except UnknownTable as unknown:
                     resumed = resuming.wait_for(unknown)
                 except TableUnproven as halt:
-                    resumed = resuming.read_again(halt, known)
+                    # What is not written need not be whole; and an open target is not read into.
+                    resumed = (
+                        resuming.read_again(halt, known)
+                        if applier.active
+                        else resuming.pass_over(halt, known)
+                    )
                 if resumed is None:
                     break
                 known, begin = resumed.known, resumed.begin

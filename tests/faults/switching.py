@@ -12,13 +12,14 @@ import itertools
 import threading
 import time
 from collections import Counter
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
 
-from tests.support.live import LiveMigration
+from tests.support.live import LiveMigration, wait_for
 
 SIDES = ("source", "target")
 SCHEMA = """
@@ -60,6 +61,8 @@ class Writer:
     commits: list[tuple[float, str]] = field(default_factory=list)
     refused: int = 0
     failed: str | None = None
+    resting: threading.Event = field(default_factory=threading.Event)
+    rests: bool = False
 
     def run(self) -> None:
         """Write until told to stop."""
@@ -69,6 +72,7 @@ class Writer:
                 try:
                     with psycopg.connect(self.dsns[self.side], autocommit=True) as conn:
                         while not self.stop.is_set():
+                            self._rest()
                             number += 1
                             self._write(conn, number)
                             self.stop.wait(self.pause)
@@ -81,6 +85,12 @@ class Writer:
                     self._ask()
         except Exception as error:
             self.failed = f"{type(error).__name__}: {error}"
+
+    def _rest(self) -> None:
+        self.rests = self.resting.is_set()
+        while self.resting.is_set() and not self.stop.is_set():
+            self.stop.wait(0.01)
+        self.rests = False
 
     def _write(self, conn: psycopg.Connection, number: int) -> None:
         # Until the COMMIT is answered nobody knows: then it may be there, once.
@@ -111,10 +121,12 @@ class Writer:
                     return
 
     def stall(self) -> float | None:
-        """Seconds from the last commit on the source to the first on the target."""
-        after = [at for at, side in self.commits if side == "target"]
-        before = [at for at, side in self.commits if side == "source"]
-        return min(after) - max(before) if after and before else None
+        """Seconds from the last commit on the one side to the first on the other, the last time
+        that it changed over."""
+        for (before, left), (after, entered) in itertools.pairwise(reversed(self.commits)):
+            if left != entered:
+                return before - after
+        return None
 
     def longest_gap(self, since: float) -> float:
         """The longest time between two commits since then."""
@@ -187,15 +199,28 @@ class Switching:
         for thread in self._threads:
             thread.join(30)
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Nobody writes meanwhile."""
+        for one in self.writers:
+            one.resting.set()
+        try:
+            wait_for("writers rest", lambda: all(one.rests for one in self.writers), 30)
+            yield
+        finally:
+            for one in self.writers:
+                one.resting.clear()
+
     def commits(self) -> int:
         """Acknowledged so far."""
         return sum(len(one.acknowledged) for one in self.writers)
 
-    def wrong(self, done: bool) -> list[str]:
+    def wrong(self, done: bool, led: int | None = None) -> list[str]:
         """What is wrong with both sides, after `stop`; empty is right.
 
         Args:
             done: the target was opened; then it has everything, else the source.
+            led: how often a side was opened, and the other one closed; None: once at most.
         """
         holder = self.live.target if done else self.live.source
         found = [f"writer {w.number}: {w.failed}" for w in self.writers if w.failed]
@@ -220,24 +245,30 @@ class Switching:
                 )
         if entries != logs:
             found.append("the table without a key differs from the one with one")
-        return found + self._both_open()
+        return found + self._both_open(led)
 
-    def _both_open(self) -> list[str]:
-        """A write let through on the source that began after one on the target had ended."""
-        first = min((ended for _, ended in self.probes["target"].open), default=None)
-        if first is None:
-            return []
-        late = [began for began, _ in self.probes["source"].open if began > first]
-        return [f"both sides open: {len(late)} times"] if late else []
+    def ways(self) -> list[str]:
+        """The sides in the order in which writes were let through there."""
+        tried = sorted((*times, side) for side, one in self.probes.items() for times in one.open)
+        return [side for side, _ in itertools.groupby(side for *_, side in tried)]
+
+    def _both_open(self, led: int | None) -> list[str]:
+        """Writes were let through on one side after they had been on the other, more often than
+        applications were led there."""
+        ways = self.ways()
+        led = int("target" in ways) if led is None else led
+        expected = [SIDES[number % 2] for number in range(led + 1)]
+        return [] if ways == expected else [f"both sides open: {' '.join(ways)}"]
 
     def stalls(self) -> list[float]:
         """Of each writer that went over."""
         return [s for s in (one.stall() for one in self.writers) if s is not None]
 
 
-def switched(live: LiveMigration) -> dict[str, Any]:
-    """The last attempt's row."""
-    with psycopg.connect(live.target, autocommit=True, row_factory=psycopg.rows.dict_row) as conn:
+def switched(live: LiveMigration, back: bool = False) -> dict[str, Any]:
+    """The last attempt's row; `back`: of going back."""
+    there = live.source if back else live.target
+    with psycopg.connect(there, autocommit=True, row_factory=psycopg.rows.dict_row) as conn:
         row = conn.execute(
             "SELECT * FROM cdc_migrator.cutover ORDER BY attempt DESC LIMIT 1"
         ).fetchone()

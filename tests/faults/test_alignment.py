@@ -183,10 +183,12 @@ def test_killed_while_something_is_applied_ahead_nothing_is_lost_or_doubled(
             conn.execute(
                 "INSERT INTO bank.scratch VALUES (-1, 1) ON CONFLICT (id) DO UPDATE SET n = 2"
             )
+        # Whom a kill took has left its markers.
+        left = one(live.source, MARKERS)
         with RequestedAlignment(live.target) as asking:
             asked = threading.Thread(target=lambda: _failing(asking), daemon=True)
             asked.start()
-            wait_for("a marker", lambda: one(live.source, MARKERS))
+            wait_for("a marker", lambda: one(live.source, MARKERS) > left)
             httpx.put(f"{connector}/resume", timeout=30).raise_for_status()
             assert process.wait(60) == -signal.SIGKILL
             hidden.show()

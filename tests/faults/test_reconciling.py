@@ -15,7 +15,7 @@ import psycopg
 import pytest
 
 from cdc_migrator.faultpoints import VARIABLE
-from tests.faults.reconcile_kills import REBUILD, RECONCILE, Fault, Kills
+from tests.faults.reconcile_kills import REBUILD, Fault, Kills
 from tests.faults.reconciling import Reconciling
 from tests.support.fenced import let_in
 from tests.support.live import LiveMigration, one
@@ -34,18 +34,10 @@ def work(stack: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recon
         yield work
 
 
-@pytest.mark.parametrize(
-    ("command", "service", "place", "times"),
-    [
-        (RECONCILE, False, "reconcile.writing", 12),
-        (REBUILD, True, "rebuild.written", 5),
-    ],
-)
-def test_killed_on_the_way_nothing_is_lost_or_done_twice(
-    work: Reconciling, command: tuple[str, ...], service: bool, place: str, times: int
-) -> None:
+@pytest.mark.long
+def test_killed_on_the_way_nothing_is_lost_or_done_twice(work: Reconciling) -> None:
     """Every part is proven once with all its rows, no repair is carried out twice."""
-    done = Kills(work, 7).strike(Fault(command, service, place, times))
+    done = Kills(work, 7).strike(Fault(REBUILD, True, "rebuild.written", 5))
     assert done.kills == 1
     assert done.wrong == ()
 
@@ -87,20 +79,19 @@ def test_a_broken_applier_is_caught(work: Reconciling) -> None:
     assert one(live.target, "SELECT count(*) FROM cdc_migrator.repair") > 0
 
 
-@pytest.mark.parametrize("place", [None, "load.chunk.copied"])
-def test_half_of_a_key_change_is_healed(work: Reconciling, place: str | None) -> None:
-    """The table is read again by the service itself, also where that is killed on its way."""
+@pytest.mark.long
+def test_half_of_a_key_change_is_healed(work: Reconciling) -> None:
+    """The table is read again by the service itself, though it is killed on its way."""
     work.rest()
     live = work.live
     with psycopg.connect(live.source, autocommit=True) as conn:
         conn.execute("UPDATE proof.item SET id = -id WHERE id BETWEEN 4000 AND 4200")
         conn.execute("UPDATE proof.item SET id = -id WHERE id BETWEEN -4200 AND -4000")
         conn.execute("INSERT INTO bank.scratch VALUES (-1, 1) ON CONFLICT (id) DO NOTHING")
-    process = _run_broken(live, "half", {VARIABLE: f"{place}:1:KILL"} if place else {})
+    process = _run_broken(live, "half", {VARIABLE: "load.chunk.copied:1:KILL"})
     try:
-        if place is not None:
-            assert process.wait(60) == -signal.SIGKILL
-            process = live.start("run")
+        assert process.wait(60) == -signal.SIGKILL
+        process = live.start("run")
         live.drain()
         assert live.halted() is None, live.log("half.log")
         assert _reconcile(live)["equal"]
@@ -110,6 +101,7 @@ def test_half_of_a_key_change_is_healed(work: Reconciling, place: str | None) ->
         live.stop(process)
 
 
+@pytest.mark.long
 def test_a_row_that_the_target_lost_does_not_end_the_stream(work: Reconciling) -> None:
     """Where the stream takes it away the table is read again, and the comparison finds nothing."""
     work.rest()

@@ -8,11 +8,16 @@ from typing import Any
 
 import pytest
 
-from tests.faults.resume import FAULTS, Resume, Round
+from tests.faults.resume import Resume
 from tests.support.live import LiveMigration
 
 pytestmark = [pytest.mark.stack, pytest.mark.strikes, pytest.mark.slow, pytest.mark.timeout(600)]
 ROUNDS = 2
+# The demo kills what is not here; `make prove-resume` everything, and often.
+STRUCK = (
+    pytest.param("walsender", "walsender"),
+    pytest.param("broker", "broker", marks=pytest.mark.long),
+)
 
 
 @pytest.fixture
@@ -33,18 +38,14 @@ def resume(
 SHOP = {"include": ["shop.*"]}
 
 
-@pytest.mark.parametrize(
-    ("resume", "fault"), [(fault, fault) for fault in FAULTS], indirect=["resume"]
-)
+@pytest.mark.parametrize(("resume", "fault"), STRUCK, indirect=["resume"])
 def test_a_killed_part_resumes_and_both_sides_end_equal(resume: Resume, fault: str) -> None:
     """Kills in the middle of large transactions lose and double nothing."""
-    rounds: list[Round] = []
     for seed in range(ROUNDS):
-        rounds.append(resume.round(fault, seed))
-        print(rounds[-1])
-        if rounds[-1].outcome != "equal":
+        done = resume.round(fault, seed)
+        print(done)
+        assert done.allowed
+        assert done.working_ms < 1000
+        if done.hit or done.outcome != "equal":
             break
-
-    assert all(r.allowed for r in rounds)
-    assert all(r.working_ms < 1000 for r in rounds)
-    assert sum(r.hit for r in rounds) * 2 >= len(rounds)
+    assert done.hit

@@ -16,7 +16,7 @@ from tests.support.live import LISTENS, LiveMigration, one, wait_for
 from tests.support.private_postgres import aged_server
 from tests.support.stack import fresh_database
 
-pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(300)]
 EPOCH = 3
 
 

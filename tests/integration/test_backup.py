@@ -160,7 +160,7 @@ def test_a_dump_counts_once_it_came_back(options: BackupOptions, tmp_path: Path)
     with psycopg.connect(options.target_dsn) as conn:
         actions = [row[0] for row in conn.execute("SELECT action FROM cdc_migrator.journal")]
         assert actions[-2:] == ["backup-noted", "backup-verified"]
-        assert journal.verify(conn) is None
+        assert journal.verify(conn).fault is None
 
 
 def test_the_dump_comes_back_by_hand(options: BackupOptions, dump: Path) -> None:

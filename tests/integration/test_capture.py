@@ -383,7 +383,7 @@ def test_failed_connector_is_reported_with_its_reason(rig: Rig) -> None:
             conn.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
 
 
-@pytest.mark.parametrize("step", [*range(1, STEPS + 1), None])
+@pytest.mark.parametrize("step", [*range(1, STEPS + 1, 2), None])
 def test_abort_at_any_step_leaves_nothing(rig: Rig, step: int | None) -> None:
     """Whatever a start had made when it was killed, abort removes; a second abort finds nothing."""
     holder = None

@@ -60,12 +60,20 @@ def test_writers_go_over_and_nothing_is_lost(live: LiveMigration) -> None:
     over(live)
 
 
+def watched(live: LiveMigration) -> Any:
+    """How the rules stand."""
+    return json.loads(live.cli("watch", "list", "-o", "json").stdout)
+
+
 def over(live: LiveMigration) -> None:
     """What is still said and refused once the target is open, and what `finish` leaves."""
     for verb in (("reconcile",), ("migrate", "--no-run"), ("cutover", "--yes")):
         assert "CDCM-CUTOVER-OPEN" in live.cli(*verb, check=3).stderr
     assert "CDCM-ABORT-CUTOVER" in live.cli("abort", "--yes", check=3).stderr
     assert live.cli("cutover", "abort").stderr.strip() == "no cutover is under way"
+    wait_for("the service watches the target", lambda: watched(live)["watching"])
+    critical = next(row for row in watched(live)["rules"] if row["kind"] == "critical")
+    assert (critical["number"], critical["state"]) == (0.0, "fine")
     with psycopg.connect(live.source, autocommit=True) as conn:
         conn.execute("ALTER TABLE app.log DISABLE TRIGGER cdc_migrator_fence")
         conn.execute("INSERT INTO app.log VALUES (77, 1)")
@@ -85,6 +93,7 @@ def over(live: LiveMigration) -> None:
         conn.execute("DELETE FROM app.entry")
 
 
+@pytest.mark.long
 def test_what_is_broken_off_is_gone_on_with_or_undone(live: LiveMigration) -> None:
     """Killed, hung, without its target, or with a hole in the fence: writers always go on."""
     with Switching(live) as apps:

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import LiteralString
 
 import psutil
 import psycopg
@@ -23,6 +24,7 @@ from cdc_migrator.demo.ledger import (
     wait_for_every_kind,
 )
 from cdc_migrator.demo.report import held_against, together
+from cdc_migrator.demo.returning import BREAK, MEND
 from cdc_migrator.demo.workload import (
     ALL_KINDS,
     DSN_VARIABLE,
@@ -156,6 +158,29 @@ def test_a_rolled_back_transaction_leaves_nothing_but_its_count(shop_db: str) ->
     with Workload(shop_db, Settings(kinds=("rollback",))) as workload:
         wait_for_every_kind(shop_db, counted, ("rollback",), 10, workload.check)
     assert digest(shop_db, "shop") == before
+
+
+def test_what_the_database_says_no_to_fails_and_the_rest_goes_on(shop_db: str) -> None:
+    """Under the function that the demo breaks the target with, orders fail and updates commit."""
+    run(shop_db, BREAK)
+    try:
+        before = read_ledger(shop_db)
+        with Workload(shop_db, Settings(kinds=("order", "update"))) as workload:
+            enough = before.get("update", 0) + 50
+            wait_for("updates", lambda: read_ledger(shop_db).get("update", 0) > enough)
+            summary = workload.stop()
+    finally:
+        run(shop_db, MEND)
+    assert summary.failure is None
+    assert set(summary.failed) == {"order"}
+    assert grown(before, read_ledger(shop_db)) == summary.committed
+    assert set(summary.committed) == {"update"}
+
+
+def run(dsn: str, statements: tuple[LiteralString, ...]) -> None:
+    with psycopg.connect(dsn) as conn:
+        for statement in statements:
+            conn.execute(statement)
 
 
 def test_swaps_keep_the_set_of_values(shop_db: str) -> None:

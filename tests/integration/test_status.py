@@ -352,7 +352,7 @@ def test_without_the_target_the_command_fails_with_its_code(site: Site) -> None:
     begin(site)
     with psycopg.connect(site.source, autocommit=True) as conn:
         conn.execute(
-            "INSERT INTO cdc_migrator.migration (name, generation, owner) VALUES (%s, 1, 'x')",
+            "INSERT INTO cdc_migrator.captured (name, generation, owner) VALUES (%s, 1, 'x')",
             (site.names.migration,),
         )
     with Sampler(site.places(target_dsn=lambda: NOWHERE)) as sampler:

@@ -138,9 +138,10 @@ class LiveMigration:
         assert row is not None
         return row
 
-    def halted(self) -> dict[str, Any] | None:
-        """The error that halted the stream, if one did."""
-        return one(self.target, "SELECT last_error FROM cdc_migrator.migration")
+    def halted(self, back: bool = False) -> dict[str, Any] | None:
+        """The error that halted the stream, if one did; `back`: the one from the target."""
+        there = self.source if back else self.target
+        return one(there, "SELECT last_error FROM cdc_migrator.migration")
 
     def working(self) -> bool:
         """Whether the applier has committed a transaction with rows within the last second."""
@@ -152,19 +153,23 @@ class LiveMigration:
             )
         )
 
-    def drained(self) -> Callable[[], bool]:
-        """A condition: everything committed on the source until now is applied."""
-        position = one(self.source, "SELECT (pg_current_wal_insert_lsn() - '0/0')::bigint")
+    def drained(self, back: bool = False) -> Callable[[], bool]:
+        """A condition: everything committed on the source until now is applied.
+
+        `back`: on the target, to the source.
+        """
+        here, there = (self.target, self.source) if back else (self.source, self.target)
+        position = one(here, "SELECT (pg_current_wal_insert_lsn() - '0/0')::bigint")
         return lambda: (
-            one(self.target, "SELECT commit_position FROM cdc_migrator.stream_progress") >= position
+            one(there, "SELECT commit_position FROM cdc_migrator.stream_progress") >= position
         )
 
-    def drain(self, seconds: float = 90, unless_halted: bool = True) -> bool:
-        """Wait until the source's present is applied; False when the stream halted instead."""
-        done = self.drained()
+    def drain(self, seconds: float = 90, unless_halted: bool = True, back: bool = False) -> bool:
+        """Wait until one side's present is applied; False when the stream halted instead."""
+        done = self.drained(back)
 
         def settled() -> str:
-            if unless_halted and self.halted():
+            if unless_halted and self.halted(back):
                 return "halted"
             if done():
                 return "drained"

@@ -77,25 +77,40 @@ def aged_server(epoch: int) -> Iterator[str]:
 
     The ids of its transactions are above `epoch` times two to the power of 32.
     """
+    with _own_server(epoch) as dsn:
+        yield dsn
+
+
+@contextmanager
+def counting_server() -> Iterator[str]:
+    """The connection string of a server on TCP that counts statements (pg_stat_statements)."""
+    with _own_server(0, "shared_preload_libraries=pg_stat_statements") as dsn:
+        yield dsn
+
+
+@contextmanager
+def _own_server(epoch: int, *settings: str) -> Iterator[str]:
     account = unprivileged()
     # Where the account can go, which it cannot below pytest's own directories.
     base = Path(tempfile.mkdtemp(prefix="cdcm-pg-"))
     base.chmod(0o755)
     as_account = {"user": account.uid, "group": account.gid, "extra_groups": ()} if account else {}
-    data, password, (port,) = base / "aged", secrets.token_hex(8), ports.choose(1)
+    data, password, (port,) = base / "own", secrets.token_hex(8), ports.choose(1)
     try:
         binaries = postgres.locate(None, account, base)
         postgres.initialise(data, binaries, password, account)
-        postgres.configure(data, "aged", port, account)
-        subprocess.run(
-            [binaries.directory / "pg_resetwal", "-e", str(epoch), "-D", data],
-            check=True,
-            capture_output=True,
-            cwd=base,
-            **as_account,  # type: ignore[call-overload]
-        )
+        postgres.configure(data, "own", port, account)
+        if epoch:
+            subprocess.run(
+                [binaries.directory / "pg_resetwal", "-e", str(epoch), "-D", data],
+                check=True,
+                capture_output=True,
+                cwd=base,
+                **as_account,  # type: ignore[call-overload]
+            )
+        given = [part for setting in ("fsync=off", *settings) for part in ("-c", setting)]
         server = subprocess.Popen(
-            [binaries.directory / "postgres", "-D", data, "-c", "fsync=off"],
+            [binaries.directory / "postgres", "-D", data, *given],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             cwd=data,

@@ -68,6 +68,43 @@ INSPECTED: dict[str, dict[str, Any]] = {
 }
 
 
+# How two rules stand, as `service.watching` shows them: one has fired, one is not known.
+WATCHED: tuple[dict[str, Any], ...] = (
+    {
+        "rule": "error_rate",
+        "kind": "error_rate",
+        "action": "rollback",
+        "number": 0.04,
+        "threshold": 0.01,
+        "below": False,
+        "for_seconds": 30.0,
+        "state": "fired",
+        "since": NOW.isoformat(),
+        "long_unknown": False,
+        "why": None,
+        "fired_at": NOW.isoformat(),
+        "acted": False,
+        "error": {"code": "CDCM-WATCH-NO-WAY-BACK", "cause": "there is none", "remedy": "look"},
+    },
+    {
+        "rule": "latency",
+        "kind": "latency",
+        "action": "alert",
+        "number": 3.5,
+        "threshold": None,
+        "below": False,
+        "for_seconds": 30.0,
+        "state": "unknown",
+        "since": NOW.isoformat(),
+        "long_unknown": True,
+        "why": "no baseline",
+        "fired_at": None,
+        "acted": None,
+        "error": None,
+    },
+)
+
+
 def inspected(**changes: dict[str, Any]) -> dict[str, Part]:
     """A minute ago everything was in order, but for these changes of parts."""
     at = NOW - timedelta(minutes=1)

@@ -101,6 +101,15 @@ def defined(conn: psycopg.Connection, body: str) -> bool:
     return row == (True,)
 
 
+def refuses(conn: psycopg.Connection) -> bool:
+    """Whether the function is one that refuses: not that of a side that was opened."""
+    row = conn.execute(
+        "SELECT strpos(prosrc, 'RAISE EXCEPTION') > 0 FROM pg_proc WHERE oid = to_regprocedure(%s)",
+        (_FUNCTION,),
+    ).fetchone()
+    return row == (True,)
+
+
 def create(table: TableName) -> list[sql.Composed]:
     """Make the trigger, disabled: run both in one transaction."""
     return [

@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 
 import pytest
 
 from cdc_migrator.demo.digest import Comparison, TableDigest, compare
 from cdc_migrator.demo.kinds import KINDS
 from cdc_migrator.demo.ledger import missing_kinds
-from cdc_migrator.demo.report import Account, held_against, together
-from cdc_migrator.demo.tally import Summary, Tally, summarize
+from cdc_migrator.demo.report import (
+    Account,
+    Ended,
+    Returned,
+    Switch,
+    held_against,
+    together,
+)
+from cdc_migrator.demo.tally import Side, Summary, Tally, summarize
 from cdc_migrator.demo.workload import ALL_KINDS, DSN_VARIABLE, Settings, main
 from cdc_migrator.errors import ConfigurationError
 
 ONE = TableDigest(1, "aa")
+NOTHING: dict[Side, tuple[str, ...]] = {"source": (), "target": ()}
+WHOLE = Account(1, 1, 0, NOTHING, NOTHING)
+DONE = Switch("done", 100.0, (), True, 1.0)
 
 
 def test_a_kind_is_missing_unless_its_count_rose() -> None:
@@ -86,14 +97,47 @@ def test_what_is_there_and_nobody_was_told_of_is_strange() -> None:
     assert held_against(there, told, {"0/insert": 1, "2/order": 1}) == ((), ("0/insert",))
 
 
-def test_an_account_is_complete_only_with_an_untouched_source() -> None:
-    """Lost, strange, or written on the side that was left: each alone spoils it."""
-    nothing: dict[str, tuple[str, ...]] = {"source": (), "target": ()}
-    bad = nothing | {"target": ("0/insert",)}
-    assert Account(1, 1, 0, nothing, nothing, True).complete
-    assert not Account(1, 1, 0, bad, nothing, True).complete
-    assert not Account(1, 1, 0, nothing, bad, True).complete
-    assert not Account(1, 1, 0, nothing, nothing, False).complete
+def test_an_account_is_complete_only_with_nothing_lost_and_nothing_strange() -> None:
+    """One key on one side spoils it."""
+    bad = replace(WHOLE, lost=NOTHING | {"target": ("0/insert",)})
+    assert WHOLE.complete
+    assert not bad.complete
+    assert not replace(WHOLE, strange=NOTHING | {"source": ("0/insert",)}).complete
+
+
+def test_a_way_back_is_good_only_if_a_rule_saw_the_failure_and_both_sides_are_equal() -> None:
+    """Nothing failed, not beyond, not done, lost, different, nothing compared: each spoils it."""
+    back = Returned(
+        "error_rate", 0.2, 0.1, 2.0, 3.0, 5.0, 9, DONE, WHOLE, [Comparison("t", ONE, ONE)]
+    )
+    assert back.good
+    lost = replace(WHOLE, lost=NOTHING | {"source": ("0/insert",)})
+    for spoilt in (
+        replace(back, failed=0),
+        replace(back, number=0.1),
+        replace(back, switch=replace(DONE, state="undone")),
+        replace(back, account=lost),
+        replace(back, tables=[]),
+        replace(back, tables=[Comparison("t", ONE, None)]),
+    ):
+        assert not spoilt.good
+
+
+def test_an_end_is_good_only_with_the_source_shut_and_nothing_left_behind() -> None:
+    """Each claim of the last part alone spoils it."""
+    ended = Ended(DONE, WHOLE, True, True, 0, "COMPLETED", "report.html", {}, True, 9, 0)
+    assert ended.good
+    lost = replace(WHOLE, lost=NOTHING | {"target": ("0/insert",)})
+    for spoilt in (
+        replace(ended, switch=replace(DONE, state="switching")),
+        replace(ended, account=lost),
+        replace(ended, source_unchanged=False),
+        replace(ended, source_refuses=False),
+        replace(ended, failed=1),
+        replace(ended, status="ROLLED_BACK"),
+        replace(ended, left_behind=1),
+    ):
+        assert not spoilt.good
 
 
 def test_counts_of_two_runs_are_added_up() -> None:
@@ -123,7 +167,9 @@ def test_a_summary_comes_whole_through_the_pipe() -> None:
     tally.refuse()
     tally.commit("bulk", "target")
     tally.lose("order")
+    tally.failed["savepoint"] += 1
     said = summarize([tally], 2.0, 0.5, None)
     assert Summary.read(json.loads(json.dumps(said.as_dict()))) == said
     assert said.acknowledged == {"source": {"0/bulk": 1}, "target": {"0/bulk": 1}}
+    assert said.failed == {"savepoint": 1}
     assert (said.committed, said.unsure, said.per_second) == ({"bulk": 2}, {"0/order": 1}, 1.0)

@@ -1,0 +1,306 @@
+"""The way back: a migration of its own from the target to the source, which writes nothing yet.
+
+Its slot, publication, connector and topic are those of any migration, with the two sides changed
+over, and so are its control tables: the source database has then a target's part as well, and the
+target a source's. It loads nothing, because both sides hold the same rows; and its stream is
+passed over up to the marker that the opening of the target commits. So what the way there wrote
+does not come back.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+import psycopg
+
+from cdc_migrator.capture import preflight
+from cdc_migrator.capture import slot as slots
+from cdc_migrator.capture.abort import Aborted, abort
+from cdc_migrator.capture.leftover import ACCEPTABLE
+from cdc_migrator.capture.start import start_capture
+from cdc_migrator.control import cutover, journal, load, markers, migration, progress, schema
+from cdc_migrator.control import fence as fences
+from cdc_migrator.control.migration import Phase
+from cdc_migrator.databases.postgres.catalog import read_tables
+from cdc_migrator.databases.postgres.coded import speaking
+from cdc_migrator.databases.postgres.connect import connect
+from cdc_migrator.errors import Failed, MigratorError, Refused
+from cdc_migrator.faultpoints import reach
+from cdc_migrator.model.naming import Names, way_back_of
+from cdc_migrator.model.positions import lsn_to_text
+from cdc_migrator.model.tables import TableName
+from cdc_migrator.service.migrate import Capturing
+
+# The source holds rows and may be of an older release: neither is in the way of going back.
+_NO_MATTER = frozenset({*ACCEPTABLE, "CDCM-TARGET-VERSION", "CDCM-TARGET-NOT-EMPTY"})
+
+
+@dataclass(frozen=True, slots=True)
+class WayBackOptions:
+    """Of which migration; the strings hold passwords, and are those of the way there."""
+
+    name: str
+    source_dsn: str
+    target_dsn: str
+    capturing: Capturing
+
+    @property
+    def back(self) -> str:
+        return way_back_of(self.name)
+
+
+def prepare(options: WayBackOptions, notify: Callable[[str], None] = lambda _: None) -> bool:
+    """Capture what will be written on the target; False where all was there.
+
+    Can be killed and repeated. Tables that came to the migration since are taken in by making it
+    anew, which nothing is lost by: nothing rests on it as long as the source is written to.
+
+    Raises:
+        Refused: CDCM-WAY-BACK-EARLY, CDCM-WAY-BACK-LATE, CDCM-TARGET-TAKEN: the source has the
+            way back of another migration. MigratorError: as `start_capture`.
+    """
+    called = f"cdcm-{options.back}-prepare"
+    with (
+        connect(options.source_dsn, application_name=called, side="source") as source,
+        connect(options.target_dsn, application_name=called, side="target") as target,
+    ):
+        with speaking("target", "reading the migration"):
+            tables, leg = _require_in_time(target, options.name)
+        with speaking("source", "reading its way back"):
+            there = _find(source, options.back)
+            known = {one.source for one in load.read_tables(source)} if there else set()
+        complete = there is not None and known == set(tables) and there.phase.reached(Phase.STREAM)
+        if known and known != set(tables):
+            notify("the migration has other tables by now: making the way back anew")
+            _require_gone(drop(options))
+            there = None
+        with speaking("source", "preparing its control schema"):
+            schema.ensure(source, "target", beside=True)
+            fences.have_token(source)
+            migration.create(source, options.back)
+        with speaking("target", "preparing its control schema"):
+            schema.ensure(target, "source", beside=True)
+        if there is None or there.consistent_point is None:
+            notify("checking the target as a source")
+            _require_fit(options, tables)
+        started = _capture(options, target, tables, notify)
+        if not complete:
+            reach("way-back.captured")
+            with speaking("source", "writing the way back down"), source.transaction():
+                journal.write(source, "way-back-prepared", leg=leg, tables=len(tables))
+                source.execute(
+                    "UPDATE cdc_migrator.table_progress SET load_state = 'loaded', "
+                    "load_started_at = now(), load_ended_at = now()"
+                )
+                progress.passive(source, leg)
+                # Its snapshot's holder has nothing to hold any more.
+                migration.update(source, "phase", phase=Phase.SWITCHED, snapshot_name=None)
+        return not complete or bool(started)
+
+
+def drop(options: WayBackOptions, notify: Callable[[str], None] = lambda _: None) -> Aborted:
+    """Remove all that `prepare` made. The fences of both sides stay as they are.
+
+    Raises as `capture.abort.abort`.
+    """
+    capturing = options.capturing
+    return abort(
+        options.target_dsn,
+        options.source_dsn,
+        capturing.connect_url,
+        capturing.bootstrap_servers,
+        options.back,
+        capturing.options.secrets_dir,
+        notify,
+        way_back=True,
+    )
+
+
+def prove(options: WayBackOptions, patience: float) -> float:
+    """Seconds from the commit of a ping on the target until the way back has applied it.
+
+    Raises Failed: CDCM-WAY-BACK-SILENT.
+    """
+    called = f"cdcm-{options.back}-ping"
+    with (
+        connect(options.source_dsn, application_name=called, side="source") as source,
+        connect(options.target_dsn, application_name=called, side="target") as target,
+    ):
+        return ping(target, source, options.back, patience)
+
+
+def ping(
+    leaving: psycopg.Connection, entering: psycopg.Connection, back: str, patience: float
+) -> float:
+    """As `prove`, on sessions that are there."""
+    token = f"ping-{secrets.token_hex(12)}"
+    began = time.monotonic()
+    with speaking("source", "listening for the way back"):
+        markers.listen(entering)
+    with speaking("target", "sending a ping down the way back"):
+        markers.write(leaving, back, "ping", token)
+    with speaking("source", "waiting for the ping"):
+        if markers.wait(entering, token, patience):
+            return time.monotonic() - began
+    raise Failed(
+        "CDCM-WAY-BACK-SILENT",
+        f"a ping on the target was not applied on the source within {patience:.0f} s",
+        "Is `cdc-migrator run` alive? It applies the way back, too; `cdc-migrator status` shows "
+        "both. Then run the same command again.",
+    )
+
+
+def look(name: str, source_dsn: str, stale_after: float = 15.0) -> dict[str, Any]:
+    """The document of `way-back status`. Raises MigratorError where the source does not answer."""
+    called = f"cdcm-{name}-way-back-status"
+    with (
+        connect(source_dsn, application_name=called, side="source", read_only=True) as source,
+        speaking("source", "reading the way back"),
+    ):
+        there = _find(source, way_back_of(name))
+        stored = progress.read(source) if there else None
+        if there is None or stored is None or not there.phase.reached(Phase.STREAM):
+            return {"prepared": False}
+        return {
+            "prepared": True,
+            "active": stored.active,
+            "leg": stored.leg,
+            "tables": len(load.read_tables(source)),
+            "alive": progress.alive(source, stale_after),
+            "lag_seconds": progress.lag(source),
+            "changes_ignored": stored.changes_ignored,
+            "transactions_applied": stored.transactions_applied,
+            "commit_position": lsn_to_text(stored.commit_position),
+            "error": there.last_error,
+        }
+
+
+def may_be_there(options: WayBackOptions) -> bool:
+    """Whether something of the way back is on the source, or the source cannot be asked while
+    there is something on the target."""
+    called = f"cdcm-{options.back}-look"
+    with (
+        suppress(MigratorError),
+        connect(options.source_dsn, application_name=called, side="source") as source,
+    ):
+        there = migration.read(source) if schema.exists(source, "target") else None
+        return there is not None and there.name == options.back
+    with (
+        suppress(MigratorError),
+        connect(options.target_dsn, application_name=called, side="target") as target,
+    ):
+        return schema.exists(target, "source") and slots.owner(target, options.back) is not None
+    return False
+
+
+def _find(source: psycopg.Connection, back: str) -> migration.Migration | None:
+    try:
+        return migration.find(source, back)
+    except Refused:
+        raise Refused(
+            "CDCM-WAY-BACK-TAKEN",
+            "the source is the target of another migration, or has another one's way back",
+            "Finish or abort that one first; a database has one way into it.",
+        ) from None
+
+
+def against(source: psycopg.Connection, name: str, stale_after: float) -> list[tuple[str, str]]:
+    """What stands against going back now, each reason with its remedy.
+
+    Args:
+        stale_after: seconds without a sign of life after which nobody applies the way back.
+    """
+    found = []
+    there = _find(source, way_back_of(name))
+    run = "Start `cdc-migrator run`, which applies the way back, too."
+    if there is not None and there.last_error is not None:
+        error = there.last_error
+        found.append((f"the way back has stopped: {error['cause']}", str(error["remedy"])))
+    elif not progress.alive(source, stale_after):
+        found.append(("nobody applies the way back", run))
+    return found
+
+
+def _require_in_time(target: psycopg.Connection, name: str) -> tuple[list[TableName], int]:
+    """The tables as the target has them, and the leg that is under way."""
+    there = migration.require(target, name)
+    schema.ensure(target, "target")
+    if not there.phase.reached(Phase.STREAM):
+        raise Refused(
+            "CDCM-WAY-BACK-EARLY",
+            f"the migration is in its phase {there.phase!s}: the target is not loaded yet",
+            "Type `cdc-migrator migrate` first, which goes on where it stopped.",
+        )
+    stored = progress.read(target)
+    assert stored is not None
+    if cutover.opened(target):
+        raise Refused(
+            "CDCM-WAY-BACK-LATE",
+            "the target was opened, so what was written there before now would be missing",
+            "`cdc-migrator way-back status` shows the one that there is.",
+        )
+    loads = load.read_tables(target)
+    if any(one.joining for one in loads):
+        raise Failed(
+            "CDCM-WAY-BACK-JOINING",
+            "a table is on its way into the migration",
+            "Wait for it (`cdc-migrator status`), then run the same command again.",
+        )
+    return sorted(one.target for one in loads), stored.leg
+
+
+def _require_fit(options: WayBackOptions, tables: list[TableName]) -> None:
+    found = preflight.check(
+        options.target_dsn,
+        options.source_dsn,
+        options.capturing.connect_url,
+        options.capturing.bootstrap_servers,
+        Names(options.back),
+        None,
+    )
+    wanted = {str(table) for table in tables}
+    against = tuple(
+        one
+        for one in found.findings
+        if one.code not in _NO_MATTER and (one.object in wanted or "." not in one.object)
+    )
+    try:
+        replace(found, findings=against).require()
+    except MigratorError as error:
+        raise type(error)(
+            error.code,
+            f"there can be no way back yet (the target is its source): {error.cause}",
+            error.remedy,
+        ) from None
+
+
+def _capture(
+    options: WayBackOptions,
+    target: psycopg.Connection,
+    tables: list[TableName],
+    notify: Callable[[str], None],
+) -> tuple[str, ...]:
+    capturing = options.capturing
+    with speaking("target", "reading its tables"):
+        wanted = set(tables)
+        found = [table for table in read_tables(target) if table.name in wanted]
+    return start_capture(
+        options.target_dsn,
+        options.source_dsn,
+        capturing.connect_url,
+        capturing.bootstrap_servers,
+        Names(options.back),
+        found,
+        capturing.options,
+        lambda text: notify(f"way back: {text}"),
+    ).did
+
+
+def _require_gone(aborted: Aborted) -> None:
+    if aborted.kept:
+        raise aborted.kept[0].error
