@@ -28,6 +28,7 @@ from cdc_migrator.model.alignment import Aligned, Aligner
 from cdc_migrator.model.differences import RowDifference
 from cdc_migrator.model.tables import TableName
 from cdc_migrator.reconcile import narrow
+from cdc_migrator.reconcile.again import attempts
 from cdc_migrator.reconcile.agenda import ByRank, keep, units_by_rank
 from cdc_migrator.reconcile.chunks import Range, Slicer, Unit
 from cdc_migrator.reconcile.digest import NOTHING, by_chunk, digest, rows, unequal
@@ -41,7 +42,6 @@ from cdc_migrator.reconcile.planning import lay_out, sample
 from cdc_migrator.reconcile.points import Points
 from cdc_migrator.reconcile.snapshot import Sides, SnapshotLost, TableMoved
 
-_ATTEMPTS = 5
 _TOO_EARLY = 2  # points that may lie before a table's new chunks are marked
 
 
@@ -201,9 +201,7 @@ class Pass:
         name = pair.source.name
         point: Aligned | None = None
         reason = ""
-        for attempt in range(_ATTEMPTS):
-            if reason:
-                self._stop.wait(0.1 * 2**attempt)
+        for _ in attempts(self._stop.wait):
             self._check()
             with self._lock:
                 if self._hashing[name] is not hashing or name in self._outcome.unproven:
@@ -227,6 +225,7 @@ class Pass:
                 if self._plan_anew(pair, hashing):
                     return
                 reason = "its digests differ, and none of its rows does"
+                break
         self._give_up(name, reason)
 
     def _plan(self, sides: Sides, pair: Pair, hashing: Hashing, point: Aligned) -> None:

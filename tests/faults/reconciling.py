@@ -114,7 +114,10 @@ class Reconciling:
             for one in table["differences"]
         )
         if not wrong and not report["equal"]:
-            wrong = ("not equal, and no difference is named",)
+            reasons = ((one["table"], one["unproven"]) for one in report["tables"])
+            wrong = tuple(f"{table}: {reason}" for table, reason in reasons if reason) or (
+                "not equal, and no difference is named",
+            )
         return Round("clean", time.monotonic() - began, 0, 0, 0, wrong)
 
     def _reconcile(self, *arguments: str) -> dict[str, Any]:
