@@ -5,8 +5,10 @@ into a fresh database by every way in turn; the content is compared after each. 
 median of the rounds and its ratio to ``pg_dump | psql``.
 
     ours      `cdc-migrator migrate --no-run`: the seconds of its steps schema, load and indexes,
-              ANALYZE included. Making slot and connector moves no rows, and is told apart.
-              Connect starts the new connector meanwhile, on the processors that the load uses.
+              ANALYZE included. Making slot and connector moves no rows, and is told apart. It is
+              done before, and the load begins when Connect has become calm.
+    at_once   the same without waiting: Connect, which belongs on a machine of its own, starts the
+              new connector on the processors that the load uses.
     psql      pg_dump | psql
     restore   pg_dump -Fd -j2, then pg_restore -j2
     pgcopydb  pgcopydb clone, where it is installed and knows the server's version
@@ -33,6 +35,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import psutil
 import psycopg
 from psycopg import sql
 
@@ -90,6 +93,14 @@ SHAPES = {
 }
 
 
+def wait_until_calm(stack: StackInfo) -> None:
+    """Until Connect takes less than a twentieth of a processor for two seconds."""
+    process = psutil.Process(local.status(stack.state_dir).pids["connect"])
+    for _ in range(60):
+        if process.cpu_percent(interval=2.0) < 5.0:
+            return
+
+
 def content(dsn: str) -> list[tuple[object, ...]]:
     """Of each table: rows, digest, indexes, and all constraints but NOT NULL."""
     with psycopg.connect(dsn, autocommit=True) as conn:
@@ -134,15 +145,26 @@ class Ways:
         self.other: list[float] = []
 
     def ours(self, target: str) -> float:
-        """Schema, load and indexes of `migrate --no-run`."""
+        """Schema, load and indexes of `migrate --no-run`, beside a connector that is there."""
+        return self._ours(target, calm=True)
+
+    def at_once(self, target: str) -> float:
+        """The same, while Connect starts the connector."""
+        return self._ours(target, calm=False)
+
+    def _ours(self, target: str, calm: bool) -> float:
         cli = command(self._stack, self._directory, self._source, target, self._tools, **OPTIONS)
+        if calm:
+            run(cli, "capture", "start")
+            wait_until_calm(self._stack)
         said = run(cli, "migrate", "--no-run")
         found = re.search(r"ready to apply changes: (.*)", said)
         assert found is not None, said
         took = {step: float(s) for step, s in re.findall(r"(\w+) ([\d.]+) s", found[1])}
         run(cli, "abort", "--yes")
         print(f"         ({found[1]})", flush=True)
-        self.other.append(took["capture"])
+        if not calm:
+            self.other.append(took["capture"])
         return took["schema"] + took["load"] + took["indexes"]
 
     def psql(self, target: str) -> float:
@@ -234,6 +256,7 @@ def measure(
         version = conn.info.server_version // 10000
     chosen: dict[str, Callable[[str], float]] = {
         "ours": ways.ours,
+        "at_once": ways.at_once,
         "psql": ways.psql,
         "restore": ways.restore,
     }

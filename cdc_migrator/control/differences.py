@@ -122,13 +122,14 @@ def history(conn: psycopg.Connection, table: TableName | None, limit: int) -> li
         ).fetchall()
 
 
-def gone(conn: psycopg.Connection, run: int, table: TableName) -> int:
-    """What a whole comparison of the table no longer found; returns how many."""
+def gone(conn: psycopg.Connection, run: int, tables: Sequence[TableName]) -> int:
+    """What a whole comparison of these tables no longer found; returns how many."""
     done = conn.execute(
         "UPDATE cdc_migrator.difference SET state = 'gone', changed_at = clock_timestamp() "
-        "WHERE (source_schema, source_table) = (%s, %s) AND run < %s "
+        "WHERE (source_schema, source_table) IN "
+        "(SELECT * FROM unnest(%s::text[], %s::text[])) AND run < %s "
         "AND state IN ('open', 'accepted')",
-        (table.schema, table.name, run),
+        ([one.schema for one in tables], [one.name for one in tables], run),
     )
     return done.rowcount
 

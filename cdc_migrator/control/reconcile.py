@@ -6,7 +6,7 @@ goes on with the parts that are not done.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -161,13 +161,17 @@ def end(conn: psycopg.Connection, run: Run, state: RunState) -> None:
         )
 
 
-def plan(conn: psycopg.Connection, run: int, table: TableName, parts: Sequence[Part]) -> None:
-    """Write a table's parts down in place of what was planned of it, and forget what was proven."""
+def plan(conn: psycopg.Connection, run: int, tables: Mapping[TableName, Sequence[Part]]) -> None:
+    """Write tables' parts down in place of what was planned of them; what was proven is forgotten.
+
+    A table without any stands on what was proven of it before.
+    """
+    none = [name for name, parts in tables.items() if not parts]
     with conn.transaction(), conn.cursor() as cursor:
         cursor.execute(
-            "DELETE FROM cdc_migrator.reconcile_chunk "
-            "WHERE (run, source_schema, source_table) = (%s, %s, %s)",
-            (run, table.schema, table.name),
+            "DELETE FROM cdc_migrator.reconcile_chunk WHERE run = %s "
+            "AND (source_schema, source_table) IN (SELECT * FROM unnest(%s::text[], %s::text[]))",
+            (run, *_columns(tables)),
         )
         cursor.executemany(
             "INSERT INTO cdc_migrator.reconcile_chunk (run, source_schema, source_table, chunk, "
@@ -176,8 +180,8 @@ def plan(conn: psycopg.Connection, run: int, table: TableName, parts: Sequence[P
             [
                 (
                     run,
-                    table.schema,
-                    table.name,
+                    part.table.schema,
+                    part.table.name,
                     part.number,
                     part.ordered_by,
                     part.low,
@@ -188,16 +192,22 @@ def plan(conn: psycopg.Connection, run: int, table: TableName, parts: Sequence[P
                     part.first_chunk,
                     None if part.picked is None else list(part.picked),
                 )
+                for parts in tables.values()
                 for part in parts
             ],
         )
-        if not parts:
-            # It stands on what was proven of it before.
+        if none:
             cursor.execute(
                 "INSERT INTO cdc_migrator.reconcile_chunk (run, source_schema, source_table, "
-                "chunk, bounds, weight, picked, done) VALUES (%s, %s, %s, 0, '[]', 0, '{}', true)",
-                (run, table.schema, table.name),
+                "chunk, bounds, weight, picked, done) SELECT %s, *, 0, '[]', 0, '{}', true "
+                "FROM unnest(%s::text[], %s::text[])",
+                (run, *_columns(none)),
             )
+
+
+def _columns(tables: Iterable[TableName]) -> tuple[list[str], list[str]]:
+    named = list(tables)
+    return [one.schema for one in named], [one.name for one in named]
 
 
 def _part(**row: Any) -> Part:
@@ -238,7 +248,8 @@ def finish(
         at, sees: the alignment point.
         proof: what of it stands until the chunks are written to.
     """
-    with conn.transaction():
+    # One answer is waited for, not five: in a cutover applications wait for each of them.
+    with conn.pipeline() as pipeline, conn.transaction():
         done = conn.execute(
             "UPDATE cdc_migrator.reconcile_chunk SET done = true, rows = %s, differences = %s, "
             "more = %s, proven_at = %s, sees = %s WHERE (run, source_schema, source_table, chunk) "
@@ -255,6 +266,7 @@ def finish(
                 part.number,
             ),
         )
+        pipeline.sync()
         if done.rowcount != 1:
             return False
         reach("reconcile.writing")

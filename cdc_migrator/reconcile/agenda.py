@@ -13,12 +13,11 @@ import psycopg
 
 from cdc_migrator.control import proofs
 from cdc_migrator.control.proofs import Due, Map
+from cdc_migrator.control.reconcile import Part
 from cdc_migrator.model.tables import TableName
-from cdc_migrator.reconcile.chunks import Sizes, Unit
+from cdc_migrator.reconcile.chunks import Range, Sizes, Unit
 from cdc_migrator.reconcile.jobs import NEEDED
-from cdc_migrator.reconcile.pairs import Pair
 from cdc_migrator.reconcile.planning import Grown, Layout, all_units, some_units
-from cdc_migrator.reconcile.snapshot import Sides
 
 ByRank = Mapping[float, Sequence[Unit]]
 
@@ -36,6 +35,12 @@ class Kept:
     layout: Layout
     changed: bool
     behind: range | None
+
+    def still(self, known: Map | None) -> Kept | None:
+        """The same for a later pass, if they still are as `known`."""
+        if known is None or (known.id, known.chunks) != (self.id, self.layout.chunks):
+            return None
+        return replace(self, changed=False, behind=range(0))
 
 
 def keep(
@@ -59,19 +64,15 @@ def keep(
     return Kept(made, layout, True, None)
 
 
-def units_by_rank(
-    sides: Sides, pair: Pair, kept: Kept, due: Iterable[Due] | None, sizes: Sizes
-) -> ByRank:
+def units_by_rank(table: TableName, kept: Kept, due: Iterable[Due] | None, sizes: Sizes) -> ByRank:
     """The units that read what is due (None: all), by their rank among all jobs."""
     if due is None or kept.behind is None:
-        chosen = {NEEDED: all_units(sides, pair, kept.layout, sizes)}
+        chosen = {NEEDED: all_units(table, kept.layout, sizes)}
     else:
         # Where it has grown, its last chunk was written to, and the new ones have no proof.
         numbers = _ranked(due)
         numbers.setdefault(NEEDED, []).extend(kept.behind)
-        chosen = {
-            rank: some_units(sides, pair, kept.layout, of, sizes) for rank, of in numbers.items()
-        }
+        chosen = {rank: some_units(table, kept.layout, of, sizes) for rank, of in numbers.items()}
     return {rank: [replace(one, map=kept.id) for one in of] for rank, of in chosen.items()}
 
 
@@ -83,3 +84,40 @@ def _ranked(due: Iterable[Due]) -> dict[float, list[int]]:
         rank = NEEDED if old is None else old.timestamp()
         found.setdefault(rank, []).append(one.chunk)
     return found
+
+
+def numbered(units: ByRank) -> list[tuple[float, Unit]]:
+    """All units of a table with their ranks, each with a number of its own."""
+    every = [(rank, one) for rank, of in sorted(units.items()) for one in of]
+    return [(rank, replace(one, number=n)) for n, (rank, one) in enumerate(every)]
+
+
+def unit_of(part: Part) -> Unit:
+    """A unit as it was written down."""
+    return Unit(
+        part.table,
+        part.number,
+        part.ordered_by,
+        Range(part.low, part.high),
+        part.bounds,
+        part.weight,
+        part.map,
+        part.first_chunk,
+        part.picked,
+    )
+
+
+def part_of(unit: Unit) -> Part:
+    """A unit as it is written down."""
+    return Part(
+        unit.table,
+        unit.number,
+        unit.by,
+        unit.range.low,
+        unit.range.high,
+        unit.bounds,
+        unit.weight,
+        unit.map,
+        unit.first,
+        unit.only,
+    )

@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 
 import psycopg
 
@@ -29,8 +28,16 @@ from cdc_migrator.model.differences import RowDifference
 from cdc_migrator.model.tables import TableName
 from cdc_migrator.reconcile import narrow
 from cdc_migrator.reconcile.again import attempts
-from cdc_migrator.reconcile.agenda import ByRank, keep, units_by_rank
-from cdc_migrator.reconcile.chunks import Range, Slicer, Unit
+from cdc_migrator.reconcile.agenda import (
+    ByRank,
+    Kept,
+    keep,
+    numbered,
+    part_of,
+    unit_of,
+    units_by_rank,
+)
+from cdc_migrator.reconcile.chunks import Slicer, Unit
 from cdc_migrator.reconcile.digest import NOTHING, by_chunk, digest, rows, unequal
 from cdc_migrator.reconcile.expressions import Hashing
 from cdc_migrator.reconcile.jobs import NEEDED, TO_PLAN, Job, Jobs
@@ -42,6 +49,7 @@ from cdc_migrator.reconcile.planning import lay_out, sample
 from cdc_migrator.reconcile.points import Points
 from cdc_migrator.reconcile.snapshot import Sides, SnapshotLost, TableMoved
 
+_LOST_AT_MOST = 5
 _TOO_EARLY = 2  # points that may lie before a table's new chunks are marked
 
 
@@ -62,6 +70,8 @@ class Pass:
             tables, and where None, all are.
         observe: called now and then, by any worker.
         opened: sessions for workers that are there already, and stay.
+        kept: the chunks that earlier passes found, of the same pairs, and this one will have
+            found: what is due of them is planned without looking at their tables again.
     """
 
     def __init__(
@@ -77,6 +87,7 @@ class Pass:
         observe: Callable[[Progress], None] = lambda _: None,
         due: Mapping[TableName, Sequence[Due]] | None = None,
         opened: Sequence[Sides] = (),
+        kept: dict[TableName, Kept] | None = None,
     ) -> None:
         self._ends = ends
         self._called = called
@@ -90,6 +101,8 @@ class Pass:
         self._lock = threading.RLock()
         self._due = due
         self._maps: dict[TableName, Map] = {}
+        self._kept = {} if kept is None else kept
+        self._first_hashing = hashing
         self._jobs = Jobs()
         self._opened = list(opened)
         self._open: set[Sides] = set()
@@ -157,8 +170,16 @@ class Pass:
             for known in reconcile.proven(self._control, self._run.id):
                 self._named[known.table] = known.differences
             self._maps = {one.table: one for one in proofs.maps(self._control)}
+        ahead: dict[TableName, ByRank] = {}
         for name, pair in sorted(self._pairs.items(), key=lambda item: -item[1].source.bytes):
             hashing = self._hashing[name]
+            there = self._kept.get(name)
+            still = there and there.still(self._maps.get(name))
+            if name not in planned and still and self._due is not None:
+                ahead[name] = units_by_rank(
+                    name, still, self._due.get(name, ()), self._options.sizes
+                )
+                continue
             if name not in planned:
                 self._weight[name] = pair.source.estimated_rows
                 self._left[name] = 1
@@ -170,7 +191,8 @@ class Pass:
                     self._done[name] += part.weight
                 else:
                     self._left[name] += 1
-                    self._jobs.add(NEEDED, Job(pair, _unit(part), hashing))
+                    self._jobs.add(NEEDED, Job(pair, unit_of(part), hashing))
+        self._planned(ahead, self._first_hashing)
 
     def _work(self) -> None:
         try:
@@ -201,6 +223,7 @@ class Pass:
         name = pair.source.name
         point: Aligned | None = None
         reason = ""
+        lost = 0
         for _ in attempts(self._stop.wait):
             self._check()
             with self._lock:
@@ -221,6 +244,9 @@ class Pass:
                 reason = "it is truncated, rewritten or locked again and again"
             except SnapshotLost:
                 reason = "no alignment point lived long enough to read it"
+                lost += 1
+                if lost == _LOST_AT_MOST:
+                    break
             except HashesDisagree:
                 if self._plan_anew(pair, hashing):
                     return
@@ -231,7 +257,7 @@ class Pass:
     def _plan(self, sides: Sides, pair: Pair, hashing: Hashing, point: Aligned) -> None:
         name, sizes = pair.source.name, self._options.sizes
         if self._run.mode == "sample":
-            self._planned(pair, hashing, {NEEDED: sample(sides, pair, hashing, point, sizes)})
+            self._planned({name: {NEEDED: sample(sides, pair, hashing, point, sizes)}}, hashing)
             return
         found = lay_out(sides, pair, hashing, point, sizes, self._maps.get(name))
         with self._lock, speaking("target", "writing down what is compared"):
@@ -239,23 +265,27 @@ class Pass:
             if kept.changed:
                 self._made.add(kept.id)
                 self._maps.pop(name, None)
+            if hashing is self._first_hashing:
+                self._kept[name] = kept
         due = None if self._due is None else self._due.get(name, ())
-        self._planned(pair, hashing, units_by_rank(sides, pair, kept, due, sizes))
+        self._planned({name: units_by_rank(name, kept, due, sizes)}, hashing)
 
-    def _planned(self, pair: Pair, hashing: Hashing, units: ByRank) -> None:
+    def _planned(self, tables: Mapping[TableName, ByRank], hashing: Hashing) -> None:
         """Write the units down, all of a table at once, and have them proven."""
-        name = pair.source.name
-        every = [(rank, one) for rank, of in sorted(units.items()) for one in of]
-        made = [(rank, replace(one, number=n)) for n, (rank, one) in enumerate(every)]
+        if not tables:
+            return
+        made = {name: numbered(units) for name, units in tables.items()}
         with self._lock:
             with speaking("target", "writing down what is compared"):
-                reconcile.plan(self._control, self._run.id, name, [_part(one) for _, one in made])
+                parts = {name: [part_of(one) for _, one in of] for name, of in made.items()}
+                reconcile.plan(self._control, self._run.id, parts)
             reach("reconcile.planned")
-            self._weight[name] = sum(one.weight for _, one in made)
-            self._done[name] = 0
-            self._left[name] = len(made)
-            for rank, one in made:
-                self._jobs.add(rank, Job(pair, one, hashing))
+            for name, units in made.items():
+                self._weight[name] = sum(one.weight for _, one in units)
+                self._done[name] = 0
+                self._left[name] = len(units)
+                for rank, one in units:
+                    self._jobs.add(rank, Job(self._pairs[name], one, hashing))
 
     def _plan_anew(self, pair: Pair, hashing: Hashing) -> bool:
         """Compare the whole table in a safer way; False if there is none."""
@@ -317,7 +347,7 @@ class Pass:
                 fresh = reconcile.finish(
                     self._control,
                     self._run.id,
-                    _part(unit),
+                    part_of(unit),
                     rows(here),
                     found,
                     more,
@@ -365,32 +395,3 @@ class Pass:
         if waiting:
             raise _TooEarly
         return None
-
-
-def _unit(part: Part) -> Unit:
-    return Unit(
-        part.table,
-        part.number,
-        part.ordered_by,
-        Range(part.low, part.high),
-        part.bounds,
-        part.weight,
-        part.map,
-        part.first_chunk,
-        part.picked,
-    )
-
-
-def _part(unit: Unit) -> Part:
-    return Part(
-        unit.table,
-        unit.number,
-        unit.by,
-        unit.range.low,
-        unit.range.high,
-        unit.bounds,
-        unit.weight,
-        unit.map,
-        unit.first,
-        unit.only,
-    )

@@ -18,6 +18,7 @@ from psycopg import sql
 from cdc_migrator.control.proofs import Map
 from cdc_migrator.databases.postgres import names
 from cdc_migrator.model.alignment import Aligned
+from cdc_migrator.model.tables import TableName
 from cdc_migrator.reconcile.chunks import (
     Range,
     Sizes,
@@ -57,6 +58,8 @@ class Layout:
             marks what is written to, the whole table is one chunk.
         one: the whole table is one chunk although it is digested in several.
         signature: of what is compared and how; where it is another, nothing proven stands.
+        indexed: on both sides the key's index is in the order of the chunks.
+        in_order: in addition, the heap follows it.
     """
 
     by: str | None
@@ -65,6 +68,8 @@ class Layout:
     place: str | None
     one: bool
     signature: str
+    indexed: bool = False
+    in_order: bool = False
 
     @property
     def marked_bounds(self) -> tuple[str, ...]:
@@ -110,6 +115,20 @@ def lay_out(
     Raises:
         SnapshotLost, TableMoved, MigratorError.
     """
+    found = _lay_out(sides, pair, hashing, aligned, sizes, known)
+    if isinstance(found, Grown):
+        return replace(found, layout=_reachable(sides, pair, found.layout))
+    return _reachable(sides, pair, found)
+
+
+def _lay_out(
+    sides: Sides,
+    pair: Pair,
+    hashing: Hashing,
+    aligned: Aligned,
+    sizes: Sizes,
+    known: Map | None,
+) -> Layout | Grown:
     rows, blocks = _size(sides, pair)
     wanted = max(1, -(-rows // sizes.chunk_rows))
     if known is not None and _fits(known, pair, hashing):
@@ -136,26 +155,28 @@ def lay_out(
     return _layout(pair, by, bounds, rows, hashing)
 
 
-def all_units(sides: Sides, pair: Pair, layout: Layout, sizes: Sizes) -> list[Unit]:
+def _reachable(sides: Sides, pair: Pair, layout: Layout) -> Layout:
+    """With what is known of ways to its chunks; where there is but one, nobody needs to know."""
+    if layout.by is None or not layout.bounds or not _indexed(sides, pair, layout.by):
+        return layout
+    return replace(layout, indexed=True, in_order=_in_order(sides, pair, layout.by))
+
+
+def all_units(table: TableName, layout: Layout, sizes: Sizes) -> list[Unit]:
     """The units that read a whole table."""
-    ranges = layout.by is not None and _in_order(sides, pair, layout.by)
-    made = units(pair.source.name, layout.by, layout.bounds, layout.rows, ranges, sizes)
+    made = units(table, layout.by, layout.bounds, layout.rows, layout.in_order, sizes)
     return [replace(unit, first=None) for unit in made] if layout.one else made
 
 
-def some_units(
-    sides: Sides, pair: Pair, layout: Layout, chosen: Sequence[int], sizes: Sizes
-) -> list[Unit]:
+def some_units(table: TableName, layout: Layout, chosen: Sequence[int], sizes: Sizes) -> list[Unit]:
     """The units that read these of its chunks."""
     if not chosen:
         return []
     if len(chosen) >= layout.chunks:
-        return all_units(sides, pair, layout, sizes)
-    ranges = False
-    if layout.by is not None and _indexed(sides, pair, layout.by):
-        few = _FEW_IN_ORDER if _in_order(sides, pair, layout.by) else _FEW
-        ranges = len(chosen) <= few * layout.chunks
-    return units_of(pair.source.name, layout.by, layout.bounds, chosen, layout.rows, ranges, sizes)
+        return all_units(table, layout, sizes)
+    few = _FEW_IN_ORDER if layout.in_order else _FEW
+    ranges = layout.indexed and len(chosen) <= few * layout.chunks
+    return units_of(table, layout.by, layout.bounds, chosen, layout.rows, ranges, sizes)
 
 
 def _size(sides: Sides, pair: Pair) -> tuple[int, int]:
@@ -293,9 +314,7 @@ def _indexed(sides: Sides, pair: Pair, by: str) -> bool:
 
 
 def _in_order(sides: Sides, pair: Pair, by: str) -> bool:
-    """Whether, in addition, the heap follows it."""
-    if not _indexed(sides, pair, by):
-        return False
+    """Whether on both sides the heap follows a column."""
     for conn, table in ((sides.source, pair.source), (sides.target, pair.target)):
         found = conn.execute(_STATISTICS, (table.name.schema, table.name.name, [by])).fetchone()
         if found is None or abs(found[2]) < _IN_ORDER:

@@ -46,11 +46,18 @@ class TableMoved(Exception):
     """The table was truncated, rewritten, dropped or locked since the snapshot."""
 
 
+_LOST = (
+    errors.InvalidParameterValue,
+    errors.UndefinedObject,
+    errors.ObjectNotInPrerequisiteState,
+)
 _MOVED = (errors.UndefinedTable, errors.UndefinedColumn, errors.LockNotAvailable)
-_SAME_FILE = """
+_SAME_FILE = sql.SQL("""
 SELECT c.relfilenode = pg_relation_filenode(c.oid) FROM pg_class c
-JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = %s AND c.relname = %s
-"""
+JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = {} AND c.relname = {}
+""")
+_BEGIN = sql.SQL("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}")
+_READ = sql.SQL("{}; {}; COMMIT")
 
 
 def same_file(conn: psycopg.Connection, table: TableName) -> bool:
@@ -58,7 +65,11 @@ def same_file(conn: psycopg.Connection, table: TableName) -> bool:
 
     The table must be locked, at least by having been read in this transaction.
     """
-    return conn.execute(_SAME_FILE, (table.schema, table.name)).fetchone() == (True,)
+    return conn.execute(_same_file(table)).fetchone() == (True,)
+
+
+def _same_file(table: TableName) -> sql.Composed:
+    return _SAME_FILE.format(sql.Literal(table.schema), sql.Literal(table.name))
 
 
 @contextmanager
@@ -85,27 +96,28 @@ def reading(source: psycopg.Connection, table: TableName) -> Iterator[None]:
             raise TableMoved(str(table))
 
 
-@contextmanager
-def _under(conn: psycopg.Connection, snapshot: str, table: TableName) -> Iterator[None]:
-    conn.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+def _under(
+    conn: psycopg.Connection, snapshot: str, table: TableName, query: sql.Composed
+) -> list[Row]:
+    """Two messages for five statements: a round trip is most of what a small table takes."""
     try:
         try:
-            conn.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(snapshot)))
-        except (
-            errors.InvalidParameterValue,
-            errors.UndefinedObject,
-            errors.ObjectNotInPrerequisiteState,
-        ) as exc:
+            conn.execute(_BEGIN.format(sql.Literal(snapshot)))
+        except _LOST as exc:
             raise SnapshotLost from exc
         try:
-            yield
+            answers = conn.execute(_READ.format(query, _same_file(table)))
         except _MOVED as exc:
             raise TableMoved(str(table)) from exc
-        if not same_file(conn, table):
+        rows = answers.fetchall()
+        answers.nextset()
+        if answers.fetchone() != (True,):
             raise TableMoved(str(table))
+        return rows
     finally:
-        with suppress(psycopg.Error):
-            conn.execute("COMMIT")
+        if conn.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+            with suppress(psycopg.Error):
+                conn.execute("ROLLBACK")
 
 
 class Sides:
@@ -160,8 +172,7 @@ class Sides:
         conn = self._open[target]
         snapshot = aligned.target_snapshot if target else aligned.source_snapshot
         try:
-            with _under(conn, snapshot, pair.on(target).name):
-                return conn.execute(query).fetchall()
+            return _under(conn, snapshot, pair.on(target).name, query)
         except psycopg.Error as exc:
             raise coded(
                 exc, self._ends[target][0], f"comparing the table {pair.on(target).name}"

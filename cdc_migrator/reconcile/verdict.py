@@ -40,9 +40,10 @@ def conclude(
                 if one.differences:
                     proofs.withdraw(control, one.table)
         else:
-            for name in whole:
-                if name not in standing or not standing[name].unequal_before:
-                    differences.gone(control, run.id, name)
+            looked_through = [
+                one for one in whole if one not in standing or not standing[one].unequal_before
+            ]
+            differences.gone(control, run.id, looked_through)
         known_ones = differences.standing(control, run.tables)
         open_ones = [one for one in known_ones if one.state == "open"]
         # A round of the service reads some chunks; others may never have been read.

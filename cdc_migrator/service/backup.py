@@ -11,7 +11,7 @@ import socket
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from cdc_migrator.control.backups import Backup, Kind
 from cdc_migrator.control.migration import Migration
 from cdc_migrator.databases.postgres.coded import speaking
 from cdc_migrator.databases.postgres.connect import connect
-from cdc_migrator.errors import ConfigurationError, MigratorError, Refused
+from cdc_migrator.errors import ConfigurationError, Failed, MigratorError, Refused
 from cdc_migrator.faultpoints import reach
 from cdc_migrator.model.naming import Names
 from cdc_migrator.service import backup_files
@@ -34,6 +34,9 @@ from cdc_migrator.service.backup_restore import restore
 
 # A table that is locked for longer by somebody is told, not waited for.
 _LOCK_WAIT = "60s"
+# Of several sessions each locks the table that it reads once more, and does not get behind one who
+# waits to truncate or alter it (pg_dump's documentation, --jobs).
+_OVERTAKEN = "could not obtain lock on relation"
 _DOUBTS = ("CDCM-BACKUP-DAMAGED", "CDCM-BACKUP-DIFFERS", "CDCM-TOOL-FAILED")
 Observe = Callable[[str], None]
 
@@ -84,7 +87,18 @@ def create(options: BackupOptions, directory: Path, observe: Observe) -> Backup:
         tools = find(source.info.server_version, target.info.server_version, options.postgres_bin)
         backup_files.make_room(directory)
         try:
-            manifest = _dump(options, there.names, source, tools, directory, observe)
+            try:
+                manifest = _dump(options, there.names, source, tools, directory, observe)
+            except Failed as error:
+                if options.jobs == 1 or _OVERTAKEN not in error.cause:
+                    raise
+                observe("the application is about to lock a table: again, with one session")
+                shutil.rmtree(directory)
+                backup_files.make_room(directory)
+                # What waited for the table may have emptied it: a later snapshot is needed.
+                source.rollback()
+                alone = replace(options, jobs=1)
+                manifest = _dump(alone, there.names, source, tools, directory, observe)
         except BaseException:
             # It was empty: all that is in it is ours.
             shutil.rmtree(directory, ignore_errors=True)

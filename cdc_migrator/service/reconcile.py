@@ -31,6 +31,7 @@ from cdc_migrator.errors import ConfigurationError, MigratorError, Refused
 from cdc_migrator.model.alignment import Aligner, Repair
 from cdc_migrator.model.tables import TableName
 from cdc_migrator.reconcile import mend, person, probe
+from cdc_migrator.reconcile.agenda import Kept
 from cdc_migrator.reconcile.expressions import Hashing
 from cdc_migrator.reconcile.options import Outcome, PassOptions, Progress
 from cdc_migrator.reconcile.pairs import Pair, Unpaired, only, read_pairs
@@ -91,11 +92,13 @@ class Ready:
         sessions: what `both` has given.
         sides: sessions for its workers.
         looked: what the first comparison with this has found; later ones do not look again.
+        kept: the tables' chunks as it has found them.
     """
 
     sessions: tuple[psycopg.Connection, psycopg.Connection]
     sides: Sequence[Sides] = ()
     looked: Looked | None = None
+    kept: dict[TableName, Kept] = field(default_factory=dict)
 
 
 def aligning(options: ReconcileOptions) -> AbstractContextManager[Aligner]:
@@ -156,6 +159,7 @@ def run(
             observe,
             due,
             ready.sides if ready else (),
+            ready.kept if ready else None,
         )
         begun(work)
         try:

@@ -31,10 +31,24 @@ CREATE TABLE app.entry (
 CREATE TABLE app.total (writer int PRIMARY KEY, entries bigint NOT NULL, note text);
 CREATE TABLE app.log (writer int, number bigint);
 ALTER TABLE app.log REPLICA IDENTITY FULL;
+CREATE SEQUENCE app.shared;
+CREATE SEQUENCE app.downward INCREMENT -3 START -1;
+CREATE SEQUENCE app.cached CACHE 20;
+CREATE SEQUENCE app.coded START 5 INCREMENT 5;
+CREATE TABLE app.counted (
+    id serial PRIMARY KEY,
+    always bigint GENERATED ALWAYS AS IDENTITY UNIQUE,
+    shared bigint DEFAULT nextval('app.shared') UNIQUE,
+    downward bigint DEFAULT nextval('app.downward') UNIQUE,
+    cached int DEFAULT nextval('app.cached') UNIQUE,
+    coded text DEFAULT 'N' || nextval('app.coded') UNIQUE,
+    writer int NOT NULL, number bigint NOT NULL
+);
 INSERT INTO app.total SELECT g, 0, repeat('x', 200) FROM generate_series(0, 63) g;
 INSERT INTO app.entry (writer, number, note)
     SELECT -1, g, repeat('y', 100) FROM generate_series(1, 20000) g;
 """
+_COUNTED = 4  # every so many-th commit counts with each of the sequences
 # 25006: the fence. 57P01, 57P03, 08…: the server goes or comes.
 _ROUTE = "SELECT side FROM cdc_migrator.route"
 
@@ -104,6 +118,11 @@ class Writer:
                     "UPDATE app.total SET entries = entries + 1 WHERE writer = %s", (self.number,)
                 )
                 conn.execute("INSERT INTO app.log VALUES (%s, %s)", (self.number, number))
+                if number % _COUNTED == 0:
+                    conn.execute(
+                        "INSERT INTO app.counted (writer, number) VALUES (%s, %s)",
+                        (self.number, number),
+                    )
         except psycopg.errors.ReadOnlySqlTransaction:
             self.unsure.pop()  # refused for certain
             raise
@@ -228,6 +247,8 @@ class Switching:
             rows = conn.execute("SELECT writer, number FROM app.entry WHERE writer >= 0").fetchall()
             logged = conn.execute("SELECT writer, number FROM app.log").fetchall()
             totals = dict(conn.execute("SELECT writer, entries FROM app.total").fetchall())
+            counted = conn.execute("SELECT writer, number FROM app.counted").fetchall()
+            found += _collisions(conn)
         entries, logs = Counter(rows), Counter(logged)
         for writer in self.writers:
             mine = {n for w, n in entries if w == writer.number}
@@ -245,6 +266,8 @@ class Switching:
                 )
         if entries != logs:
             found.append("the table without a key differs from the one with one")
+        if Counter(counted) != Counter({n: t for n, t in entries.items() if not n[1] % _COUNTED}):
+            found.append("the table that is counted by sequences differs")
         return found + self._both_open(led)
 
     def ways(self) -> list[str]:
@@ -263,6 +286,39 @@ class Switching:
     def stalls(self) -> list[float]:
         """Of each writer that went over."""
         return [s for s in (one.stall() for one in self.writers) if s is not None]
+
+
+def _collisions(conn: psycopg.Connection) -> list[str]:
+    """What the defaults give on the open side that was given before; no row of it stays."""
+    edges = (
+        "SELECT max(id), max(always), max(shared), -min(downward), max(cached), "
+        "max(substr(coded, 2)::int), (SELECT max(id) FROM app.entry) FROM app.counted"
+    )
+    new = (
+        "INSERT INTO app.counted (writer, number) VALUES (0, 0) RETURNING "
+        "id, always, shared, -downward, cached, substr(coded, 2)::int"
+    )
+    try:
+        with conn.transaction(force_rollback=True):
+            before = conn.execute(edges.encode()).fetchone() or ()
+            given = conn.execute(new.encode()).fetchone() or ()
+            given += (
+                conn.execute(
+                    "INSERT INTO app.entry (writer, number) VALUES (0, 0) RETURNING id"
+                ).fetchone()
+                or ()
+            )
+            conn.execute(
+                "INSERT INTO app.counted (writer, number) SELECT 0, 0 FROM generate_series(1, 50)"
+            )
+    except psycopg.errors.UniqueViolation as error:
+        return [f"a default collides: {error.diag.message_detail}"]
+    assert len(given) == len(before) == 7
+    return [
+        f"sequence {number}: gives {now} behind {there}"
+        for number, (now, there) in enumerate(zip(given, before, strict=True))
+        if there is not None and now <= there
+    ]
 
 
 def switched(live: LiveMigration, back: bool = False) -> dict[str, Any]:

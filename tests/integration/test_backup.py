@@ -11,7 +11,9 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -161,6 +163,30 @@ def test_a_dump_counts_once_it_came_back(options: BackupOptions, tmp_path: Path)
         actions = [row[0] for row in conn.execute("SELECT action FROM cdc_migrator.journal")]
         assert actions[-2:] == ["backup-noted", "backup-verified"]
         assert journal.verify(conn).fault is None
+
+
+def test_an_application_that_truncates_does_not_stop_a_dump(
+    options: BackupOptions, tmp_path: Path
+) -> None:
+    """It waits for a table that the dump holds, so that no second session gets to it."""
+    told: list[str] = []
+    over = threading.Event()
+
+    def empty() -> None:
+        with psycopg.connect(options.source_dsn, autocommit=True) as conn:
+            while not over.is_set():
+                conn.execute("TRUNCATE shop.empty")
+
+    with ThreadPoolExecutor(1) as pool:
+        application = pool.submit(empty)
+        try:
+            backup.create(options, tmp_path / "dump", told.append)
+        finally:
+            over.set()
+        application.result()
+    assert any("with one session" in one for one in told)
+    found = backup.verify(options, None, None, told.append).details["verification"]
+    assert (found["tables"], found["rows"]) == (TABLES, ROWS)
 
 
 def test_the_dump_comes_back_by_hand(options: BackupOptions, dump: Path) -> None:
