@@ -48,7 +48,7 @@ service:
 """
 # What takes the machine to its limits while rows move leaves too little of it for what comes then.
 _MOVING = Settings()
-_SWITCHING = Settings(rate=150, bulk_every=6.0)
+_SWITCHING = Settings(rate=100, bulk_every=6.0)
 
 
 class Story:

@@ -118,6 +118,7 @@ class KafkaAsker:
         try:
             if self._client is None:
                 self._client = AdminClient({**self._properties, "log_level": 0}, logger=_silent)
+                self._client.list_topics(timeout=TIMEOUT_SECONDS)
             client = self._client
             end = _offset(client, topic, OffsetSpec.latest())  # type: ignore[no-untyped-call]
             paced = self._retention.setdefault(topic, Paced(RETENTION_SECONDS))

@@ -148,8 +148,8 @@ def down(state_dir: Path, purge: bool = False, talk: Talk | None = None) -> bool
         supervisor = owner.find(layout)
         if supervisor is not None:
             talk.say("stopping Connect, the broker and both PostgreSQL servers")
-            owner.stop(supervisor)
-        owner.stop_orphans(layout, talk)
+            owner.stop(supervisor, at_once=purge)
+        owner.stop_orphans(layout, talk, at_once=purge)
         if purge:
             _purge(layout)
     return True

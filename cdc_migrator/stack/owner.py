@@ -71,9 +71,14 @@ def retry_failed(layout: Layout) -> None:
         time.sleep(0.05)
 
 
-def stop(supervisor: psutil.Process) -> None:
-    """Have everything stopped in good order; returns when the supervisor ended."""
-    processes.stop(supervisor, [(signal.SIGTERM, STOP_SECONDS)])
+def stop(supervisor: psutil.Process, at_once: bool) -> None:
+    """Have everything stopped in good order; returns when the supervisor ended.
+
+    Args:
+        at_once: as of a machine that loses its power; for data that nobody needs any more.
+    """
+    number = signal.SIGQUIT if at_once else signal.SIGTERM
+    processes.stop(supervisor, [(number, STOP_SECONDS)])
 
 
 def raise_if_dead(layout: Layout) -> None:
@@ -100,7 +105,7 @@ def log_end(lines: tuple[str, ...]) -> str:
     return ". The end of its log:\n  " + "\n  ".join(lines) if lines else ""
 
 
-def stop_orphans(layout: Layout, talk: Talk) -> None:
+def stop_orphans(layout: Layout, talk: Talk, at_once: bool = False) -> None:
     """End children that a killed supervisor left behind: by recorded process, and by their command
     line, in case it was killed before it could record one."""
     plan = records.read(layout.plan, Plan)
@@ -117,7 +122,7 @@ def stop_orphans(layout: Layout, talk: Talk) -> None:
             found = {p.pid: p for p in processes.running_command(spec.command)}
             if known is not None:
                 found[known.pid] = known
-            signals = [(signal.Signals(number), s) for number, s in spec.stop_signals]
+            signals = [(signal.Signals(number), s) for number, s in spec.stop_signals[at_once:]]
             for process in found.values():
                 talk.say(f"stopping {spec.name}, left by a killed supervisor")
                 stoppers.append(threading.Thread(target=processes.stop, args=(process, signals)))

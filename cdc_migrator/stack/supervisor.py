@@ -86,14 +86,18 @@ class Child(threading.Thread):
     def retry(self) -> None:
         self._retry.set()
 
-    def stop(self) -> None:
-        """Stop the child for good and wait for it."""
+    def stop(self, at_once: bool = False) -> None:
+        """Stop the child for good and wait for it.
+
+        Args:
+            at_once: nobody needs its data any more: without the first, patient signal.
+        """
         with self._starting:
             self._stopping.set()
         self._retry.set()
         process = self._process
         if process is not None:
-            for number, seconds in (*self.spec.stop_signals, (signal.SIGKILL, 5.0)):
+            for number, seconds in (*self.spec.stop_signals[at_once:], (signal.SIGKILL, 5.0)):
                 process.send_signal(number)
                 self.join(seconds)
                 if not self.is_alive():
@@ -160,8 +164,11 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
+_ENDING = {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT}
+
+
 def supervise(layout: Layout) -> None:
-    """Run the plan of a state directory until SIGTERM."""
+    """Run the plan of a state directory until SIGTERM, or SIGQUIT: then all are ended at once."""
     plan = records.read(layout.plan, records.Plan)
     if plan is None:
         say(f"no plan in {layout.root}")
@@ -173,30 +180,31 @@ def supervise(layout: Layout) -> None:
         asked.append(number)
         wake.set()
 
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    for number in (*_ENDING, signal.SIGHUP):
         signal.signal(number, on_signal)
     register = Register(layout.supervisor, tuple(spec.name for spec in plan.children))
     children = {spec.name: Child(spec, register) for spec in plan.children}
     say(f"supervising {', '.join(children)}")
     for child in children.values():
         child.start()
-    while not {signal.SIGTERM, signal.SIGINT} & set(asked):
+    while not _ENDING & set(asked):
         wake.wait()
         wake.clear()
         while signal.SIGHUP in asked:
             asked.remove(signal.SIGHUP)
             for child in children.values():
                 child.retry()
-    say("stopping")
-    stop_in_order(children)
+    at_once = signal.SIGQUIT in asked
+    say("stopping at once" if at_once else "stopping")
+    stop_in_order(children, at_once)
     say("stopped")
 
 
-def stop_in_order(children: Mapping[str, Child]) -> None:
-    """Readers before what they read from: stage by stage, a stage's children at once."""
+def stop_in_order(children: Mapping[str, Child], at_once: bool) -> None:
+    """Readers before what they read from: stage by stage, a stage's children together."""
     for stage in sorted({child.spec.stop_stage for child in children.values()}):
         stoppers = [
-            threading.Thread(target=child.stop)
+            threading.Thread(target=child.stop, args=(at_once,))
             for child in children.values()
             if child.spec.stop_stage == stage
         ]
