@@ -23,7 +23,7 @@ def demo(
     scale: Annotated[
         float,
         typer.Option(min=0.05, max=100, help="Size of the shop; 1 is about 400,000 rows."),
-    ] = 1.0,
+    ] = 0.8,
     directory: Annotated[
         Path | None,
         typer.Option(

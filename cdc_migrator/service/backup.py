@@ -197,6 +197,7 @@ def _dump(
         "pg_dump",
         [
             "--format=directory",
+            "--compress=1",  # gzip's default takes much longer for little less
             f"--jobs={options.jobs}",
             f"--snapshot={snapshot}",
             "--exclude-schema=cdc_migrator",
