@@ -12,6 +12,7 @@ from pathlib import Path
 
 from cdc_migrator.errors import Failed
 from cdc_migrator.stack import logs, ports
+from cdc_migrator.stack.class_archive import Archive
 from cdc_migrator.stack.java import Java
 from cdc_migrator.stack.layout import Layout
 from cdc_migrator.stack.records import ChildSpec
@@ -170,9 +171,10 @@ def write_home(
     (home / "log4j2.properties").write_text(LOGGING.format(root=level))
 
 
-def command(java: Java, home: Path, main_class: str) -> tuple[str, ...]:
+def command(java: Java, home: Path, main_class: str, more: Sequence[str] = ()) -> tuple[str, ...]:
     return (
         str(java.executable),
+        *more,
         f"@{home / 'java.args'}",
         main_class,
         str(home / "server.properties"),
@@ -210,13 +212,15 @@ def environment() -> dict[str, str]:
     return {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
 
 
-def children(layout: Layout, java: Java, broker: int, worker: int) -> tuple[ChildSpec, ...]:
+def children(
+    layout: Layout, java: Java, broker: int, worker: int, archives: Mapping[str, Archive]
+) -> tuple[ChildSpec, ...]:
     def jvm(
         name: str, home: Path, main: str, port: int, stage: int, needs: int | None
     ) -> ChildSpec:
         return ChildSpec(
             name=name,
-            command=command(java, home, main),
+            command=command(java, home, main, archives[name].options),
             cwd=str(home),
             log=str(layout.log(name)),
             port=port,
@@ -224,6 +228,7 @@ def children(layout: Layout, java: Java, broker: int, worker: int) -> tuple[Chil
             stop_signals=STOP,
             stop_stage=stage,
             needs_port=needs,
+            leaves=archives[name].leaves,
         )
 
     connect_main = "org.apache.kafka.connect.cli.ConnectDistributed"

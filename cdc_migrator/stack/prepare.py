@@ -11,7 +11,18 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from cdc_migrator.errors import Failed
-from cdc_migrator.stack import account, jars, java, kafka, lock, ports, postgres, records
+from cdc_migrator.stack import (
+    account,
+    class_archive,
+    jars,
+    java,
+    kafka,
+    lock,
+    ports,
+    postgres,
+    records,
+)
+from cdc_migrator.stack.class_archive import Archive
 from cdc_migrator.stack.layout import SERVERS, Layout
 from cdc_migrator.stack.progress import Talk
 from cdc_migrator.stack.records import Plan, Running, Settled
@@ -76,7 +87,7 @@ def prepare(
             f"PostgreSQL {binaries.version} ({binaries.directory}), "
             f"Java {runtime.major} ({runtime.origin})"
         )
-        _kafka(layout, settled, runtime, jar_lock, jar_repository, cache, full_jit, talk)
+        archives = _kafka(layout, settled, runtime, jar_lock, jar_repository, cache, full_jit, talk)
         for server in servers:
             server.result()
     for name in SERVERS:
@@ -87,7 +98,9 @@ def prepare(
             postgres.child(name, layout, annex / name, binaries, settled.ports[name], user)
             for name in SERVERS
         ),
-        *kafka.children(layout, runtime, settled.ports["kafka"], settled.ports["connect"]),
+        *kafka.children(
+            layout, runtime, settled.ports["kafka"], settled.ports["connect"], archives
+        ),
     )
     return Plan(
         children=children,
@@ -110,7 +123,8 @@ def _kafka(
     cache: Path,
     full_jit: bool,
     talk: Talk,
-) -> None:
+) -> dict[str, Archive]:
+    """Write what broker and worker are started with; their class archives by name."""
     locked = lock.read(jar_lock)
     places = jars.ensure(locked.artifacts, cache, jar_repository, talk)
     # Unpacked at every start, from the archive just verified: what lay there may have changed.
@@ -128,6 +142,10 @@ def _kafka(
         options = kafka.arguments(runtime, class_path, home, full_jit)
         kafka.write_home(home, options, settings, level)
     kafka.format_storage(runtime, layout, settled.cluster_id)
+    return {
+        home.name: class_archive.find(cache, home.name, runtime, class_path, home)
+        for home in (layout.kafka, layout.connect)
+    }
 
 
 def _new_annex() -> Path:

@@ -54,6 +54,7 @@ class ChildSpec:
     ``uid``/``gid``: account to run under, or None for the supervisor's own. ``needs_port``: a
     port that must answer before the child is started. ``stop_signals``: number and seconds to
     wait for each, in order. ``stop_stage``: children of a lower stage are stopped first.
+    ``leaves``: a file that it writes when it ends in good order, and where that is kept.
     """
 
     name: str
@@ -67,6 +68,7 @@ class ChildSpec:
     uid: int | None = None
     gid: int | None = None
     needs_port: int | None = None
+    leaves: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
 
-from cdc_migrator.stack import logs, ports, records, restarts
+from cdc_migrator.stack import class_archive, logs, ports, records, restarts
 from cdc_migrator.stack.layout import Layout
 from cdc_migrator.stack.processes import Identity
 from cdc_migrator.stack.records import ChildRecord, ChildSpec, Death, SupervisorRecord
@@ -90,19 +90,23 @@ class Child(threading.Thread):
         """Stop the child for good and wait for it.
 
         Args:
-            at_once: nobody needs its data any more: without the first, patient signal.
+            at_once: nobody needs its data any more: without the first, patient signal, unless
+                it leaves something.
         """
+        hasty = at_once and self.spec.leaves is None
         with self._starting:
             self._stopping.set()
         self._retry.set()
         process = self._process
         if process is not None:
-            for number, seconds in (*self.spec.stop_signals[at_once:], (signal.SIGKILL, 5.0)):
+            for number, seconds in (*self.spec.stop_signals[hasty:], (signal.SIGKILL, 5.0)):
                 process.send_signal(number)
                 self.join(seconds)
                 if not self.is_alive():
                     break
         self.join(5.0)
+        if self.spec.leaves and process is not None and (process.returncode or 0) >= 0:
+            class_archive.keep(self.spec.leaves)
 
     def _await_needs(self) -> bool:
         """Wait for the port that this child cannot start without; False when to stop. After a

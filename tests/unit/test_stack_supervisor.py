@@ -113,6 +113,25 @@ def test_children_stop_stage_by_stage(layout: Layout) -> None:
     assert early < late
 
 
+def test_in_haste_only_who_leaves_something_is_waited_for(layout: Layout, tmp_path: Path) -> None:
+    """SIGQUIT to the supervisor kills; what a child leaves at its end comes to where it is kept."""
+    left, kept = tmp_path / "left", tmp_path / "cache" / "slow-1.jsa"
+    leaving = STAY.replace("sys.exit()", f"open({str(left)!r}, 'w').write('x'); sys.exit()")
+    start(
+        layout,
+        child(layout, "quick"),
+        child(layout, "slow", leaving, leaves=(str(left), str(kept))),
+    )
+    eventually(lambda: all("lives" in read(layout, n) for n in ("quick", "slow")))
+    processes.stop(supervisor(layout), [(signal.SIGQUIT, 20)])
+
+    assert {recorded(layout, n).state for n in ("quick", "slow")} == {"stopped"}
+    assert "ends" not in read(layout, "quick")
+    assert "ends" in read(layout, "slow")
+    assert kept.read_text() == "x"
+    assert not left.exists()
+
+
 def test_a_child_that_cannot_live_is_given_up_and_can_be_tried_again(layout: Layout) -> None:
     """After several short lives it stays dead, with its last words; SIGHUP tries it again."""
     cure = layout.root / "cured"
