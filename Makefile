@@ -83,8 +83,14 @@ bench-reconcile: setup ## comparing five million rows against the queries of oth
 bench-cutover: setup ## each writer's stall at 500 commits/s against a scripted logical replication
 	@$(BIN)/python -m benchmarks.cutover --keep
 
-lock: setup ## resolve requirements.lock anew
-	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --extra local --group dev -o requirements.lock pyproject.toml
+# The container image installs the runtime's: the same versions, without the local stack's server
+# and Java and without tools. The images' is what only building them needs.
+COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links
+
+lock: setup ## resolve requirements.lock, and those of the container images, anew
+	@$(BIN)/$(COMPILE) --extra local --group dev -o requirements.lock pyproject.toml
+	@$(BIN)/$(COMPILE) --constraints requirements.lock -o requirements-runtime.lock pyproject.toml
+	@$(BIN)/$(COMPILE) --constraints requirements.lock --group images -o requirements-images.lock
 
 clean: ## remove the environment and the local state
 	-@$(BIN)/cdc-migrator stack down --purge --state-dir .cdc-migrator/demo/stack

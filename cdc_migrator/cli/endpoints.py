@@ -19,6 +19,7 @@ class Endpoints:
         replication_factor: replicas of a topic; -1 for the broker's default.
         secrets_dir, secrets_dir_in_worker: where a secret for the Connect worker is written, and
             the same directory as the worker sees it.
+        secrets_mode: the mode of such a file.
     """
 
     kafka: dict[str, str]
@@ -26,6 +27,7 @@ class Endpoints:
     connect_url: str
     secrets_dir: Path
     secrets_dir_in_worker: str
+    secrets_mode: int = 0o600
 
 
 def stack_dir(settings: Settings) -> Path:
@@ -47,6 +49,7 @@ def endpoints(settings: Settings) -> Endpoints:
             connect_url=settings.connect.url,
             secrets_dir=settings.connect.secrets_dir,
             secrets_dir_in_worker=settings.connect.secrets_path,
+            secrets_mode=0o640 if settings.connect.secrets_for_group else 0o600,
         )
     from cdc_migrator.stack import local
 

@@ -8,7 +8,9 @@ configuration, 3 refused, 130 interrupted.
 from __future__ import annotations
 
 import importlib
+import os
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -166,6 +168,8 @@ def root(
 def main(args: Sequence[str] | None = None) -> None:
     """The console script: run the command line and end the process with its exit code."""
     current = Session()
+    if os.getpid() == 1:
+        _end_on_sigterm()
     try:
         command = get_command(app)
         _flags_stand_alone(command)
@@ -176,6 +180,15 @@ def main(args: Sequence[str] | None = None) -> None:
         _finish(error, current)
     except Exception as error:
         _finish(_unexpected(error), current)
+
+
+def _end_on_sigterm() -> None:
+    """Let SIGTERM end the first process of a container as it ends any other.
+
+    The kernel delivers to it only signals that it has a handler for: without one a verb would
+    run on until it is killed, when the container is told to stop. `run` sets its own.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
 def _finish(error: MigratorError, current: Session) -> None:

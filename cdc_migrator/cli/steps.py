@@ -97,6 +97,7 @@ def capture_options(configured: Settings, places: Endpoints) -> CaptureOptions:
         secrets_dir=places.secrets_dir,
         state_dir=configured.state_dir,
         worker_secrets_dir=Path(places.secrets_dir_in_worker),
+        secrets_mode=places.secrets_mode,
         source_host=configured.capture.source_host,
         source_port=configured.capture.source_port,
         replication_factor=places.replication_factor,

@@ -87,6 +87,11 @@ class Connect(Section):
     secrets_dir_in_worker: str | None = Field(
         default=None, description="The same directory as the worker sees it. Default: secrets_dir."
     )
+    secrets_for_group: bool = Field(
+        default=False,
+        description="The file is readable by its group as well: for a worker that runs as another "
+        "user of that group, as in a container of its own.",
+    )
 
     @property
     def secrets_path(self) -> str:

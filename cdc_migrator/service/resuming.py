@@ -9,8 +9,8 @@ new reading has seen is left out for it.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 
 import structlog
@@ -29,6 +29,24 @@ from cdc_migrator.stream.parts import TableUnproven
 _LOOK_SECONDS = 1.0
 
 _log = structlog.get_logger("cdc_migrator.service")
+
+
+def reread(
+    read: Callable[[Sequence[str]], None],
+    tables: Sequence[str],
+    turn: Callable[[ServiceState], object],
+) -> None:
+    """Read tables again, which takes as long as they are large, and tell `turn` meanwhile that
+    the service lives: who probes it would end it, and the reading would begin anew.
+
+    Raises what reading has met, and what `turn` raises once the reading is done.
+    """
+    with ThreadPoolExecutor(1, thread_name_prefix="reread") as pool:
+        reading = pool.submit(read, tables)
+        while not reading.done():
+            turn(ServiceState.REREADING)
+            wait([reading], timeout=_LOOK_SECONDS / 4)
+        reading.result()
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,16 +130,11 @@ class Resuming:
         _log.warning(
             "table-read-again", table=str(halt.table), code=halt.code, position=halt.position
         )
-        with ThreadPoolExecutor(1, thread_name_prefix="reread") as pool:
-            reading = pool.submit(self._options.reread, [str(halt.table)])
-            while not reading.done():
-                self._turn(ServiceState.REREADING)
-                self._stop.wait(_LOOK_SECONDS / 4)
-            try:
-                reading.result()
-            except MigratorError as error:
-                _log.warning("table-not-read", code=error.code, reason=error.cause)
-                raise halt from error
+        try:
+            reread(self._options.reread, [str(halt.table)], self._turn)
+        except MigratorError as error:
+            _log.warning("table-not-read", code=error.code, reason=error.cause)
+            raise halt from error
         if self._stop.is_set():
             return None
         return self._take_up(self._read())

@@ -42,7 +42,7 @@ from cdc_migrator.service.pruner import Pruner
 from cdc_migrator.service.registry import Registry
 from cdc_migrator.service.repairing import Repairs
 from cdc_migrator.service.responder import Responder
-from cdc_migrator.service.resuming import Resuming
+from cdc_migrator.service.resuming import Resuming, reread
 from cdc_migrator.service.suspects import suspects
 from cdc_migrator.service.watching import Watching
 from cdc_migrator.service.writer import Writer
@@ -153,7 +153,9 @@ class Service:
             if registry.unread(conn):
                 # Killed in the middle of it, or typed by somebody and left.
                 _log.warning("tables-read-again", reason="it was begun and not ended")
-                self._options.reread([])
+                before = self._state
+                reread(self._options.reread, [], self._take_turn)
+                self._state = before
             return registry.read(conn, self._options.source_dsn, self._options.migration)
 
     def _claim(self, applier: Applier) -> Progress | None:
