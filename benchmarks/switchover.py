@@ -40,8 +40,8 @@ _UNSYNCED = (
 # `replay_lsn` would say so when the subscriber's next report comes, which is later.
 _REPLAYED = "SELECT EXISTS (SELECT FROM cdc_migrator.marker WHERE token = %s)"
 _SEQUENCES = (
-    "SELECT schemaname, sequencename, coalesce(last_value, start_value) FROM pg_sequences "
-    "WHERE schemaname = 'app'"
+    "SELECT schemaname, sequencename, coalesce(last_value, start_value), increment_by "
+    "FROM pg_sequences WHERE schemaname = 'app'"
 )
 _MARGIN = 1000
 
@@ -136,10 +136,10 @@ class Switchover:
 
     def _set_sequences(self) -> None:
         # No sequence is used yet on the target: they need not be looked at there.
-        for schema_, name, value in self._source.execute(_SEQUENCES).fetchall():
+        for schema_, name, value, by in self._source.execute(_SEQUENCES).fetchall():
             self._target.execute(
                 "SELECT setval(format('%%I.%%I', %s::text, %s::text)::regclass, %s)",
-                (schema_, name, value + _MARGIN),
+                (schema_, name, value + _MARGIN * by),
             )
 
     def _on_subscription(self, statement: str) -> sql.Composed:
