@@ -83,8 +83,18 @@ def attempt(one: Mapping[str, Any]) -> str:
 Words = Callable[[Mapping[str, Any], str], str]
 
 
-def _phase(details: Mapping[str, Any], _: str) -> str:
+# The source's journal is that of the way back, whose source is the target.
+_WAY_BACK = {
+    Phase.SWITCHED: "the way back waits for the target to be opened",
+    Phase.STREAM: "the way back: what is written on the target is applied to the source",
+}
+
+
+def _phase(details: Mapping[str, Any], side: str) -> str:
     name = str(details.get("phase", ""))
+    if side == "source":
+        known = _WAY_BACK.get(Phase(name)) if name in set(Phase) else None
+        return known or f"the way back: phase {name}"
     meaning = MEANING[Phase(name)] if name in set(Phase) else "of another release"
     return f"phase {name}: {meaning}"
 
@@ -114,7 +124,9 @@ def _state(details: Mapping[str, Any], side: str) -> str:
 
 
 _WORDS: dict[str, Words] = {
-    "migration-created": lambda *_: "the migration was begun",
+    "migration-created": lambda _, side: (
+        "the way back was begun" if side == "source" else "the migration was begun"
+    ),
     "phase": _phase,
     "capture-stop": lambda *_: "the capture of changes was stopped",
     "connector-restart": lambda *_: "the connector had failed and was started again",

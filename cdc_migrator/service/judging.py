@@ -201,7 +201,7 @@ def availability(known: Evidence) -> Availability:
     stalled = sum(one.seconds for one in stalls if one.seconds is not None)
     over = (known.at - known.migration.created_at).total_seconds()
     count = sum(one.seconds is not None for one in stalls)
-    how = f"1 - stall / duration: {count} attempts, rehearsals too, have kept writers waiting"
+    how = f"writers waited in {count} attempts, rehearsals too"
     if any(not one.exact for one in stalls):
         how += "; of those that were undone the whole time with the fence is counted"
     if known.back is None:

@@ -211,6 +211,27 @@ def test_a_share_is_never_rounded_up_to_the_whole() -> None:
     assert words.share(None) == "unknown"
 
 
+@pytest.mark.parametrize(
+    ("action", "details", "text"),
+    [
+        ("migration-created", {}, "the way back was begun"),
+        ("phase", {"phase": "switched"}, "the way back waits for the target to be opened"),
+        (
+            "phase",
+            {"phase": "stream"},
+            "the way back: what is written on the target is applied to the source",
+        ),
+        ("phase", {"phase": "capture"}, "the way back: phase capture"),
+        ("phase", {"phase": "later"}, "the way back: phase later"),
+    ],
+)
+def test_the_sources_journal_is_told_as_that_of_the_way_back(
+    action: str, details: dict[str, str], text: str
+) -> None:
+    """Its phases are not those of the migration: nobody has left the source by them."""
+    assert words.event({"action": action, "details": details, "side": "source"}) == text
+
+
 def test_the_stream_back_is_told_like_the_one_there() -> None:
     """Whether there is one, how far behind it is, and what is watched; unknown is said."""
     back = WayBackSample(prepared=True, active=True, leg=2, lag_seconds=0.4, tables=("a.b", "a.c"))
