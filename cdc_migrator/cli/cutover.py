@@ -14,7 +14,20 @@ app = typer.Typer(
     invoke_without_command=True,
 )
 
+# Of a switch in either direction.
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for the migration's name.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Change nothing; print the steps and the stall.")
+]
+Budget = Annotated[
+    float | None,
+    typer.Option(
+        min=0.05, metavar="SECONDS", help="Instead of cutover.budget: how long writers wait."
+    ),
+]
+Terminate = Annotated[
+    bool, typer.Option("--terminate", help="End sessions that stay in the fence's way.")
+]
 
 
 @app.callback()
@@ -24,18 +37,9 @@ def cutover(
         bool,
         typer.Option("--rehearse", help="Everything short of opening the target; then undo it."),
     ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Change nothing; print the steps and the stall.")
-    ] = False,
-    budget: Annotated[
-        float | None,
-        typer.Option(
-            min=0.05, metavar="SECONDS", help="Instead of cutover.budget: how long writers wait."
-        ),
-    ] = None,
-    terminate: Annotated[
-        bool, typer.Option("--terminate", help="End sessions that stay in the fence's way.")
-    ] = False,
+    dry_run: DryRun = False,
+    budget: Budget = None,
+    terminate: Terminate = False,
     yes: Yes = False,
 ) -> None:
     """Leave the source for the target: fence, drain, verify, open, switch.

@@ -9,7 +9,7 @@ import typer
 
 from cdc_migrator.cli.abort import confirm
 from cdc_migrator.cli.context import settings
-from cdc_migrator.cli.cutover import Yes
+from cdc_migrator.cli.cutover import Budget, DryRun, Terminate, Yes
 from cdc_migrator.cli.output import printer
 from cdc_migrator.cli.switching import carry_out, give_up, show_status, switch_options
 from cdc_migrator.errors import ConfigurationError
@@ -28,18 +28,9 @@ def rollback(
         bool,
         typer.Option("--rehearse", help="Everything short of opening the source; then undo it."),
     ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Change nothing; print the steps and the stall.")
-    ] = False,
-    budget: Annotated[
-        float | None,
-        typer.Option(
-            min=0.05, metavar="SECONDS", help="Instead of cutover.budget: how long writers wait."
-        ),
-    ] = None,
-    terminate: Annotated[
-        bool, typer.Option("--terminate", help="End sessions that stay in the fence's way.")
-    ] = False,
+    dry_run: DryRun = False,
+    budget: Budget = None,
+    terminate: Terminate = False,
     accept_loss: Annotated[
         bool,
         typer.Option(
