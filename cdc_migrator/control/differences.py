@@ -66,6 +66,12 @@ DO UPDATE SET kind = excluded.kind, columns = excluded.columns,
 """  # noqa: S608
 
 
+def columns(tables: Iterable[TableName]) -> tuple[list[str], list[str]]:
+    """Schemas and names, each an array for ``unnest``."""
+    named = list(tables)
+    return [one.schema for one in named], [one.name for one in named]
+
+
 def record(
     conn: psycopg.Connection, run: int, found: Iterable[RowDifference], at: datetime
 ) -> None:
@@ -108,7 +114,7 @@ def standing(conn: psycopg.Connection, tables: Sequence[TableName]) -> list[Know
             _KNOWN  # noqa: S608
             + "WHERE state IN ('open', 'accepted') AND (source_schema, source_table) IN "
             "(SELECT * FROM unnest(%s::text[], %s::text[])) ORDER BY id",
-            ([one.schema for one in tables], [one.name for one in tables]),
+            columns(tables),
         ).fetchall()
 
 
@@ -129,7 +135,7 @@ def gone(conn: psycopg.Connection, run: int, tables: Sequence[TableName]) -> int
         "WHERE (source_schema, source_table) IN "
         "(SELECT * FROM unnest(%s::text[], %s::text[])) AND run < %s "
         "AND state IN ('open', 'accepted')",
-        ([one.schema for one in tables], [one.name for one in tables], run),
+        (*columns(tables), run),
     )
     return done.rowcount
 

@@ -6,7 +6,7 @@ goes on with the parts that are not done.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -17,6 +17,7 @@ from psycopg.rows import kwargs_row
 from psycopg.types.json import Jsonb
 
 from cdc_migrator.control import differences, journal, proofs
+from cdc_migrator.control.differences import columns
 from cdc_migrator.control.proofs import Proof
 from cdc_migrator.faultpoints import reach
 from cdc_migrator.model.differences import RowDifference
@@ -171,7 +172,7 @@ def plan(conn: psycopg.Connection, run: int, tables: Mapping[TableName, Sequence
         cursor.execute(
             "DELETE FROM cdc_migrator.reconcile_chunk WHERE run = %s "
             "AND (source_schema, source_table) IN (SELECT * FROM unnest(%s::text[], %s::text[]))",
-            (run, *_columns(tables)),
+            (run, *columns(tables)),
         )
         cursor.executemany(
             "INSERT INTO cdc_migrator.reconcile_chunk (run, source_schema, source_table, chunk, "
@@ -201,13 +202,8 @@ def plan(conn: psycopg.Connection, run: int, tables: Mapping[TableName, Sequence
                 "INSERT INTO cdc_migrator.reconcile_chunk (run, source_schema, source_table, "
                 "chunk, bounds, weight, picked, done) SELECT %s, *, 0, '[]', 0, '{}', true "
                 "FROM unnest(%s::text[], %s::text[])",
-                (run, *_columns(none)),
+                (run, *columns(none)),
             )
-
-
-def _columns(tables: Iterable[TableName]) -> tuple[list[str], list[str]]:
-    named = list(tables)
-    return [one.schema for one in named], [one.name for one in named]
 
 
 def _part(**row: Any) -> Part:
