@@ -60,4 +60,7 @@ def command(
 
 def run(cli: list[str], *verb: str) -> str:
     """Run one verb; what it said to the operator."""
-    return subprocess.run([*cli, *verb], check=True, capture_output=True, text=True).stderr
+    done = subprocess.run([*cli, *verb], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{verb} ended with {done.returncode}: {done.stderr}")
+    return done.stderr
