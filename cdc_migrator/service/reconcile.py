@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -32,6 +32,7 @@ from cdc_migrator.model.alignment import Aligner, Repair
 from cdc_migrator.model.tables import TableName
 from cdc_migrator.reconcile import mend, person, probe
 from cdc_migrator.reconcile.agenda import Kept
+from cdc_migrator.reconcile.at_once import meanwhile
 from cdc_migrator.reconcile.expressions import Hashing
 from cdc_migrator.reconcile.options import Outcome, PassOptions, Progress
 from cdc_migrator.reconcile.pairs import Pair, Unpaired, only, read_pairs
@@ -126,7 +127,11 @@ def run(
         MigratorError: a database or the alignment failed; `resume` goes on from there.
     """
     began = time.monotonic()
-    with nullcontext(ready.sessions) if ready else both(options) as (source, target):
+    with ExitStack() as open_:
+        source, target = ready.sessions if ready else open_.enter_context(both(options))
+        # The first worker's sessions are got while it is found out what there is to compare.
+        first = Sides(options.source_dsn, options.target_dsn, options.called)
+        ahead = None if ready else open_.enter_context(meanwhile(first))
         tables = tables_of(options, target)
         current = _run(options, target, list(tables))
         tables = {one: tables[one] for one in current.tables if one in tables}
@@ -158,7 +163,7 @@ def run(
             options.work,
             observe,
             due,
-            ready.sides if ready else (),
+            ready.sides if ready else [ahead.result()] if ahead else (),
             ready.kept if ready else None,
         )
         begun(work)
@@ -208,14 +213,20 @@ def both(options: ReconcileOptions) -> Iterator[tuple[psycopg.Connection, psycop
     Raises MigratorError: as `run`.
     """
     with (
-        connect(
-            options.source_dsn, application_name=options.called, side="source", read_only=True
-        ) as source,
+        meanwhile(_reader(options)) as source,
         _control(options.name, options.target_dsn) as target,
     ):
         cutover.require_not_open(target)
         _lock(target, options.mode)
-        yield source, target
+        yield source.result(), target
+
+
+@contextmanager
+def _reader(options: ReconcileOptions) -> Iterator[psycopg.Connection]:
+    with connect(
+        options.source_dsn, application_name=options.called, side="source", read_only=True
+    ) as source:
+        yield source
 
 
 def _lock(target: psycopg.Connection, mode: str) -> None:
