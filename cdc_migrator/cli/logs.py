@@ -16,19 +16,10 @@ from typing import Any, TextIO
 import orjson
 import structlog
 
-_URL_PASSWORD = re.compile(r"(\b[a-z][a-z0-9+.-]*://[^/@\s:]*):[^@/\s]+@")
-_ASSIGNED = re.compile(
-    r"(?i)\b((?:\w*password|passwd|pwd|secret|token|sasl\.jaas\.config)\"?'?\s*[=:]\s*)"
-    r"(\"[^\"]*\"|'(?:[^'\\]|\\.)*'|[^\s,;&'\"}]+)"
-)
+from cdc_migrator.model.redaction import HIDDEN, redact
+
 _SENSITIVE_KEY = re.compile(r"(?i)password|passwd|secret|token|jaas")
-_HIDDEN = "***"
 _NOISY = ("httpx", "httpcore", "urllib3", "asyncio")
-
-
-def redact(text: str) -> str:
-    """The text without passwords in connection strings, URLs and assignments."""
-    return _ASSIGNED.sub(rf"\g<1>{_HIDDEN}", _URL_PASSWORD.sub(rf"\g<1>:{_HIDDEN}@", text))
 
 
 def _redact_event(
@@ -36,7 +27,7 @@ def _redact_event(
 ) -> MutableMapping[str, Any]:
     for key, value in event.items():
         if not key.startswith("_"):
-            event[key] = _HIDDEN if _SENSITIVE_KEY.search(key) else _redact_value(value)
+            event[key] = HIDDEN if _SENSITIVE_KEY.search(key) else _redact_value(value)
     return event
 
 
@@ -45,7 +36,7 @@ def _redact_value(value: Any) -> Any:
         return redact(value)
     if isinstance(value, dict):
         return {
-            key: _HIDDEN if _SENSITIVE_KEY.search(str(key)) else _redact_value(inner)
+            key: HIDDEN if _SENSITIVE_KEY.search(str(key)) else _redact_value(inner)
             for key, inner in value.items()
         }
     if isinstance(value, (list, tuple)):

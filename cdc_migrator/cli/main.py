@@ -71,6 +71,7 @@ VERBS = (
     Verb("plan", "plan:app", OBSERVE, "Write the documents that a team reads beforehand."),
     Verb("baseline", "baseline:app", OBSERVE, "Record and compare how fast either side is."),
     Verb("watch", "watch:app", OBSERVE, "The rules that watch the target once it is open."),
+    Verb("diagnose", "diagnose:diagnose", OBSERVE, "Write a bundle for whoever is to help."),
     Verb("abort", "abort:abort", ABANDON, "Give up: remove slot, connector, topics and schemas."),
     Verb("stack", "stack:app", STACK, "Run Kafka, Connect and two PostgreSQL on this machine."),
     Verb("config", "config:app", CONFIGURE, "Show, check or describe the configuration."),

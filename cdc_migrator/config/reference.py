@@ -23,7 +23,7 @@ from cdc_migrator.config.settings import Kafka, Settings
 from cdc_migrator.config.values import duration_text, size_text
 
 HIDDEN = "**********"
-_SENSITIVE = re.compile(r"pass|secret|token|key|jaas|credential", re.IGNORECASE)
+SENSITIVE = re.compile(r"pass|secret|token|key|jaas|credential", re.IGNORECASE)
 
 _INTRODUCTION = """# Configuration
 
@@ -73,7 +73,7 @@ def _plain(section: BaseModel) -> dict[str, Any]:
             shown[name] = section.public_dsn
         elif isinstance(section, Kafka) and name == "properties":
             shown[name] = {
-                key: HIDDEN if _SENSITIVE.search(key) else secret.get_secret_value()
+                key: HIDDEN if SENSITIVE.search(key) else secret.get_secret_value()
                 for key, secret in section.properties.items()
             }
         elif isinstance(value, BaseModel):

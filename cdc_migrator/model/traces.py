@@ -28,3 +28,22 @@ def summary(trace: str) -> str:
         if not reasons or reasons[-1] != short:
             reasons.append(short)
     return "; ".join(reasons[:_LINES])
+
+
+_RECORD = re.compile(r"^\d{4}-\d\d-\d\dT\S+ (?P<level>[A-Z]+) ")
+
+
+def noteworthy(log: str) -> str:
+    """The warnings and errors of a Java process's log, each as its `summary` in one line."""
+    records: list[list[str]] = []
+    for line in log.splitlines():
+        if _RECORD.match(line):
+            records.append([line])
+        elif records:
+            records[-1].append(line)
+    told = []
+    for record in records:
+        found = _RECORD.match(record[0])
+        if found and found["level"] in ("WARN", "ERROR", "FATAL"):
+            told.append(summary("\n".join(record)))
+    return "".join(f"{one}\n" for one in told)

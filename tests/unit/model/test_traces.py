@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cdc_migrator.model.traces import summary
+from cdc_migrator.model.traces import noteworthy, summary
 
 TRACE = """org.apache.kafka.connect.errors.ConnectException: An exception occurred in the event
 \tat io.debezium.pipeline.ErrorHandler.setProducerThrowable(ErrorHandler.java:67)
@@ -49,3 +49,20 @@ def test_it_is_short() -> None:
     deep = "\n".join(f"Caused by: number {n} " + "x" * 1000 for n in range(50))
     assert len(summary(deep)) < 2000
     assert summary("") == ""
+
+
+def test_of_a_log_only_warnings_and_errors_are_told_and_nothing_that_they_quote() -> None:
+    """A record with its trace is one line; what is before the first record is left out."""
+    log = (
+        "Detail: (secret)\n"
+        "2026-11-22T17:00:00,123 INFO  o.a.k.Worker started {secret}\n"
+        "2026-11-22T17:00:01,123 ERROR o.a.k.Task failed\n"
+        'java.lang.Failure: invalid input syntax for type integer: "secret"\n'
+        "\tat io.debezium.Reader.read(Reader.java:1)\n"
+        "2026-11-22T17:00:02,123 WARN  o.a.k.Task password=secret\n"
+    )
+    told = noteworthy(log)
+    assert "secret" not in told
+    failed, warned = told.splitlines()
+    assert failed.startswith("2026-11-22T17:00:01,123 ERROR o.a.k.Task failed; java.lang.Failure")
+    assert "WARN" in warned
