@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import psycopg
@@ -44,9 +44,11 @@ Task = Callable[[], "list[Task]"]
 
 @dataclass(slots=True)
 class Early:
-    """What came of it: indexes and constraints made, and the code of the last error."""
+    """What came of it: indexes and constraints made, tables of the target whose statistics were
+    gathered behind them, and the code of the last error."""
 
     made: int = 0
+    analyzed: set[TableName] = field(default_factory=set)
     failed: str | None = None
 
 
@@ -179,28 +181,31 @@ class _Builder:
             if table.parts > 1:
                 yield partial(self._vacuum, post, table, entries)
             elif table.bytes >= _LARGE:
-                yield from self._large(post, entries)
+                yield from self._large(post, table.target, entries)
             else:
                 small += entries
         for lane in range(self._options.jobs):
             if part := small[lane :: self._options.jobs]:
                 yield partial(self._make, post, part)
 
-    def _large(self, post: PostData, entries: Sequence[Entry]) -> list[Task]:
-        """First what locks everybody out; then all indexes at once; then keys of their indexes."""
+    def _large(self, post: PostData, table: TableName, entries: Sequence[Entry]) -> list[Task]:
+        """First what locks everybody out; then all indexes at once; then keys of their indexes,
+        and statistics: the last build of a load leaves processors to them."""
         keys = [self._keys[e.object] for e in entries if e.object in self._keys]
         alone = [e for e in entries if e.kind != "INDEX" and e.object not in self._keys]
         builds: list[Callable[[], object]] = [
             *(partial(self._execute, key.build) for key in keys),
             *(partial(self._make, post, [entry]) for entry in entries if entry.kind == "INDEX"),
         ]
-        tasks = _together(builds, partial(self._promote, keys))
+        tasks = _together(builds, partial(self._end, table, keys))
         return [partial(self._make, post, alone, tasks)] if alone else tasks
 
-    def _promote(self, keys: Sequence[KeyIndex]) -> list[Task]:
+    def _end(self, table: TableName, keys: Sequence[KeyIndex]) -> list[Task]:
         for key in keys:
             self._execute(key.promote)
             self.told.made += 1
+        self._execute(sql.SQL("ANALYZE {}").format(quoted.table(table)).as_string())
+        self.told.analyzed.add(table)
         return []
 
     def _execute(self, statement: str) -> None:
@@ -231,7 +236,7 @@ class _Builder:
             self._target_dsn, application_name=session_name(self._called), side="target"
         ) as conn:
             conn.execute(sql.SQL("VACUUM (TRUNCATE false) {}").format(quoted.table(table.target)))
-        return self._large(post, entries)
+        return self._large(post, table.target, entries)
 
 
 def _together(builds: Sequence[Callable[[], object]], last: Task) -> list[Task]:

@@ -6,7 +6,7 @@ Before foreign keys are made: their check is a query, and planned like any other
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
@@ -19,11 +19,18 @@ from cdc_migrator.model.naming import Names
 from cdc_migrator.model.tables import TableName
 
 
-def analyze(target_dsn: str, names: Names, tables: Sequence[TableName], jobs: int = 2) -> None:
+def analyze(
+    target_dsn: str,
+    names: Names,
+    tables: Sequence[TableName],
+    jobs: int = 2,
+    done: Collection[TableName] = (),
+) -> None:
     """ANALYZE these tables of the migration, partitioned ones as a whole; the largest first.
 
     Args:
         jobs: sessions at a time.
+        done: tables of the target that need it no more.
 
     Raises:
         MigratorError: a server's error in coded form.
@@ -45,6 +52,7 @@ def analyze(target_dsn: str, names: Names, tables: Sequence[TableName], jobs: in
             "GROUP BY 1, 2 ORDER BY sum(estimated_bytes) DESC, 1, 2",
             ([one.schema for one in tables], [one.name for one in tables]),
         ).fetchall()
+    found = [one for one in found if TableName(*one) not in done]
     left = deque(found)
 
     def work() -> None:

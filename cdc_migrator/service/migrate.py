@@ -102,6 +102,7 @@ class Migrate:
         self._options = options
         self._observer = observer
         self._called = f"cdcm-{options.name}-migrate"
+        self._analyzed: set[TableName] = set()
 
     def check(self) -> preflight.Preflight:
         """Look at everything that could stand against the migration."""
@@ -259,14 +260,10 @@ class Migrate:
     def _load_and_index(self) -> None:
         """Copy the rows; the indexes of tables that are whole are built meanwhile."""
         options = self._options
-        with early_indexes(
-            options.source_dsn,
-            options.target_dsn,
-            self._names(),
-            self._registered(),
-            options.schema,
-        ) as early:
+        ends = (options.source_dsn, options.target_dsn)
+        with early_indexes(*ends, self._names(), self._registered(), options.schema) as early:
             self.load()
+        self._analyzed = early.analyzed
         if early.made:
             self._observer.step(f"load: {early.made} indexes and keys made beside it")
         if early.failed:
@@ -301,7 +298,9 @@ class Migrate:
         """What comes after the rows of these tables."""
         options = self._options
         made = self._make_indexes(
-            lambda: analyze(options.target_dsn, self._names(), loaded, options.schema.jobs)
+            lambda: analyze(
+                options.target_dsn, self._names(), loaded, options.schema.jobs, self._analyzed
+            )
         )
         self._tell_restored("indexes", made)
         views = populate(options.source_dsn, options.target_dsn, self._names())
