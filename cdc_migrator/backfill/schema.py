@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -253,11 +254,13 @@ def _dump(
         connect(source_dsn, application_name=called, side="source") as source,
         connect(target_dsn, application_name=called, side="target") as target,
         tempfile.TemporaryDirectory(prefix="cdcm-schema-") as directory,
+        ThreadPoolExecutor(1, thread_name_prefix="schema-dependencies") as beside,
     ):
         if alone:
             _alone(target, called)
         tools = find(source.info.server_version, target.info.server_version, options.postgres_bin)
         file = Path(directory) / "schema.dump"
+        depending = beside.submit(staying, source, tables)  # takes as long as the dump
         tools.run(
             "pg_dump",
             [
@@ -273,7 +276,7 @@ def _dump(
             source,
         )
         with speaking("source", "reading the dependencies of its tables"):
-            excluded, told = staying(source, tables)
+            excluded, told = depending.result()
         entries = toc.parse(tools.contents(file))
         kept = toc.without(entries, excluded)
         told += [e.label for e in entries if e.kind == "EVENT TRIGGER"]

@@ -26,6 +26,7 @@ from confluent_kafka import Consumer, TopicPartition
 from psycopg import sql
 
 from cdc_migrator.stack.local import StackInfo
+from tests.support.fenced import let_in
 from tests.support.live import LiveMigration, wait_for
 from tests.support.stack import fresh_database
 
@@ -171,7 +172,7 @@ def test_no_password_and_no_value_gets_out(stack: StackInfo, role: str, tmp_path
             conn.execute("INSERT INTO shop.named VALUES (%s, 1)", (KEY,))
         migration = LiveMigration(
             tmp_path / "m", f"canary_{secrets.token_hex(3)}", as_role(source, role),
-            as_role(target, role, None), stack,
+            as_role(target, role), stack,
             {
                 "target": {
                     "dsn": as_role(target, role, None), "password_file": str(password_file)
@@ -200,11 +201,8 @@ def test_no_password_and_no_value_gets_out(stack: StackInfo, role: str, tmp_path
                 conn.execute("UPDATE shop.item SET note = note || note")
                 conn.execute("UPDATE shop.named SET name = name || '-more'")
             assert migration.drain()
-            with psycopg.connect(target, autocommit=True) as conn:
-                conn.execute("SET session_replication_role = replica")
-                conn.execute("ALTER TABLE shop.item DISABLE TRIGGER ALL")
+            with let_in(target) as conn:
                 conn.execute("UPDATE shop.item SET note = 'cAnary of the target' WHERE id = 1")
-                conn.execute("ALTER TABLE shop.item ENABLE ALWAYS TRIGGER ALL")
             cli("reconcile", "--repair", check=None)
             cli("reconcile", "history")
             for verb in ("status", "readiness", "capture status", "journal show", "report"):
