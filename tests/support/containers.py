@@ -192,3 +192,7 @@ def container(part: Part) -> Any:
     if part.reads is not None:
         made.with_volume_mapping(part.reads, str(part.reads), "ro")
     return made
+
+
+if __name__ == "__main__":
+    build_worker_image()
