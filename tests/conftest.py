@@ -1,4 +1,4 @@
-"""Fixtures for all tests, and the `stack` mark for those that need the local stack."""
+"""Fixtures for all tests, and the `stack` mark for those that need the session's stack."""
 
 from __future__ import annotations
 

@@ -22,6 +22,8 @@ from cdc_migrator.stack.records import ChildSpec
 OLDEST = 15
 USER = "postgres"
 DATABASE = "app"
+# How `initdb` makes a cluster, wherever it does.
+CLUSTER = ("--auth=scram-sha-256", "--encoding=UTF8", "--no-locale")
 # Fast shutdown; then immediate, when a client that does not read its stream holds a sender up.
 STOP = ((signal.SIGINT, 12.0), (signal.SIGQUIT, 5.0))
 
@@ -136,9 +138,7 @@ def initialise(data: Path, binaries: Binaries, password: str, account: Account |
         f"--pgdata={part}",
         f"--username={USER}",
         f"--pwfile={secret}",
-        "--auth=scram-sha-256",
-        "--encoding=UTF8",
-        "--no-locale",
+        *CLUSTER,
         "--no-sync",  # the servers themselves run with fsync on
     ]
     try:
@@ -172,9 +172,9 @@ def configure(data: Path, name: str, port: int, account: Account | None) -> None
         os.chown(path, account.uid, account.gid)
 
 
-def settings(name: str, port: int) -> str:
-    """The whole postgresql.conf of one server: what is not here keeps its default."""
-    values: dict[str, str | int] = {
+def server_settings(name: str, port: int) -> dict[str, str | int]:
+    """What one server runs with: what is not here keeps its default."""
+    return {
         "cluster_name": f"cdc-migrator {name}",
         "listen_addresses": ports.HOST,
         "port": port,
@@ -204,8 +204,12 @@ def settings(name: str, port: int) -> str:
         "log_error_verbosity": "terse",
         "log_min_error_statement": "panic",
     }
+
+
+def settings(name: str, port: int) -> str:
+    """The whole postgresql.conf of one server."""
     return "# Written anew at every `cdc-migrator stack up`.\n" + "".join(
-        f"{key} = '{value}'\n" for key, value in values.items()
+        f"{key} = '{value}'\n" for key, value in server_settings(name, port).items()
     )
 
 

@@ -36,6 +36,7 @@ def crash(stack: Any, source_db: str, target_db: str, tmp_path: Path) -> Iterato
         yield crash
 
 
+@pytest.mark.usefixtures("local_stack")
 def test_no_fault_loses_doubles_or_alters_a_row(crash: Crash) -> None:
     """Each kind of fault, one after the other, under writers and a reader that sees no half."""
     struck = []

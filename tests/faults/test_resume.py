@@ -38,6 +38,7 @@ def resume(
 SHOP = {"include": ["shop.*"]}
 
 
+@pytest.mark.usefixtures("local_stack")
 @pytest.mark.parametrize(("resume", "fault"), STRUCK, indirect=["resume"])
 def test_a_killed_part_resumes_and_both_sides_end_equal(resume: Resume, fault: str) -> None:
     """Kills in the middle of large transactions lose and double nothing."""

@@ -156,6 +156,7 @@ def unpacked(path: Path) -> dict[str, str]:
         }
 
 
+@pytest.mark.usefixtures("local_stack")
 def test_no_password_and_no_value_gets_out(stack: StackInfo, role: str, tmp_path: Path) -> None:
     """Through a whole life: check, migrate, stream, compare, repair, halt, diagnose, abort."""
     search = Search()

@@ -196,6 +196,7 @@ def test_start_waits_for_open_transactions_and_says_so(rig: Rig) -> None:
     assert rig.start(impatient).did[-1].startswith("waiting for the first change")
 
 
+@pytest.mark.usefixtures("local_stack")
 def test_password_is_in_no_configuration_argument_or_log(rig: Rig) -> None:
     """The password appears in the secrets file, which only its owner may read, and nowhere else."""
     password = urlsplit(rig.source).password
@@ -570,6 +571,7 @@ def test_check_refuses_a_role_that_may_neither_replicate_nor_hold_triggers_off(r
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("local_stack")
 def test_check_refuses_a_worker_without_exactly_once(rig: Rig, tmp_path: Path) -> None:
     """A real worker with exactly-once source support off is found out before anything is made."""
     with worker_without_exactly_once(rig.stack, tmp_path) as url:

@@ -1,7 +1,8 @@
-"""One running local stack for the whole test session, and fresh databases on its two servers.
+"""One running stack for the whole test session, and fresh databases on its two servers.
 
-CDC_MIGRATOR_TEST_STACK_DIR names the directory of a stack that is used and left running, for
-quicker development.
+CDC_MIGRATOR_TEST_STACK says whether it is `local` or in `containers`; unset, it is in containers
+where a Docker engine answers. CDC_MIGRATOR_TEST_STACK_DIR names the directory of a local stack that
+is used and left running, for quicker development.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -22,8 +23,22 @@ from psycopg import sql
 
 from cdc_migrator.stack import local
 from cdc_migrator.stack.local import StackInfo, StackOptions
+from tests.support.containers import container_stack, docker_answers
 
 KEPT_VARIABLE = "CDC_MIGRATOR_TEST_STACK_DIR"
+PROVIDER_VARIABLE = "CDC_MIGRATOR_TEST_STACK"
+PROVIDERS = ("local", "containers")
+
+
+def provider(environ: Mapping[str, str] = os.environ) -> str:
+    """Which of PROVIDERS the session's stack is of. Raises pytest.UsageError for another word."""
+    if environ.get(KEPT_VARIABLE):
+        return "local"
+    if not (said := environ.get(PROVIDER_VARIABLE)):
+        return "containers" if docker_answers(environ) else "local"
+    if said not in PROVIDERS:
+        raise pytest.UsageError(f"{PROVIDER_VARIABLE} is {said!r}: say {' or '.join(PROVIDERS)}")
+    return said
 
 
 @contextmanager
@@ -37,7 +52,13 @@ def running_stack(base: Path, **options: object) -> Iterator[StackInfo]:
 
 
 @pytest.fixture(scope="session")
-def stack() -> Iterator[StackInfo]:
+def stack_provider() -> str:
+    """Who runs the session's stack: asked once."""
+    return provider()
+
+
+@pytest.fixture(scope="session")
+def stack(stack_provider: str) -> Iterator[StackInfo]:
     """The session's stack: share it, leave it running and leave nothing of yours in it."""
     if kept := os.environ.get(KEPT_VARIABLE):
         yield local.up(StackOptions(Path(kept)))
@@ -45,10 +66,19 @@ def stack() -> Iterator[StackInfo]:
     base = Path(tempfile.mkdtemp(prefix="cdcm-"))
     base.chmod(0o755)
     try:
-        with running_stack(base) as info:
+        made = container_stack if stack_provider == "containers" else running_stack
+        with made(base) as info:
             yield info
     finally:
         shutil.rmtree(base)
+
+
+@pytest.fixture
+def local_stack(stack_provider: str) -> None:
+    """For a test that looks at the local stack's processes, logs or files: skips it where the
+    session's stack is in containers."""
+    if stack_provider == "containers":
+        pytest.skip(f"looks into the local stack: {PROVIDER_VARIABLE}=local runs it")
 
 
 @pytest.fixture
