@@ -40,6 +40,8 @@ OTHERS = ("run", "walsender", *_CHILDREN)
 _STALLED = ("fencing", "draining", "verifying", "sequences", "opening", "switching")
 _TRIES = 12
 _DOUBTED = "was not proven"
+# Where CPU is short the sides fall apart between the gates and the fence: it is undone, rightly.
+_BEHIND = "CDCM-CUTOVER-LAG"
 CUTOVER, ROLLBACK = "cutover", "rollback"
 # Of what both sides hold, row for row.
 DIGEST = (
@@ -260,6 +262,8 @@ def cut(
         if done.returncode == 3 and _DOUBTED in done.stderr:
             live.cli("reconcile")
             continue
+        if done.returncode == 1 and _BEHIND in done.stderr:
+            continue
         assert done.returncode == check, f"{done.returncode}\n{done.stdout}\n{done.stderr}"
         return dict(json.loads(done.stdout))
     raise AssertionError("there is always something in doubt")
@@ -276,20 +280,21 @@ def begin(
             env={VARIABLE: f"{place}:1:{number}"},
         )  # fmt: skip
         wait_for(f"the command comes to {place}", lambda c=command: _there(live, c), 120, 0.005)  # type: ignore[misc]
-        if command.poll() != 3:
+        if command.poll() not in (1, 3):
             return command
         live.cli("reconcile")
     raise AssertionError("there is always something in doubt")
 
 
 def _there(live: LiveMigration, command: subprocess.Popen[bytes]) -> bool:
-    """Whether the command has come to its place, or was refused because of a doubt."""
+    """Whether the command has come to its place, or was refused for a doubt or for lag."""
     code = command.poll()
     if code is None:
         state = Path(f"/proc/{command.pid}/stat").read_text().rpartition(")")[2].split()[0]
         return state == "T"
     said = live.log("cutover.log")
-    assert code == -signal.SIGKILL or (code == 3 and _DOUBTED in said), (
+    refused = (code == 3 and _DOUBTED in said) or (code == 1 and _BEHIND in said)
+    assert code == -signal.SIGKILL or refused, (
         f"the command has ended before it came there: {said[-2500:]}"
     )
     return True
