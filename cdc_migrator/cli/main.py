@@ -51,6 +51,7 @@ VERBS = (
     Verb("demo", "demo:demo", START, "See a live shop database move on this machine, with proof."),
     Verb("init", "init:init", START, "Look at a source and write a commented migration.yaml."),
     Verb("check", "check:check", START, "Check that both databases are ready for a migration."),
+    Verb("connectors", "connectors:app", START, "Look for what a connector's settings lose."),
     Verb("migrate", "migrate:migrate", MIGRATE, "Schema, capture, load and run, in one command."),
     Verb("schema", "schema:app", MIGRATE, "Bring the target's schema in line with the source's."),
     Verb("capture", "capture:app", MIGRATE, "Start, show or stop the capture of changes."),
