@@ -26,8 +26,9 @@ from contextlib import ExitStack
 
 import psycopg
 
-from cdc_migrator.capture import findings, publishing, sides
+from cdc_migrator.capture import publishing, sides
 from cdc_migrator.capture import slot as slots
+from cdc_migrator.capture.checks import tables as checks
 from cdc_migrator.capture.outlast import outlast
 from cdc_migrator.control import journal, load, locks
 from cdc_migrator.control.load import Joining
@@ -136,7 +137,7 @@ def _require_fit(
 ) -> None:
     """Publishing a table that does not fit would hurt the application, or the stream."""
     with speaking("source", "looking at the new tables"):
-        against = findings.identities(catalog.identity_problems(source, joining))
+        against = checks.identities(catalog.identity_problems(source, joining))
     if against:
         raise Refused(against[0].code, against[0].cause, against[0].remedy)
     added = {one.name for one in joining}

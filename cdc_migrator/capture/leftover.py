@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
-from cdc_migrator.capture.findings import Finding, Severity
+from cdc_migrator.capture.findings import Finding, Severity, warn
 from cdc_migrator.databases.postgres.inventory import Kind, LeftBehind
 
 # Code, severity, what happens to it, what to do.
@@ -76,6 +76,12 @@ _ABOUT: Mapping[Kind, tuple[str, Severity, str, str]] = {
         "roles, owners and privileges are not copied",
         "Make the roles on the target (pg_dumpall --roles-only) and grant them what they need.",
     ),
+    Kind.SETTING: (
+        "CDCM-LEFT-SETTINGS",
+        Severity.WARN,
+        "what ALTER DATABASE … SET and ALTER ROLE … IN DATABASE … SET say is not copied",
+        "Say the same on the target before the switch (`\\drds` in psql shows it).",
+    ),
 }
 
 
@@ -92,19 +98,35 @@ def leftover(found: Iterable[LeftBehind]) -> list[Finding]:
 
 ACCEPTABLE: Collection[str] = frozenset(code for code, *_ in _ABOUT.values())
 
+# What else the user may know better: it can go well, or be seen to.
+WAIVABLE: Collection[str] = frozenset(
+    {*ACCEPTABLE, "CDCM-SOURCE-MINOR", "CDCM-TARGET-TRIGGERS", "CDCM-TARGET-SPACE"}
+)
+
 
 def accepted(found: Iterable[Finding], reasons: Mapping[str, str]) -> list[Finding]:
     """The same findings, where what the user has accepted only warns, with the user's reason.
 
+    A reason for what cannot be accepted is a finding of its own.
+
     Args:
-        reasons: by code; only those of things that stay behind can be accepted.
+        reasons: by code, one of `WAIVABLE`.
     """
     told = []
     for one in found:
-        reason = reasons.get(one.code) if one.code in ACCEPTABLE else None
+        reason = reasons.get(one.code) if one.code in WAIVABLE else None
         if reason is None or one.severity is not Severity.REFUSE:
             told.append(one)
         else:
             cause = f"{one.cause}; accepted: {reason}"
-            told.append(replace(one, severity=Severity.WARN, cause=cause))
+            told.append(replace(one, severity=Severity.WARN, cause=cause, accepted=reason))
+    told += [
+        warn(
+            "CDCM-ACCEPT-UNKNOWN",
+            code,
+            f"`accept` names {code}, which nothing can be accepted by",
+            "Take it out of migration.yaml. These can be accepted: " + ", ".join(sorted(WAIVABLE)),
+        )
+        for code in sorted(reasons.keys() - WAIVABLE)
+    ]
     return told

@@ -1,13 +1,14 @@
 """Look at both servers, Kafka and Connect before anything is made. Reads only.
 
-What follows from the facts is decided in `findings`. What cannot be reached is a finding too, and
+What follows from the facts is decided in `checks`. What cannot be reached is a finding too, and
 does not keep the rest from being looked at.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import psycopg
 from psycopg import sql
@@ -15,28 +16,42 @@ from psycopg.conninfo import make_conninfo
 
 from cdc_migrator.capture import findings
 from cdc_migrator.capture import slot as slots
+from cdc_migrator.capture.checks import connect as workers
+from cdc_migrator.capture.checks import connector as connectors
+from cdc_migrator.capture.checks import estimate as estimates
+from cdc_migrator.capture.checks import kafka, locale
+from cdc_migrator.capture.checks import source as sources
+from cdc_migrator.capture.checks import tables as moving
+from cdc_migrator.capture.checks import target as targets
+from cdc_migrator.capture.checks.estimate import Estimate, Stated
 from cdc_migrator.capture.connect_rest import ConnectClient
 from cdc_migrator.capture.connector import PLUGIN
 from cdc_migrator.capture.findings import Finding, Severity
 from cdc_migrator.capture.leftover import accepted, leftover
-from cdc_migrator.capture.topics import Topics
+from cdc_migrator.capture.topics import MAX_MESSAGE_BYTES, Topics
 from cdc_migrator.control import migration, schema
-from cdc_migrator.databases.postgres import catalog
+from cdc_migrator.databases.postgres import acting, catalog, sizes
 from cdc_migrator.databases.postgres import names as quoted
-from cdc_migrator.databases.postgres.coded import speaking
+from cdc_migrator.databases.postgres.coded import coded, speaking
 from cdc_migrator.databases.postgres.connect import connect
+from cdc_migrator.databases.postgres.decoding import decoding_facts
 from cdc_migrator.databases.postgres.inventory import left_behind
+from cdc_migrator.databases.postgres.locale import LocaleFacts, locale_facts, session_defaults
 from cdc_migrator.errors import Failed, MigratorError, Refused
 from cdc_migrator.model.naming import Names
 from cdc_migrator.model.tables import Table, TableName
 
+# Where the brokers keep their transactions, once there was one.
+_TRANSACTIONS = "__transaction_state"
+
 
 @dataclass(frozen=True, slots=True)
 class Preflight:
-    """All findings, and the tables that would be migrated."""
+    """All findings, the tables that would be migrated, and what is to be expected of that."""
 
     findings: tuple[Finding, ...]
     tables: tuple[Table, ...]
+    estimate: Estimate | None = None
 
     @property
     def refused(self) -> bool:
@@ -65,6 +80,22 @@ class Preflight:
             raise kind(against[0].code, against[0].cause + more, against[0].remedy)
 
 
+@dataclass(slots=True)
+class _Seen:
+    """What is known of the source when the target is looked at; None where it did not answer."""
+
+    version: int | None = None
+    tables: Sequence[Table] = ()
+    locale: LocaleFacts | None = None
+    defaults: Mapping[str, str] | None = None
+    firing: Mapping[TableName, tuple[str, ...]] | None = None
+    secured_for_owners: frozenset[TableName] = frozenset()
+    estimate: Estimate | None = None
+    log_position: int | None = None
+    log_read_at: float = 0.0
+    under_way: bool = False
+
+
 def check(
     source_dsn: str,
     target_dsn: str,
@@ -74,22 +105,28 @@ def check(
     include: Sequence[str] | None,
     exclude: Sequence[str] = (),
     accept: Mapping[str, str] | None = None,
+    *,
+    stated: Stated = Stated(),
+    replication_factor: int = 1,
+    connector: Mapping[str, str] | None = None,
 ) -> Preflight:
     """Look at everything; raises nothing that a finding can say.
 
     Args:
         include, exclude: as in `catalog.read_tables`.
-        accept: reasons for which the user accepts that something stays behind, by code.
+        accept: reasons for which the user accepts a finding, by code.
+        stated: what the user says that cannot be measured, and by what it is judged.
+        replication_factor: of the stream's topic; -1 for the brokers' default.
+        connector: settings of the user's own for the connector.
     """
     found: list[Finding] = []
-    tables: list[Table] = []
-    version: int | None = None
+    seen = _Seen()
     called = f"cdcm-{names.migration}-check"
     try:
         with connect(source_dsn, application_name=called, side="source") as source:
-            version = source.info.server_version
+            seen.version = source.info.server_version
             with speaking("source", "looking at the server and its tables"):
-                tables = _source(source, source_dsn, names, include, exclude, found)
+                _source(source, source_dsn, names, include, exclude, found, seen)
     except MigratorError as exc:
         found.append(findings.from_error(exc, "source"))
     try:
@@ -97,25 +134,27 @@ def check(
             connect(target_dsn, application_name=called, side="target") as target,
             speaking("target", "looking at the server and its tables"),
         ):
-            _target(target, version, [table.name for table in tables], found)
+            _target(target, target_dsn, found, seen)
     except MigratorError as exc:
         found.append(findings.from_error(exc, "target"))
     try:
         with ConnectClient(connect_url, patience=10.0) as client:
-            versions = {p.name: p.version for p in client.plugins()}
-            objections: list[str] = []
-            if PLUGIN in versions:
-                objections = client.validate(
-                    PLUGIN, {"name": "cdcm-check", "exactly.once.support": "required"}
-                ).get("exactly.once.support", [])
-            found += findings.plugin(versions.get(PLUGIN), objections, PLUGIN)
+            _connect(client, found)
     except MigratorError as exc:
         found.append(findings.from_error(exc, "connect"))
     try:
-        Topics(bootstrap_servers, timeout=10.0).names()
+        found += connectors.connector(connectors.made(names, connector or {}))
+    except MigratorError as exc:
+        found.append(findings.from_error(exc, "connector"))
+    try:
+        _kafka(Topics(bootstrap_servers, timeout=10.0), names, replication_factor, found)
     except MigratorError as exc:
         found.append(findings.from_error(exc, "kafka"))
-    return Preflight(tuple(accepted(found, accept or {})), tuple(tables))
+    try:
+        _expect(source_dsn, called, stated, found, seen)
+    except MigratorError as exc:
+        found.append(findings.from_error(exc, "source"))
+    return Preflight(tuple(accepted(found, accept or {})), tuple(seen.tables), seen.estimate)
 
 
 def _source(
@@ -125,21 +164,33 @@ def _source(
     include: Sequence[str] | None,
     exclude: Sequence[str],
     found: list[Finding],
-) -> list[Table]:
+    seen: _Seen,
+) -> None:
     facts = catalog.server_facts(source)
-    found += findings.source(
+    if not facts.in_recovery:
+        seen.log_read_at, seen.log_position = time.monotonic(), sizes.log_position(source)
+    found += sources.server(
         facts,
         slot_exists=slots.read(source, names.slot) is not None,
         may_replicate=_may_replicate(source_dsn),
     )
-    tables = catalog.read_tables(source, include, exclude)
-    found += findings.missing(include, exclude, catalog.read_tables(source))
+    found += sources.decoding(decoding_facts(source))
+    seen.locale = locale_facts(source)
+    found += locale.stale(seen.locale, "source")
+    seen.defaults = _defaults(source_dsn, "source")
+    tables = seen.tables = catalog.read_tables(source, include, exclude)
+    found += moving.missing(include, exclude, catalog.read_tables(source))
     if not any(f.code.startswith("CDCM-TABLES-") for f in found) and not tables:
-        found += findings.missing(None, (), tables)
-    found += findings.identities(catalog.identity_problems(source, tables))
-    found += findings.types(tables, names.migration)
+        found += moving.missing(None, (), tables)
+    found += moving.identities(catalog.identity_problems(source, tables))
+    found += moving.types(tables, names.migration)
+    hidden, seen.secured_for_owners = acting.secured(source)
+    found += moving.row_security(tables, hidden)
+    found += moving.changing_keys(tables, acting.keys_meant_to_change(source))
+    found += moving.alike(tables)
     found += leftover(left_behind(source, include, exclude))
-    return tables
+    seen.firing = acting.firing(source)
+    seen.estimate = _measured(source, tables, facts.max_slot_wal_keep_bytes)
 
 
 def _may_replicate(source_dsn: str) -> bool:
@@ -152,26 +203,117 @@ def _may_replicate(source_dsn: str) -> bool:
     return True
 
 
-def _target(
-    target: psycopg.Connection,
-    source_version: int | None,
-    tables: Sequence[TableName],
-    found: list[Finding],
-) -> None:
+def _defaults(dsn: str, side: str) -> Mapping[str, str]:
+    try:
+        return session_defaults(dsn)
+    except psycopg.Error as exc:
+        raise coded(exc, side, "reading the settings that sessions begin with") from None
+
+
+def _measured(
+    source: psycopg.Connection, tables: Sequence[Table], log_limit: int | None
+) -> Estimate:
+    """How much there is, and how fast one session reads the beginning of the largest table."""
+    estimate = Estimate(
+        tables=len(tables),
+        rows=sum(table.estimated_rows for table in tables),
+        bytes=sum(table.bytes for table in tables),
+        bytes_with_indexes=sizes.with_indexes(source, [table.name for table in tables]),
+        log_limit=log_limit,
+    )
+    if estimate.bytes < estimates.WORTH_SAYING:
+        return estimate
+    largest = max(tables, key=lambda table: table.bytes)
+    sample = sizes.read_sample(source, largest)
+    if sample is None:
+        return estimate
+    return replace(
+        estimate, read_bytes=sample[0], read_seconds=sample[1], read_table=str(largest.name)
+    )
+
+
+def _target(target: psycopg.Connection, target_dsn: str, found: list[Finding], seen: _Seen) -> None:
+    tables = [table.name for table in seen.tables]
     may_set_role = True
     try:
         with target.transaction():
             target.execute("SET LOCAL session_replication_role = replica")
     except psycopg.errors.InsufficientPrivilege:
         may_set_role = False
-    found += findings.target(catalog.server_facts(target), source_version, may_set_role)
+    found += targets.server(catalog.server_facts(target), seen.version, may_set_role)
+    facts = locale_facts(target)
+    found += locale.stale(facts, "target")
+    if seen.locale is not None:
+        found += locale.between(seen.locale, facts)
+    if seen.defaults is not None:
+        found += locale.defaults(seen.defaults, _defaults(target_dsn, "target"))
+    found += targets.triggers(tables, acting.firing(target), seen.firing or {})
+    active, _ = acting.secured(target)
+    found += targets.row_security(tables, active, seen.secured_for_owners, acting.bypasses(target))
     if schema.exists(target, "target") and migration.read(target) is not None:
-        return  # a migration is under way: the load itself keeps watch over the tables
+        # A migration is under way: the load itself keeps watch over the tables.
+        seen.under_way = True
+        return
+    if seen.estimate is not None:
+        seen.estimate = replace(
+            seen.estimate,
+            free_bytes=sizes.free_here(target),
+            free_basis="measured where its data is: the server runs on this machine",
+        )
     there = {table.name for table in catalog.read_tables(target)}
     filled = []
     for name in tables:
-        if name in there:
+        if name in there and name not in active:
             query = sql.SQL("SELECT EXISTS (SELECT FROM ONLY {})").format(quoted.table(name))
             if target.execute(query).fetchone() == (True,):
                 filled.append(name)
-    found += findings.filled(filled)
+    found += targets.filled(filled)
+
+
+def _connect(client: ConnectClient, found: list[Finding]) -> None:
+    found += workers.worker(client.version())
+    versions = {p.name: p.version for p in client.plugins()}
+    objections: Mapping[str, list[str]] = {}
+    if PLUGIN in versions:
+        objections = client.validate(PLUGIN, {"name": "cdcm-check", **workers.ASKED})
+    found += workers.plugin(versions.get(PLUGIN), objections, PLUGIN)
+
+
+def _kafka(topics: Topics, names: Names, replication_factor: int, found: list[Finding]) -> None:
+    there = topics.names()
+    if names.topic in there:
+        found += kafka.topic(names.topic, None, topics.differences(names.topic))
+    else:
+        found += kafka.topic(names.topic, topics.objection(names.topic, replication_factor), ())
+    found += kafka.brokers(
+        topics.brokers(), replication_factor, MAX_MESSAGE_BYTES, _TRANSACTIONS in there
+    )
+
+
+def _expect(
+    source_dsn: str, called: str, stated: Stated, found: list[Finding], seen: _Seen
+) -> None:
+    """What follows from all that was measured; waits for the rest of the time to measure in."""
+    if seen.estimate is None or seen.log_position is None:
+        return
+    time.sleep(max(stated.measure - (time.monotonic() - seen.log_read_at), 0.0))
+    with (
+        connect(source_dsn, application_name=called, side="source") as source,
+        speaking("source", "looking at the growth of its log"),
+    ):
+        written = sizes.log_position(source) - seen.log_position
+        seconds = time.monotonic() - seen.log_read_at
+    seen.estimate = replace(
+        seen.estimate,
+        held_to=stated.max_bytes_per_second,
+        log_bytes=written,
+        log_seconds=round(seconds, 3),
+    )
+    if stated.free_bytes is not None:
+        seen.estimate = replace(
+            seen.estimate,
+            free_bytes=stated.free_bytes,
+            free_basis="as target.free_bytes says",
+        )
+    if not seen.under_way:
+        found += estimates.expected(seen.estimate, stated.min_runway)

@@ -31,6 +31,8 @@ _SETTINGS = {
     "retention.bytes": "-1",
     "max.message.bytes": str(MAX_MESSAGE_BYTES),
 }
+# No answer, which is not one against what was asked.
+_SILENT = (KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN)
 
 
 def client_settings(bootstrap_servers: str) -> dict[str, str | int | float | bool]:
@@ -65,7 +67,7 @@ class Topics:
             Refused: CDCM-TOPIC-DIFFERS: a topic of this name has other settings.
         """
         made = self._create(topic, replication_factor)
-        wrong = self._differences(topic)
+        wrong = self.differences(topic)
         if wrong:
             raise Refused(
                 "CDCM-TOPIC-DIFFERS",
@@ -114,10 +116,44 @@ class Topics:
             time.sleep(0.1)
         return there
 
+    def objection(self, topic: str, replication_factor: int = 1) -> str | None:
+        """Why the brokers would not make a stream's topic; None where they would. Makes nothing.
+
+        Limits, policies, rights and names that are too much alike are the brokers' own to judge.
+        """
+        new = _new(topic, replication_factor)
+        future = self._admin.create_topics(
+            [new], request_timeout=self._timeout, validate_only=True
+        )[topic]
+        try:
+            future.result(self._timeout + 5)
+        except KafkaException as exc:
+            if exc.args[0].code() in _SILENT:
+                raise self._unreachable(exc) from None
+            return str(exc.args[0].str())
+        return None
+
+    def brokers(self) -> dict[int, dict[str, str]] | None:
+        """The settings of each broker, by its id; None where this user may not see them."""
+        try:
+            found = list(self._admin.list_topics(timeout=self._timeout).brokers)
+            settings = {}
+            for broker in found:
+                # Each tells only its own.
+                asked = ConfigResource(ConfigResource.Type.BROKER, str(broker))
+                answer = self._admin.describe_configs([asked], request_timeout=self._timeout)
+                entries = answer[asked].result(self._timeout + 5)
+                settings[int(broker)] = {
+                    name: entry.value for name, entry in entries.items() if entry.value is not None
+                }
+        except KafkaException as exc:
+            if exc.args[0].code() == KafkaError.CLUSTER_AUTHORIZATION_FAILED:
+                return None
+            raise self._failed("describing the brokers", exc) from None
+        return settings
+
     def _create(self, topic: str, replication_factor: int) -> bool:
-        new = NewTopic(
-            topic, num_partitions=1, replication_factor=replication_factor, config=dict(_SETTINGS)
-        )
+        new = _new(topic, replication_factor)
         future = self._admin.create_topics([new], request_timeout=self._timeout)[topic]
         try:
             future.result(self._timeout + 5)
@@ -131,7 +167,11 @@ class Topics:
             time.sleep(0.05)
         return True
 
-    def _differences(self, topic: str) -> list[str]:
+    def differences(self, topic: str) -> list[str]:
+        """In which settings a topic that is there is not as a stream's must be.
+
+        Raises Failed CDCM-KAFKA-FAILED where it cannot be looked at.
+        """
         resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
         try:
             there = self._admin.list_topics(topic, timeout=self._timeout).topics[topic]
@@ -157,14 +197,16 @@ class Topics:
         )
 
     def _failed(self, doing: str, exc: KafkaException) -> Failed:
-        if exc.args[0].code() in (
-            KafkaError._TIMED_OUT,
-            KafkaError._TRANSPORT,
-            KafkaError._ALL_BROKERS_DOWN,
-        ):
+        if exc.args[0].code() in _SILENT:
             return self._unreachable(exc)
         return Failed(
             "CDCM-KAFKA-FAILED",
             f"the brokers refused {doing}: {exc.args[0].str()}",
             "Correct the cause (rights of the user, limits of the cluster) and run again.",
         )
+
+
+def _new(topic: str, replication_factor: int) -> NewTopic:
+    return NewTopic(
+        topic, num_partitions=1, replication_factor=replication_factor, config=dict(_SETTINGS)
+    )

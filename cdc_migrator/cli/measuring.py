@@ -64,6 +64,7 @@ def limits(configured: Settings) -> Limits:
         schema_differs=ready.schema_differs,
         hooks=digest(configured.cutover.hooks) if configured.cutover.hooks else None,
         without_way_back=configured.cutover.without_way_back,
+        accepted=tuple(sorted(configured.accept.items())),
     )
 
 

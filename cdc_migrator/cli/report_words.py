@@ -128,6 +128,9 @@ _WORDS: dict[str, Words] = {
         "the way back was begun" if side == "source" else "the migration was begun"
     ),
     "phase": _phase,
+    "findings-accepted": lambda d, _: (
+        f"what `check` found was accepted with a reason: {', '.join(d.get('accepted', ()))}"
+    ),
     "capture-stop": lambda *_: "the capture of changes was stopped",
     "connector-restart": lambda *_: "the connector had failed and was started again",
     "run-failed": lambda *_: "the stream stood still",

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cdc_migrator.control.migration import Phase
+from cdc_migrator.model.wording import amount, lasting
 
 UNKNOWN = "–"
 _SHOWN = 20
@@ -96,6 +97,8 @@ def _facts(whole: dict[str, Any]) -> Table:
     if ahead is not None and abs(ahead) >= _SKEW_SECONDS:
         told = "ahead of" if ahead > 0 else "behind"
         facts.add_row("clocks", f"the target's is {seconds(abs(ahead))} {told} the source's")
+    for waiver in whole["accepted"]:
+        facts.add_row("accepted", Text(f"{waiver['code']}: {waiver['reason']}", style="yellow"))
     for note in whole["notes"]:
         facts.add_row("unknown", Text(f"{note['part']}: {note['cause']}", style="yellow"))
     return facts
@@ -268,24 +271,9 @@ def percent(fraction: float | None) -> str:
 
 def seconds(value: float | None) -> str:
     """``85 ms``, ``12.3 s``, ``4 min 5 s``, ``2 h 3 min``, or a dash for None."""
-    if value is None:
-        return UNKNOWN
-    if value < 1:
-        return f"{value * 1000:.0f} ms"
-    if value < 60:
-        return f"{value:.1f} s"
-    minutes, rest = divmod(round(value), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    return f"{minutes // 60} h {minutes % 60} min"
+    return UNKNOWN if value is None else lasting(value)
 
 
 def size(value: float | None) -> str:
     """``812 B``, ``3.4 MiB``, or a dash for None."""
-    if value is None:
-        return UNKNOWN
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if abs(value) < 1024:
-            return f"{value:.0f} B" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1024
-    return f"{value:.1f} TiB"
+    return UNKNOWN if value is None else amount(value)

@@ -39,6 +39,7 @@ def migrate_steps(
     from cdc_migrator.backfill.load import LoadOptions
     from cdc_migrator.backfill.schema import SchemaOptions
     from cdc_migrator.backfill.throttle import ThrottleOptions
+    from cdc_migrator.capture.checks.estimate import Stated
     from cdc_migrator.cli.endpoints import endpoints
     from cdc_migrator.service.migrate import Capturing, Migrate, MigrateOptions
 
@@ -60,6 +61,11 @@ def migrate_steps(
             exclude=configured.tables.exclude,
             accept=configured.accept,
             capturing=capturing,
+            stated=Stated(
+                free_bytes=configured.target.free_bytes,
+                max_bytes_per_second=configured.load.max_bytes_per_second,
+                min_runway=configured.ready.min_runway.total_seconds(),
+            ),
             takeover_after=configured.service.takeover_after.total_seconds(),
             load=LoadOptions(
                 workers=configured.load.workers,

@@ -138,4 +138,5 @@ def way_back_options(configured: Settings) -> WayBackOptions:
                 },
             ),
         ),
+        configured.accept,
     )

@@ -40,6 +40,13 @@ class Target(Database):
         "25006. The role must own the tables. When it is switched off, the next `migrate` or `run` "
         "removes the triggers.",
     )
+    free_bytes: Size | None = Field(
+        default=None,
+        ge=0,
+        description="How much is free on the target's disk, for `check`, which can see it only "
+        "where the server runs on this machine. It is compared with what the tables and indexes "
+        "take on the source.",
+    )
 
 
 class Kafka(Section):
@@ -290,10 +297,11 @@ class Settings(BaseSettings):
     target: Target = Field(description="The database that it moves to.")
     kafka: Kafka | None = Field(default=None, description=str(Kafka.__doc__))
     connect: Connect | None = Field(default=None, description=str(Connect.__doc__))
-    accept: dict[str, str] = Field(
+    accept: dict[str, Annotated[str, Field(pattern=r"\S")]] = Field(
         default={},
-        description="What `check` finds that stays behind and may: code to reason, such as "
-        "`CDCM-LEFT-JOBS: made by hand on the day`.",
+        description="What `check` finds and somebody answers for: code to reason, such as "
+        "`CDCM-LEFT-JOBS: made by hand on the day`. `check` then only warns, and `status` shows it "
+        "for as long as it stands here.",
     )
     tables: Tables = Field(default=Tables(), description=str(Tables.__doc__))
     grants: bool = Field(

@@ -22,6 +22,7 @@ class Limits:
         schema_differs: why the target's schema may differ where rows arrive all the same.
         hooks: digest of the hooks that are configured; None: there are none.
         without_way_back: why it is acceptable that there is none.
+        accepted: reasons for which what `check` finds is accepted, each behind its code.
     """
 
     max_lag: timedelta = timedelta(seconds=10)
@@ -35,3 +36,4 @@ class Limits:
     schema_differs: str | None = None
     hooks: str | None = None
     without_way_back: str | None = None
+    accepted: tuple[tuple[str, str], ...] = ()

@@ -28,6 +28,7 @@ def document(sample: Sample, limits: Limits) -> dict[str, Any]:
         "lag_events_exact": sample.pending_exact,
         "tables": [_table(t) for t in sample.tables] if sample.tables is not None else None,
         "not_added": _not_added(sample),
+        "accepted": [{"code": code, "reason": reason} for code, reason in limits.accepted],
         "target_fence": sample.fence.state if sample.fence else None,
         "target_fence_lacking": list(sample.fence.lacking) if sample.fence else None,
         # Nothing can be parked in this release: what cannot be applied halts the stream.

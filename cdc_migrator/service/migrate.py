@@ -29,9 +29,10 @@ from cdc_migrator.backfill.schema import (
 from cdc_migrator.backfill.statistics import analyze
 from cdc_migrator.backfill.views import populate
 from cdc_migrator.capture import preflight
+from cdc_migrator.capture.checks.estimate import Stated
 from cdc_migrator.capture.join import join_capture
 from cdc_migrator.capture.start import CaptureOptions, CaptureStarted, start_capture
-from cdc_migrator.control import cutover, migration, progress, schema
+from cdc_migrator.control import cutover, journal, migration, progress, schema
 from cdc_migrator.control import load as loads
 from cdc_migrator.control.load import Joining
 from cdc_migrator.control.migration import Migration, Phase
@@ -64,7 +65,9 @@ class MigrateOptions:
     """Where everything is, and how each step is done. The strings hold passwords.
 
     Attributes:
+        accept: reasons for which a finding of `check` is accepted, by code.
         capturing: what `check`, `capture` and `until_streaming` need beside the databases.
+        stated: what `check` cannot measure, and by what it judges.
         existing_schema: the target's schema is made by other tools. Once said it is stored with
             the migration.
     """
@@ -76,6 +79,7 @@ class MigrateOptions:
     exclude: Sequence[str]
     accept: Mapping[str, str]
     capturing: Capturing | None = None
+    stated: Stated = field(default_factory=Stated)
     takeover_after: float = 15.0
     load: LoadOptions = field(default_factory=LoadOptions)
     schema: SchemaOptions = field(default_factory=SchemaOptions)
@@ -104,8 +108,12 @@ class Migrate:
         self._called = f"cdcm-{options.name}-migrate"
         self._analyzed: set[TableName] = set()
 
-    def check(self) -> preflight.Preflight:
-        """Look at everything that could stand against the migration."""
+    def check(self, measure: float = 0.0) -> preflight.Preflight:
+        """Look at everything that could stand against the migration.
+
+        Args:
+            measure: seconds for which the growth of the source's log is watched, at least.
+        """
         options, capturing = self._options, self._capturing()
         return preflight.check(
             options.source_dsn,
@@ -116,6 +124,9 @@ class Migrate:
             options.include,
             options.exclude,
             options.accept,
+            stated=replace(options.stated, measure=measure),
+            replication_factor=capturing.options.replication_factor,
+            connector=capturing.options.connector,
         )
 
     def until_streaming(self) -> None:
@@ -123,8 +134,10 @@ class Migrate:
         there = self._there()
         if there is None or not there.phase.reached(Phase.CAPTURE):
             self._observer.step("checking both databases, Connect and Kafka")
-            self.check().require()
+            found = self.check()
+            found.require()
             there = self._create()
+            self._tell_accepted(found)
         took = []
         for phase, after, step in (
             (Phase.SCHEMA, Phase.CAPTURE, self.schema),
@@ -143,6 +156,14 @@ class Migrate:
         self.join()
         off = fence_target(self._options.target_dsn, self._options.name, self._options.load.fence)
         tell_taken_off(off, self._observer.step)
+
+    def _tell_accepted(self, found: preflight.Preflight) -> None:
+        """Keep who answers for what `check` found, from before anything rests on it."""
+        accepted = {one.code: one.accepted for one in found.findings if one.accepted}
+        if accepted:
+            with self._target() as conn:
+                journal.write(conn, "findings-accepted", accepted=accepted)
+            self._observer.step(f"accepted: {', '.join(sorted(accepted))}")
 
     def join(self) -> None:
         """Take in the tables that match the patterns and are not part of the stream yet.

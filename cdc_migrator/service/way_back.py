@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import psycopg
@@ -37,17 +37,23 @@ from cdc_migrator.model.tables import TableName
 from cdc_migrator.service.migrate import Capturing
 
 # The source holds rows and may be of an older release: neither is in the way of going back.
-_NO_MATTER = frozenset({*ACCEPTABLE, "CDCM-TARGET-VERSION", "CDCM-TARGET-NOT-EMPTY"})
+_NO_MATTER = frozenset(
+    {*ACCEPTABLE, "CDCM-TARGET-VERSION", "CDCM-TARGET-NOT-EMPTY", "CDCM-TARGET-SPACE"}
+)
 
 
 @dataclass(frozen=True, slots=True)
 class WayBackOptions:
-    """Of which migration; the strings hold passwords, and are those of the way there."""
+    """Of which migration; the strings hold passwords, and are those of the way there.
+
+    `accept`: reasons for which a finding of `check` is accepted, by code.
+    """
 
     name: str
     source_dsn: str
     target_dsn: str
     capturing: Capturing
+    accept: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def back(self) -> str:
@@ -262,6 +268,8 @@ def _require_fit(options: WayBackOptions, tables: list[TableName]) -> None:
         options.capturing.bootstrap_servers,
         Names(options.back),
         None,
+        accept=options.accept,
+        replication_factor=options.capturing.options.replication_factor,
     )
     wanted = {str(table) for table in tables}
     against = tuple(

@@ -9,8 +9,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -572,15 +572,37 @@ def test_check_refuses_a_role_that_may_neither_replicate_nor_hold_triggers_off(r
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("local_stack")
-def test_check_refuses_a_worker_without_exactly_once(rig: Rig, tmp_path: Path) -> None:
-    """A real worker with exactly-once source support off is found out before anything is made."""
-    with worker_without_exactly_once(rig.stack, tmp_path) as url:
-        assert codes(run_check(rig, connect_url=url)) == {"CDCM-CONNECT-EXACTLY-ONCE"}
+def test_check_refuses_workers_that_cannot_do_what_the_stream_needs(
+    rig: Rig, tmp_path: Path
+) -> None:
+    """Real ones: exactly-once source support and overrides off; no Debezium at all."""
+    unfit = {
+        "exactly.once.source.support": "disabled",
+        "connector.client.config.override.policy": "None",
+    }
+    empty = {"plugin.path": str(tmp_path / "plugins")}
+    (tmp_path / "plugins").mkdir()
+    with ExitStack() as workers:
+        urls = [
+            workers.enter_context(another_worker(rig.stack, tmp_path / name, settings))
+            for name, settings in (("unfit", unfit), ("empty", empty))
+        ]
+        for url in urls:
+            eventually(lambda url=url: answers(url), 90)
+        assert codes(run_check(rig, connect_url=urls[0])) == {
+            "CDCM-CONNECT-EXACTLY-ONCE",
+            "CDCM-CONNECT-OVERRIDES",
+        }
+        assert codes(run_check(rig, connect_url=urls[1])) == {"CDCM-CONNECT-PLUGIN"}
 
 
 @contextmanager
-def worker_without_exactly_once(stack: StackInfo, directory: Path) -> Iterator[str]:
-    """A second Connect worker, alone in its own cluster, like the stack's but for one setting."""
+def another_worker(stack: StackInfo, directory: Path, differs: Mapping[str, str]) -> Iterator[str]:
+    """A Connect worker, alone in its own cluster, like the stack's but for these settings.
+
+    It need not answer yet.
+    """
+    directory.mkdir()
     original = stack.state_dir / "connect" / "server.properties"
     (running,) = [
         p for p in psutil.process_iter(["cmdline"]) if str(original) in (p.info["cmdline"] or [])
@@ -588,10 +610,10 @@ def worker_without_exactly_once(stack: StackInfo, directory: Path) -> Iterator[s
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    own = f"eos-off-{os.getpid()}-{port}"
+    own = f"another-{os.getpid()}-{port}"
     settings = original.read_text()
     changed = {
-        "exactly.once.source.support": "disabled",
+        **differs,
         "group.id": own,
         "config.storage.topic": f"{own}-config",
         "offset.storage.topic": f"{own}-offset",
@@ -609,7 +631,6 @@ def worker_without_exactly_once(stack: StackInfo, directory: Path) -> Iterator[s
         )
     url = f"http://127.0.0.1:{port}"
     try:
-        eventually(lambda: answers(url), 90)
         yield url
     finally:
         worker.terminate()

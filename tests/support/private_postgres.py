@@ -52,17 +52,18 @@ def _server() -> str:
 
 
 @contextmanager
-def private_database(like: str | None = None) -> Iterator[str]:
+def private_database(like: str | None = None, locale: str = "") -> Iterator[str]:
     """The connection string of a database, which is dropped at the end.
 
     It is empty, or a copy of the one behind the connection string `like`, which nobody may use.
+    `locale`: encoding and locale of an empty one, as CREATE DATABASE takes them.
     """
     name = f"test_{os.getpid()}_{next(_numbers)}"
     with psycopg.connect(_server(), autocommit=True) as conn:
         template = str(conninfo_to_dict(like)["dbname"]) if like else "template1"
         conn.execute(
-            sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
-                sql.Identifier(name), sql.Identifier(template)
+            sql.SQL("CREATE DATABASE {} TEMPLATE {}" + locale).format(
+                sql.Identifier(name), sql.Identifier("template0" if locale else template)
             )
         )
         try:
@@ -89,7 +90,21 @@ def counting_server() -> Iterator[str]:
 
 
 @contextmanager
-def _own_server(epoch: int, *settings: str) -> Iterator[str]:
+def odd_server(
+    *settings: str, standby: bool = False, binaries: Path | None = None
+) -> Iterator[str]:
+    """The connection string of a server on TCP with these settings (``name=value``).
+
+    `standby`: it waits for a primary that there is not. `binaries`: of another release.
+    """
+    with _own_server(0, *settings, standby=standby, directory=binaries) as dsn:
+        yield dsn
+
+
+@contextmanager
+def _own_server(
+    epoch: int, *settings: str, standby: bool = False, directory: Path | None = None
+) -> Iterator[str]:
     account = unprivileged()
     # Where the account can go, which it cannot below pytest's own directories.
     base = Path(tempfile.mkdtemp(prefix="cdcm-pg-"))
@@ -97,7 +112,7 @@ def _own_server(epoch: int, *settings: str) -> Iterator[str]:
     as_account = {"user": account.uid, "group": account.gid, "extra_groups": ()} if account else {}
     data, password, (port,) = base / "own", secrets.token_hex(8), ports.choose(1)
     try:
-        binaries = postgres.locate(None, account, base)
+        binaries = postgres.locate(directory, account, base)
         postgres.initialise(data, binaries, password, account)
         postgres.configure(data, "own", port, account)
         if epoch:
@@ -108,6 +123,8 @@ def _own_server(epoch: int, *settings: str) -> Iterator[str]:
                 cwd=base,
                 **as_account,  # type: ignore[call-overload]
             )
+        if standby:
+            (data / "standby.signal").touch()
         given = [part for setting in ("fsync=off", *settings) for part in ("-c", setting)]
         server = subprocess.Popen(
             [binaries.directory / "postgres", "-D", data, *given],

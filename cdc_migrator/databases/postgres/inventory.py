@@ -27,6 +27,7 @@ class Kind(StrEnum):
     PUBLICATION = "publication"
     TABLESPACE = "tablespace"
     ROLE = "role"
+    SETTING = "setting of the database"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,11 @@ _NAMES = {
     "ORDER BY 1",
     Kind.TABLESPACE: "SELECT DISTINCT t.spcname::text FROM pg_class c "
     "JOIN pg_tablespace t ON t.oid = c.reltablespace WHERE t.spcname <> 'pg_global' ORDER BY 1",
+    # Names only: an application may keep a secret in a setting of its own.
+    Kind.SETTING: "SELECT DISTINCT split_part(s.one, '=', 1) || coalesce(' for ' || r.rolname, '') "
+    "FROM pg_db_role_setting d CROSS JOIN unnest(d.setconfig) AS s(one) "
+    "LEFT JOIN pg_roles r ON r.oid = d.setrole WHERE d.setdatabase = "
+    "(SELECT oid FROM pg_database WHERE datname = current_database()) ORDER BY 1",
     # Those that own something here or that a privilege here names.
     Kind.ROLE: "SELECT DISTINCT r.rolname::text FROM pg_shdepend d "
     "JOIN pg_roles r ON r.oid = d.refobjid WHERE d.refclassid = 'pg_authid'::regclass "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -45,6 +46,14 @@ def test_the_agreed_keys_are_there() -> None:
     first = whole["tables"][0]
     assert first["source"] == first["target"] == "shop.orders"
     assert (first["rows_loaded"], first["events_applied"]) == (120, 16)
+
+
+def test_what_was_accepted_stays_in_sight() -> None:
+    """Each code with its reason, for as long as the settings say so."""
+    limits = replace(LIMITS, accepted=(("CDCM-LEFT-JOBS", "made by hand"),))
+    assert document(streaming(), LIMITS)["accepted"] == []
+    whole = document(streaming(), limits)
+    assert whole["accepted"] == [{"code": "CDCM-LEFT-JOBS", "reason": "made by hand"}]
 
 
 def test_what_is_unknown_is_null() -> None:
