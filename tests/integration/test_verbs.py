@@ -155,7 +155,10 @@ def loaded(stack: StackInfo, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         target = cleanup.enter_context(fresh_database(stack.target_dsn))
         with psycopg.connect(source, autocommit=True) as conn:
             conn.execute(SHOP)
-        made = Shop(tmp_path_factory.mktemp("verbs"), "verbs", source, target, stack)
+            conn.execute("SELECT lo_create(0)")
+        settings = {"accept": {"CDCM-LEFT-LARGE-OBJECTS": "thumbnails, made anew"}}
+        directory = tmp_path_factory.mktemp("verbs")
+        made = Shop(directory, "verbs", source, target, stack, settings)
         cleanup.callback(made.close)
         made.prepare()
         yield made
@@ -253,6 +256,40 @@ def test_everything_that_is_done_is_done_once(loaded: Shop) -> None:
     assert json.loads(schema.stdout)["made"] == []
     assert one(loaded.target, state) == before
     assert loaded.rows(loaded.target) == loaded.rows(loaded.source)
+
+
+def test_what_is_accepted_stays_in_sight(loaded: Shop) -> None:
+    """With its reason: in `status`, and in the journal from before anything was made."""
+    code, reason = "CDCM-LEFT-LARGE-OBJECTS", "thumbnails, made anew"
+    people, programs, journal = loaded.several(
+        "status", "status -ojson", "journal show -ojson --action findings-accepted"
+    )
+    assert f"{code}: {reason}" in people.stdout
+    assert json.loads(programs.stdout)["accepted"] == [{"code": code, "reason": reason}]
+    written = [entry["details"] for entry in json.loads(journal.stdout)["entries"]]
+    assert written == [{"accepted": {code: reason}}]
+
+
+def test_connectors_are_held_against_the_rules(loaded: Shop) -> None:
+    """Ours as it would be and as Connect has it, one that somebody brings, one that is nowhere."""
+    theirs = loaded.directory / "orders.properties"
+    theirs.write_text("connector.class=io.debezium.connector.mysql.MySqlConnector\n")
+    ours, stored, brought, absent, rules = loaded.several(
+        "connectors lint -ojson",
+        f"connectors lint --connector cdcm-{loaded.name}-1 -ojson",
+        f"connectors lint {theirs}",
+        "connectors lint --connector nobodys",
+        "connectors rules -ojson",
+    )
+    assert (ours.returncode, stored.returncode) == (0, 0), ours.stdout + stored.stdout
+    for document in (json.loads(ours.stdout), json.loads(stored.stdout)):
+        assert (document["refused"], document["findings"]) == (False, [])
+    assert brought.returncode == 3
+    assert "CDCM-LINT-CLASS" in brought.stdout
+    assert absent.returncode == 3
+    assert "CDCM-LINT-CONNECTOR" in absent.stderr
+    assert f"cdcm-{loaded.name}-1" in absent.stderr
+    assert len(json.loads(rules.stdout)["rules"]) > 40
 
 
 def test_migrate_goes_on_to_run_until_it_is_interrupted(loaded: Shop) -> None:
