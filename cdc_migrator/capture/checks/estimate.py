@@ -131,9 +131,9 @@ def _load(estimate: Estimate) -> list[Finding]:
         inform(
             "CDCM-ESTIMATE-LOAD",
             "source",
-            f"the load will take about {lasting(seconds)}: {amount(estimate.bytes)} in "
-            f"{estimate.tables} tables ({estimate.basis}). Several workers read faster than one; "
-            "the target's writing and its indexes make up for that, or more",
+            f"copying the rows will take about {lasting(seconds)}: {amount(estimate.bytes)} in "
+            f"{estimate.tables} tables ({estimate.basis}; more workers make up for what writing "
+            "costs). Indexes and keys come on top, often as much again",
             "Nothing; the load can be ended and goes on where it was. `cdc-migrator status` shows "
             "the time that is left, by what is done.",
         )
