@@ -351,6 +351,7 @@ def test_an_older_target_is_refused_and_an_older_source_is_not(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("local_stack")
 def test_what_brokers_would_not_do_is_told_or_said_to_be_unknown(
     stack: StackInfo, source_db: str, target_db: str, tmp_path: Path
 ) -> None:
@@ -385,6 +386,7 @@ def test_what_brokers_would_not_do_is_told_or_said_to_be_unknown(
         differences(look(stack, source_db, target_db, bootstrap_servers=servers), HIDDEN)
 
 
+@pytest.mark.usefixtures("local_stack")
 def test_the_room_on_a_target_of_this_machine_is_measured(
     stack: StackInfo, source_db: str, target_db: str
 ) -> None:
