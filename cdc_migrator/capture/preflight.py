@@ -13,13 +13,12 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from cdc_migrator.capture import findings
+from cdc_migrator.capture import findings, rights
 from cdc_migrator.capture import slot as slots
 from cdc_migrator.capture.connect_rest import ConnectClient
 from cdc_migrator.capture.connector import PLUGIN
 from cdc_migrator.capture.findings import Finding, Severity
 from cdc_migrator.capture.leftover import accepted, leftover
-from cdc_migrator.capture.topics import Topics
 from cdc_migrator.control import migration, schema
 from cdc_migrator.databases.postgres import catalog
 from cdc_migrator.databases.postgres import names as quoted
@@ -28,6 +27,7 @@ from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.databases.postgres.inventory import left_behind
 from cdc_migrator.errors import Failed, MigratorError, Refused
 from cdc_migrator.model.naming import Names
+from cdc_migrator.model.outside import Brokers, Workers
 from cdc_migrator.model.tables import Table, TableName
 
 
@@ -68,8 +68,8 @@ class Preflight:
 def check(
     source_dsn: str,
     target_dsn: str,
-    connect_url: str,
-    bootstrap_servers: str,
+    workers: Workers,
+    brokers: Brokers,
     names: Names,
     include: Sequence[str] | None,
     exclude: Sequence[str] = (),
@@ -101,7 +101,7 @@ def check(
     except MigratorError as exc:
         found.append(findings.from_error(exc, "target"))
     try:
-        with ConnectClient(connect_url, patience=10.0) as client:
+        with ConnectClient(workers, patience=10.0) as client:
             versions = {p.name: p.version for p in client.plugins()}
             objections: list[str] = []
             if PLUGIN in versions:
@@ -112,7 +112,7 @@ def check(
     except MigratorError as exc:
         found.append(findings.from_error(exc, "connect"))
     try:
-        Topics(bootstrap_servers, timeout=10.0).names()
+        found += rights.look(brokers, names)
     except MigratorError as exc:
         found.append(findings.from_error(exc, "kafka"))
     return Preflight(tuple(accepted(found, accept or {})), tuple(tables))

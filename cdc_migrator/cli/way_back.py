@@ -125,8 +125,8 @@ def way_back_options(configured: Settings) -> WayBackOptions:
         configured.source.dsn_with_password(),
         configured.target.dsn_with_password(),
         Capturing(
-            places.connect_url,
-            places.kafka["bootstrap.servers"],
+            places.workers,
+            places.brokers,
             replace(
                 capture_options(configured, places),
                 source_host=capture.target_host,

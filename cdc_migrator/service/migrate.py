@@ -40,6 +40,7 @@ from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.errors import MigratorError, Refused
 from cdc_migrator.faultpoints import reach
 from cdc_migrator.model.naming import Names
+from cdc_migrator.model.outside import Brokers, Workers
 from cdc_migrator.model.parts import Severity
 from cdc_migrator.model.positions import lsn_to_int
 from cdc_migrator.model.tables import Table, TableName
@@ -54,8 +55,8 @@ _log = structlog.get_logger("cdc_migrator.migrate")
 class Capturing:
     """Where Connect and Kafka are, and how capture is set up."""
 
-    connect_url: str
-    bootstrap_servers: str
+    workers: Workers
+    brokers: Brokers
     options: CaptureOptions
 
 
@@ -109,8 +110,8 @@ class Migrate:
         return preflight.check(
             options.source_dsn,
             options.target_dsn,
-            capturing.connect_url,
-            capturing.bootstrap_servers,
+            capturing.workers,
+            capturing.brokers,
             Names(options.name),
             options.include,
             options.exclude,
@@ -220,8 +221,8 @@ class Migrate:
         return start_capture(
             options.source_dsn,
             options.target_dsn,
-            capturing.connect_url,
-            capturing.bootstrap_servers,
+            capturing.workers,
+            capturing.brokers,
             self._names(),
             self._source_tables(),
             capturing.options,

@@ -112,8 +112,8 @@ def drop(options: WayBackOptions, notify: Callable[[str], None] = lambda _: None
     return abort(
         options.target_dsn,
         options.source_dsn,
-        capturing.connect_url,
-        capturing.bootstrap_servers,
+        capturing.workers,
+        capturing.brokers,
         options.back,
         capturing.options.secrets_dir,
         notify,
@@ -258,8 +258,8 @@ def _require_fit(options: WayBackOptions, tables: list[TableName]) -> None:
     found = preflight.check(
         options.target_dsn,
         options.source_dsn,
-        options.capturing.connect_url,
-        options.capturing.bootstrap_servers,
+        options.capturing.workers,
+        options.capturing.brokers,
         Names(options.back),
         None,
     )
@@ -292,8 +292,8 @@ def _capture(
     return start_capture(
         options.target_dsn,
         options.source_dsn,
-        capturing.connect_url,
-        capturing.bootstrap_servers,
+        capturing.workers,
+        capturing.brokers,
         Names(options.back),
         found,
         capturing.options,
