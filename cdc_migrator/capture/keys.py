@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from collections.abc import Iterator
 
 from cdc_migrator.errors import ConfigurationError
 
@@ -48,7 +49,7 @@ def pkcs8(given: bytes, name: str) -> bytes:
     if kind == b"RSA PRIVATE KEY":
         return _wrapped(_RSA, key)
     if kind == b"EC PRIVATE KEY" and (curve := _curve(key)):
-        return _wrapped(_ELLIPTIC + curve, key)
+        return _wrapped(_ELLIPTIC + curve, _without_curve(key))
     raise _unusable(name, "is of a kind that the connector does not know")
 
 
@@ -66,12 +67,24 @@ def _item(tag: int, content: bytes) -> bytes:
 
 def _curve(key: bytes) -> bytes | None:
     """The named curve of an elliptic key, as an object identifier with tag and length."""
-    tag, inside, _ = _first(key)
-    while tag == _SEQUENCE and inside:
-        part, content, inside = _first(inside)
-        if part == _PARAMETERS and content[:1] == bytes((_OBJECT,)):
+    for tag, content in _items(key):
+        if tag == _PARAMETERS and content[:1] == bytes((_OBJECT,)):
             return content
     return None
+
+
+def _without_curve(key: bytes) -> bytes:
+    """It stands in the wrapping, and need not be said twice."""
+    kept = [_item(tag, content) for tag, content in _items(key) if tag != _PARAMETERS]
+    return _item(_SEQUENCE, b"".join(kept))
+
+
+def _items(key: bytes) -> Iterator[tuple[int, bytes]]:
+    """Tag and content of what a sequence holds."""
+    _, inside, _ = _first(key)
+    while inside:
+        tag, content, inside = _first(inside)
+        yield tag, content
 
 
 def _first(given: bytes) -> tuple[int, bytes, bytes]:

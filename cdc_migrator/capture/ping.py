@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 import psycopg
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from cdc_migrator.capture.connect_rest import ConnectClient
 from cdc_migrator.capture.topics import Topics
@@ -61,9 +61,10 @@ def prove_streaming(
             message = consumer.poll(0.2)
             error = message.error() if message is not None else None
             if error is not None and error.code() in DENIED:
-                about = names.topic if message.topic() else names.group
-                kind = "topic" if message.topic() else "group"
-                raise denied(Right("Read", kind, about), f"reading the stream ({error.name()})")
+                right = Right("Read", "topic", names.topic)
+                if error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
+                    right = Right("Read", "group", names.group)
+                raise denied(right, f"reading the stream ({error.name()})")
             if message is not None and error is None:
                 value = message.value()
                 if value is not None and token.encode() in value:

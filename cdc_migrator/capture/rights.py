@@ -1,8 +1,9 @@
 """Whether our Kafka user has each right that a migration needs. Changes nothing.
 
 What a topic that is there allows, the brokers tell (authorized operations). For one that is not
-yet there each right is tried in a way that can come to nothing: making it is only validated, and
-what is deleted or committed for is a topic that nobody ever makes.
+yet there each right is tried in a way that can come to nothing: making it is only validated, and a
+position is committed for what does not exist. Deleting is not tried; but who may delete may see, so
+that a heartbeats' topic that cannot be seen tells as much. Of the stream's topic it shows later.
 """
 
 from __future__ import annotations
@@ -65,16 +66,12 @@ class _Look:
 
     def findings(self, names: Names) -> list[Finding]:
         found = []
-        for topic, operations in (
-            (names.topic, ("Read", "DescribeConfigs")),
-            (names.heartbeat_topic, ("Describe", "DescribeConfigs")),
-        ):
-            if self._made is TopicsMade.GIVEN:
-                if topic not in self._there:
-                    found.append(from_error(stream_topics.missing(topic), "kafka"))
-                    continue
-            else:
-                operations = ("Create", *operations, "Delete")
+        ours = self._made is TopicsMade.OURS
+        for topic, looking in ((names.topic, "Read"), (names.heartbeat_topic, "Describe")):
+            if not ours and topic not in self._there:
+                found.append(from_error(stream_topics.missing(topic), "kafka"))
+                continue
+            operations = [looking, "DescribeConfigs", *(("Create", "Delete") if ours else ())]
             wanted = [Right(one, "topic", topic) for one in operations]
             allowed = self._told(topic) if topic in self._there else None
             for right in wanted:
@@ -111,8 +108,7 @@ class _Look:
             resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
             asked = client.describe_configs([resource], request_timeout=timeout)[resource]
         elif right.operation == "Delete":
-            never = _never(topic)
-            asked = client.delete_topics([never], request_timeout=timeout)[never]
+            asked = client.describe_topics(TopicCollection([topic]), request_timeout=timeout)[topic]
         elif right.operation == "Read":
             return self._may_commit(names.group, topic, right)
         else:
@@ -152,7 +148,6 @@ class _Look:
 _NOT_THERE = {
     KafkaError.UNKNOWN_TOPIC_OR_PART,
     KafkaError.TOPIC_ALREADY_EXISTS,
-    KafkaError.TOPIC_DELETION_DISABLED,
 }
 
 

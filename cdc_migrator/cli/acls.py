@@ -31,6 +31,7 @@ class Users:
 def print_acls(ctx: typer.Context, given: Users) -> None:
     """Print them for the migration of migration.yaml; nothing is reached or changed."""
     from cdc_migrator.capture import acls
+    from cdc_migrator.capture.topics import SETTINGS
     from cdc_migrator.model.outside import TopicsMade, Workers
 
     configured = settings(ctx)
@@ -52,9 +53,7 @@ def print_acls(ctx: typer.Context, given: Users) -> None:
     if not out.for_people:
         document: dict[str, Any] = {
             "acls": [one.as_dict(principals[one.who]) for one in wanted],
-            "topics": [
-                {"name": topic, "partitions": 1, "settings": acls.SETTINGS} for topic in topics
-            ],
+            "topics": [{"name": topic, "partitions": 1, "settings": SETTINGS} for topic in topics],
         }
         out.data(document)
         return

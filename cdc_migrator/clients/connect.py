@@ -96,9 +96,9 @@ class WorkerSession:
 
     def _send(self, number: int, method: str, path: str, kwargs: dict[str, Any]) -> httpx.Response:
         given: Login | None = self._login
-        auth = httpx.BasicAuth(given.username, given.password) if given else None
-        more = {"auth": auth} if auth else {}
-        return self._http[number].request(method, path, **more, **kwargs)
+        if given is not None:
+            kwargs = {**kwargs, "auth": httpx.BasicAuth(given.username, given.password)}
+        return self._http[number].request(method, path, **kwargs)
 
     def _refused(self, number: int, status: int) -> Refused:
         return Refused(

@@ -18,8 +18,9 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from cdc_migrator.config.database import Database
+from cdc_migrator.config.outside import Kafka
 from cdc_migrator.config.section import variants, written
-from cdc_migrator.config.settings import Kafka, Settings
+from cdc_migrator.config.settings import Settings
 from cdc_migrator.config.values import duration_text, size_text
 
 HIDDEN = "**********"

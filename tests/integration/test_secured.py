@@ -16,7 +16,7 @@ import pytest
 from confluent_kafka.admin import NewTopic
 
 from cdc_migrator.backfill import tools
-from cdc_migrator.capture import access, acls, preflight
+from cdc_migrator.capture import access, acls, preflight, rights
 from cdc_migrator.capture.acls import Acl, Who
 from cdc_migrator.capture.connect_rest import ConnectClient
 from cdc_migrator.capture.connector import PLUGIN
@@ -119,27 +119,15 @@ def _admin(secure: SecureStack, side: str) -> str:
 # Rights
 
 
-def look(live: LiveMigration) -> list[preflight.Finding]:
-    """What `check` finds, of a migration of this name."""
-    settings = load(live.config)
-    places = endpoints(settings)
-    return list(
-        preflight.check(
-            settings.source.dsn_with_password(),
-            settings.target.dsn_with_password(),
-            places.workers,
-            places.brokers,
-            Names(NAME),
-            settings.tables.include,
-        ).findings
-    )
-
-
 def denied(live: LiveMigration) -> list[str]:
-    return [one.cause for one in look(live) if one.code == "CDCM-KAFKA-DENIED"]
+    """What `check` finds about rights."""
+    found = rights.look(endpoints(load(live.config)).brokers, Names(NAME))
+    assert {one.code for one in found} <= {"CDCM-KAFKA-DENIED"}
+    return [one.cause for one in found]
 
 
 def assert_named(acl: Acl, said: list[str]) -> None:
+    """The right, and one of the topics that it is on."""
     wanted = f"lacks {acl.right.operation} on the {acl.right.kind} {acl.right.name}"
     assert any(wanted in one for one in said), said
 
@@ -149,7 +137,11 @@ SERVICE = [
 ]
 
 
-@pytest.mark.parametrize("acl", SERVICE, ids=lambda acl: str(acl.right).replace(" ", "-"))
+# Whether a stream's topic could be deleted nobody can say before it is there.
+AT_ONCE = [one for one in SERVICE if str(one.right)[:26] != "Delete on the topic cdcm.s"]
+
+
+@pytest.mark.parametrize("acl", AT_ONCE, ids=lambda acl: str(acl.right).replace(" ", "-"))
 def test_check_names_each_right_that_our_user_lacks(
     live: LiveMigration, secure_stack: SecureStack, acl: Acl
 ) -> None:
