@@ -41,7 +41,8 @@ def migrate_steps(
     from cdc_migrator.backfill.schema import SchemaOptions
     from cdc_migrator.backfill.throttle import ThrottleOptions
     from cdc_migrator.cli.endpoints import endpoints
-    from cdc_migrator.service.migrate import Capturing, Migrate, MigrateOptions
+    from cdc_migrator.service.capturing import Capturing
+    from cdc_migrator.service.migrate import Migrate, MigrateOptions
 
     capturing = None
     if not databases_only:

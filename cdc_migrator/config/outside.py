@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, WithJsonSchema, field_validator, model_validator
 
 from cdc_migrator.config.secrets import read_secret_file
 from cdc_migrator.config.section import Section
 from cdc_migrator.config.values import FilePath, TextLike, Words
 
+_ONE_OR_MORE: dict[str, Any] = {
+    "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]
+}
 _CONNECTOR = r"[A-Za-z0-9._-]{1,200}"
 
 
@@ -54,7 +57,7 @@ class Kafka(Section):
 class Connect(Section):
     """The user's own Kafka Connect workers. Left out: the local stack's."""
 
-    url: Words = Field(
+    url: Annotated[Words, WithJsonSchema(_ONE_OR_MORE)] = Field(
         min_length=1,
         description="Address of a worker's REST API, http(s)://…; a list of several: the next is "
         "asked where one does not answer.",

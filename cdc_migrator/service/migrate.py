@@ -30,7 +30,7 @@ from cdc_migrator.backfill.statistics import analyze
 from cdc_migrator.backfill.views import populate
 from cdc_migrator.capture import preflight
 from cdc_migrator.capture.join import join_capture
-from cdc_migrator.capture.start import CaptureOptions, CaptureStarted, start_capture
+from cdc_migrator.capture.start import CaptureStarted, start_capture
 from cdc_migrator.control import cutover, migration, progress, schema
 from cdc_migrator.control import load as loads
 from cdc_migrator.control.load import Joining
@@ -40,24 +40,15 @@ from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.errors import MigratorError, Refused
 from cdc_migrator.faultpoints import reach
 from cdc_migrator.model.naming import Names
-from cdc_migrator.model.outside import Brokers, Workers
 from cdc_migrator.model.parts import Severity
 from cdc_migrator.model.positions import lsn_to_int
 from cdc_migrator.model.tables import Table, TableName
+from cdc_migrator.service.capturing import Capturing
 from cdc_migrator.service.compare import Sides, diff_schemas
 from cdc_migrator.service.fencing import fence_target, tell_taken_off
 
 _KEY_SECONDS = 2.0
 _log = structlog.get_logger("cdc_migrator.migrate")
-
-
-@dataclass(frozen=True, slots=True)
-class Capturing:
-    """Where Connect and Kafka are, and how capture is set up."""
-
-    workers: Workers
-    brokers: Brokers
-    options: CaptureOptions
 
 
 @dataclass(frozen=True, slots=True)

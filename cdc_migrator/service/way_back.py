@@ -34,7 +34,7 @@ from cdc_migrator.faultpoints import reach
 from cdc_migrator.model.naming import Names, way_back_of
 from cdc_migrator.model.positions import lsn_to_text
 from cdc_migrator.model.tables import TableName
-from cdc_migrator.service.migrate import Capturing
+from cdc_migrator.service.capturing import Capturing
 
 # The source holds rows and may be of an older release: neither is in the way of going back.
 _NO_MATTER = frozenset({*ACCEPTABLE, "CDCM-TARGET-VERSION", "CDCM-TARGET-NOT-EMPTY"})

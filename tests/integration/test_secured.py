@@ -31,7 +31,7 @@ from cdc_migrator.model.outside import TopicsMade, Workers
 from tests.support.live import LiveMigration, one, wait_for
 from tests.support.secure_stack import PRINCIPALS, WORKER, SecureStack
 
-pytestmark = [pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.timeout(400)]
 
 NAME = "secured"
 CONNECTOR = "team-a.shop"
@@ -345,6 +345,38 @@ def test_a_changed_password_is_picked_up_by_service_brokers_and_connector(
     assert equal(live)
     for secret in (*secure.passwords.values(), "for= us"):
         assert secret not in live.log()
+
+
+def test_what_the_worker_lacks_is_named_by_the_step_that_needs_it(
+    streaming: LiveMigration, secure_stack: SecureStack
+) -> None:
+    """Writing the stream, heartbeats and transactions; with the right back capture goes on."""
+    names = endpoints(load(streaming.config)).workers
+    wanted = [
+        one
+        for one in acls.needed(NAME, TopicsMade.OURS, names, WORKER)
+        if one.who is Who.WORKER and one.prefixed and "_back" not in one.right.name
+    ]
+    assert {one.right.name for one in wanted} >= {f"cdcm.{NAME}.", f"{WORKER.group}-{CONNECTOR}-"}
+    with ConnectClient(names) as client:
+
+        def failed() -> bool:
+            status = client.status(CONNECTOR)
+            return status is not None and status.failed
+
+        for acl in wanted:
+            secure_stack.take_away([acl])
+            try:
+                insert(streaming.source, acl.right.kind)
+                wait_for("the connector fails", failed, 60)
+                said = streaming.cli("capture", "start", check=3).stderr
+            finally:
+                secure_stack.grant([acl])
+            assert "CDCM-CONNECTOR-DENIED" in said
+            assert f"lacks Write on the {acl.right.kind} " in said
+            streaming.cli("capture", "start")
+    assert streaming.drain()
+    assert equal(streaming)
 
 
 def test_a_migration_runs_there_and_back_with_the_printed_rights(

@@ -129,7 +129,7 @@ class SecureStack:
         return {
             "url": [f"https://{ports.HOST}:{away}", self.worker_url],
             "username": "cdcm",
-            "password_file": str(self.secret("cdcm")),
+            "password_file": str(self.secret("rest")),
             "ca_file": str(self.authority),
             "client_cert": str(self.client.certificate),
             "client_key": str(self.client.key),
@@ -237,7 +237,7 @@ def _up(base: Path, ends: ExitStack) -> SecureStack:
     layout = Layout(base / "stack")
     layout.root.mkdir()
     layout.rooms()
-    users = ("admin", "cdcm", "connect", "source", "target")
+    users = ("admin", "cdcm", "connect", "rest", "source", "target")
     numbers = ports.choose(len(_LISTENERS) + 4)
     stack = SecureStack(
         files=base / "files",
@@ -312,7 +312,7 @@ def _broker_settings(
             f"{_JAAS}.scram.ScramLoginModule required;"
         ),
         # So that a password that is changed matters soon.
-        "listener.name.sasl.connections.max.reauth.ms": 6000,
+        "connections.max.reauth.ms": 6000,
         "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
         "super.users": "User:admin;User:broker;User:ANONYMOUS",
     }
@@ -329,7 +329,7 @@ def _worker_settings(
     home = layout.connect
     key_store(authority.issue("worker"), home / "worker.p12", _STORE)
     trust_store(stack.authority, home / "trust.jks", _STORE)
-    (home / "credentials.properties").write_text(f"cdcm={stack.passwords['cdcm']}\n")
+    (home / "credentials.properties").write_text(f"cdcm={stack.passwords['rest']}\n")
     (home / "jaas.conf").write_text(
         "KafkaConnect {\n"
         "org.apache.kafka.connect.rest.basic.auth.extension.PropertyFileLoginModule required\n"
@@ -382,7 +382,7 @@ def _worker_answers(stack: SecureStack) -> bool:
     try:
         answer = httpx.get(
             f"{stack.worker_url}/connector-plugins",
-            auth=("cdcm", stack.passwords["cdcm"]),
+            auth=("cdcm", stack.passwords["rest"]),
             verify=context,
             trust_env=False,
             timeout=5,
