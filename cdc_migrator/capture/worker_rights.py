@@ -7,7 +7,7 @@ import re
 from cdc_migrator.clients.kafka import Right
 from cdc_migrator.errors import Refused
 
-_TOPICS = re.compile(r"Not authorized to access topics: \[([^\]]+)\]")
+_TOPICS = re.compile(r"Not authorized to (?:access topics: \[|describe topic\(s\) ')([^\]']+)")
 _GROUP = re.compile(r"Not authorized to access group: (\S+)")
 _TRANSACTIONS = re.compile(r"TransactionalIdAuthorizationException|[Tt]ransactional ?[Ii]d")
 

@@ -278,7 +278,8 @@ class StreamConsumer:
         if self._login_refused:
             self._login_refused = False
             self._ear.forget()
-            renew_login(self._consumer, self._brokers)
+            if renew_login(self._consumer, self._brokers):
+                _log.warning("kafka refused the login: trying the present one")
 
     def _unreachable(self) -> MigratorError:
         self._consumer.poll(0)  # delivers why, such as a refused password, to `_note`

@@ -327,10 +327,12 @@ def test_a_changed_password_is_picked_up_by_service_brokers_and_connector(
 ) -> None:
     """Nobody is started anew but the connector, whose next start uses the new one."""
     secure, live = secure_stack, streaming
+    insert(live.source, "before the change")
+    assert live.drain()
     secure.passwords["cdcm"] = "changed-for-the-brokers"
     secure.set_password("cdcm", secure.passwords["cdcm"])
     secure.secret("cdcm")
-    wait_for("the old one is refused", lambda: "_AUTHENTICATION" in live.log(), 40)
+    wait_for("the old one is refused", lambda: "kafka refused the login" in live.log(), 40)
     secure.administer("source", "ALTER ROLE postgres PASSWORD 'changed:for= us'")
     secure.passwords["source"] = "changed:for= us"
     passfile = live.directory / "pgpass"
@@ -389,6 +391,7 @@ def test_a_migration_runs_there_and_back_with_the_printed_rights(
     assert equal(live)
     live.cli("reconcile")
     live.cli("way-back", "prepare")
+    live.cli("cutover", "--rehearse")
     live.cli("cutover", "--yes")
     insert(live.target, "over there")
     live.cli("rollback", "--yes")
