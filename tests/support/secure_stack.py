@@ -39,6 +39,7 @@ from confluent_kafka.admin import (
     ScramMechanism,
     UserScramCredentialUpsertion,
 )
+from psycopg.conninfo import make_conninfo
 
 from cdc_migrator.capture.acls import Acl, Who, WorkerNames
 from cdc_migrator.clients.kafka import QUIET
@@ -153,7 +154,7 @@ class SecureStack:
             self.worker_runs = True
 
     def administer(self, side: str, statement: str, database: str = "postgres") -> None:
-        dsn = f"{self.postgres(side, database)} password={self.passwords[side]}"
+        dsn = make_conninfo(self.postgres(side, database), password=self.passwords[side])
         with psycopg.connect(dsn, autocommit=True) as conn:
             conn.execute(statement)  # type: ignore[call-overload]
 
