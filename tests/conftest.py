@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-pytest_plugins = ["tests.support.stack"]
+pytest_plugins = ["tests.support.stack", "tests.support.secure_stack"]
 
-NEED_THE_STACK = {"stack", "source_db", "target_db"}
+NEED_THE_STACK = {"stack", "source_db", "target_db", "secure_stack"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

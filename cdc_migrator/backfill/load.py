@@ -168,7 +168,7 @@ class _Round:
         self._control = control
         self._held = held
         self._stack = stack
-        self._psql = find_psql(options.postgres_bin)
+        self._psql = find_psql(options.postgres_bin, tls=source.pgconn.ssl_in_use)
         self.meter = Meter(0, 0, 0, 0, 0, 0, 0)
         self.taken_off: tuple[TableName, ...] = ()
 

@@ -258,7 +258,12 @@ def _dump(
     ):
         if alone:
             _alone(target, called)
-        tools = find(source.info.server_version, target.info.server_version, options.postgres_bin)
+        tools = find(
+            source.info.server_version,
+            target.info.server_version,
+            options.postgres_bin,
+            tls=source.pgconn.ssl_in_use or target.pgconn.ssl_in_use,
+        )
         file = Path(directory) / "schema.dump"
         depending = beside.submit(staying, source, tables)  # takes as long as the dump
         tools.run(

@@ -14,7 +14,7 @@ from pathlib import Path
 import psycopg
 from psycopg.conninfo import make_conninfo
 
-from cdc_migrator.errors import Failed, Refused
+from cdc_migrator.errors import ConfigurationError, Failed, Refused
 
 _TURN = 0.5
 
@@ -99,9 +99,20 @@ def reaching(
     """How a program gets where a session is: connection string and environment.
 
     The address goes into the arguments; the password only into the environment.
+
+    Raises:
+        ConfigurationError: CDCM-DB-KEY-PASSWORD: a private key's password can be told them only as
+            an argument.
     """
     info = server.info
     parts = info.get_parameters()
+    if "sslpassword" in parts:
+        raise ConfigurationError(
+            "CDCM-DB-KEY-PASSWORD",
+            "the private key of the connection (sslkey) has a password (sslpassword), which "
+            "pg_dump, pg_restore and psql could only be told as an argument that everybody sees",
+            "Name a key without a password, in a file that only this user can read.",
+        )
     for private in ("password", "application_name"):
         parts.pop(private, None)
     if parts.get("sslcertmode") == "allow":
@@ -131,7 +142,9 @@ def _said(errors: str) -> str:
     return lines[0][:500] if lines else "no reason given"
 
 
-def find(source_version: int, target_version: int, given: Path | None = None) -> Tools:
+def find(
+    source_version: int, target_version: int, given: Path | None = None, tls: bool = False
+) -> Tools:
     """The first of the known places whose programs fit both servers.
 
     A dump needs programs at least as new as the source. Those of 17 and later set a parameter
@@ -140,19 +153,31 @@ def find(source_version: int, target_version: int, given: Path | None = None) ->
     Args:
         source_version, target_version: as ``server_version_num`` has them.
         given: a directory to take instead of searching.
+        tls: a server is reached by TLS, which not every build of the programs knows.
 
     Raises:
-        Refused: CDCM-TOOLS-MISSING or CDCM-TOOLS-VERSION.
+        Refused: CDCM-TOOLS-MISSING, CDCM-TOOLS-VERSION or CDCM-TOOLS-TLS.
     """
     source, target = source_version // 10000, target_version // 10000
-    seen = []
+    seen, without_tls = [], []
     for directory in [given] if given else _places():
         major = _major(directory)
         if major is None:
             continue
+        if tls and not _knows_tls(directory):
+            without_tls.append(str(directory))
+            continue
         if major >= source and (target >= 17 or major < 17):
             return Tools(directory, major)
         seen.append(f"{major} in {directory}")
+    if without_tls and not seen:
+        raise Refused(
+            "CDCM-TOOLS-TLS",
+            "a database is reached by TLS, and pg_dump and pg_restore were built without it: "
+            + ", ".join(without_tls),
+            "Install the PostgreSQL client programs of your distribution, or name their directory "
+            "(`postgres_bin`).",
+        )
     if not seen:
         raise Refused(
             "CDCM-TOOLS-MISSING",
@@ -167,11 +192,14 @@ def find(source_version: int, target_version: int, given: Path | None = None) ->
     )
 
 
-def find_psql(given: Path | None = None) -> Path | None:
-    """A psql that knows ``\\warn`` (13 and later speak to any server), if there is one."""
+def find_psql(given: Path | None = None, tls: bool = False) -> Path | None:
+    """A psql that knows ``\\warn`` (13 and later speak to any server), if there is one; `tls`: and
+    that can be told to use TLS."""
     for directory in [given] if given else _places():
         program = directory / "psql"
         if program.exists() and (_version(program) or 0) >= 13:
+            if tls and not _knows_tls(directory):
+                continue
             return program
     return None
 
@@ -191,6 +219,22 @@ def _major(directory: Path) -> int | None:
     if not all(program.exists() for program in programs):
         return None
     return _version(programs[0])
+
+
+def _knows_tls(directory: Path) -> bool:
+    """Whether the programs were built with it; libpq says so before it looks for a server."""
+    nowhere = "sslmode=require hostaddr=127.0.0.1 port=1 connect_timeout=2"
+    try:
+        said = subprocess.run(
+            [directory / "pg_dump", "--no-password", "--dbname", nowhere],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=30,
+        ).stderr
+    except (OSError, subprocess.SubprocessError):
+        return False
+    return "not compiled in" not in said
 
 
 def _version(program: Path) -> int | None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psycopg
 
-from cdc_migrator.capture import sides
+from cdc_migrator.capture import secrets, sides
 from cdc_migrator.capture import slot as slots
 from cdc_migrator.capture.connect_rest import ConnectClient
 from cdc_migrator.capture.topics import Topics
@@ -24,6 +24,7 @@ from cdc_migrator.control import cutover, fence, journal, migration, schema
 from cdc_migrator.databases.postgres.coded import speaking
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.errors import MigratorError, Refused
+from cdc_migrator.model.outside import Brokers, TopicsMade, Workers
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +81,8 @@ class _Work:
 def abort(
     source_dsn: str,
     target_dsn: str,
-    connect_url: str,
-    bootstrap_servers: str,
+    workers: Workers,
+    brokers: Brokers,
     name: str,
     secrets_dir: Path,
     notify: Callable[[str], None] = lambda _: None,
@@ -124,15 +125,19 @@ def abort(
             )
         else:
             with work.part("the connector, its offsets and its secrets"):
-                _connectors(work, connect_url, name, secrets_dir)
+                _connectors(work, workers, name, secrets_dir)
             if source is not None:
                 with work.part("the source's slot, publication and control schema"):
                     _source(work, source, name, keep_fence)
             with work.part("the topics"):
                 pattern = re.compile(rf"(__debezium-heartbeat\.)?cdcm\.{name}\.\d+(\..*)?")
-                topics = Topics(bootstrap_servers)
-                for topic in topics.delete(t for t in topics.names() if pattern.fullmatch(t)):
-                    work.gone(f"topic {topic}")
+                topics = Topics(brokers)
+                ours = [topic for topic in topics.names() if pattern.fullmatch(topic)]
+                if brokers.topics is TopicsMade.GIVEN:
+                    left += [f"the topic {topic}, which others made" for topic in ours]
+                else:
+                    for topic in topics.delete(ours):
+                        work.gone(f"topic {topic}")
         if target is not None:
             with (
                 work.part("the target's control schema"),
@@ -213,10 +218,18 @@ def _foreign(
     return owner is not None and owner != there.placeholder
 
 
-def _connectors(work: _Work, connect_url: str, name: str, secrets_dir: Path) -> None:
+def _connectors(work: _Work, workers: Workers, name: str, secrets_dir: Path) -> None:
     pattern = re.compile(rf"cdcm-{name}-\d+")
-    with ConnectClient(connect_url) as client:
-        for connector in filter(pattern.fullmatch, client.names()):
+    with ConnectClient(workers) as client:
+        for connector in client.names():
+            if not pattern.fullmatch(connector) and not (
+                # One whose name was chosen for us may be somebody else's by now.
+                connector == workers.connectors.get(name)
+                and (client.config(connector) or {})
+                .get("topic.prefix", "")
+                .startswith(f"cdcm.{name}.")
+            ):
+                continue
             # Offsets can be forgotten only while the connector is there and stopped. Those that
             # stay are reset when a connector of this name is made again.
             offsets = "with its offsets"
@@ -228,7 +241,7 @@ def _connectors(work: _Work, connect_url: str, name: str, secrets_dir: Path) -> 
             if client.delete(connector):
                 work.gone(f"connector {connector} {offsets}")
     # Not before: a worker that cannot read a connector's secrets cannot even stop it.
-    for file in secrets_dir.glob(f"cdcm-{name}-*.properties"):
+    for file in secrets.of_migration(secrets_dir, name):
         file.unlink(missing_ok=True)
         work.gone(f"secrets file {file}")
 

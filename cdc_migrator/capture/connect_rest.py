@@ -6,7 +6,6 @@ A worker that is rebalancing answers 409 and one that has only just stored a con
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +15,10 @@ from urllib.parse import quote
 
 import httpx
 
-from cdc_migrator.errors import Failed, Refused
+from cdc_migrator.clients.connect import WorkerSession
+from cdc_migrator.errors import Refused
+from cdc_migrator.model.naming import Names
+from cdc_migrator.model.outside import Workers
 from cdc_migrator.model.traces import summary
 
 
@@ -48,18 +50,18 @@ class Plugin:
 
 
 class ConnectClient:
-    """A session with one Connect worker; use it as a context manager.
+    """A session with a cluster of Connect workers; use it as a context manager.
 
-    Every method raises Failed CDCM-CONNECT-UNREACHABLE when the worker does not answer, and
-    Refused CDCM-CONNECT-REJECTED when it answers with an error of its own.
+    Every method raises what `WorkerSession.request` does, and Refused CDCM-CONNECT-REJECTED when
+    a worker answers with an error of its own.
 
     Args:
         patience: seconds to wait out a rebalance.
     """
 
-    def __init__(self, url: str, patience: float = 60.0, timeout: float = 15.0) -> None:
-        self._shown = re.sub(r"//[^/@]*@", "//", url).rstrip("/")
-        self._http = httpx.Client(base_url=url.rstrip("/"), timeout=timeout)
+    def __init__(self, workers: Workers, patience: float = 60.0, timeout: float = 15.0) -> None:
+        self._workers = workers
+        self._http = WorkerSession(workers, timeout)
         self._patience = patience
 
     def __enter__(self) -> Self:
@@ -69,6 +71,10 @@ class ConnectClient:
         self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
         self._http.close()
+
+    def called(self, names: Names) -> str:
+        """The name of a stream's connector."""
+        return self._workers.connector(names)
 
     def version(self) -> str:
         """The worker's Kafka version."""
@@ -170,15 +176,7 @@ class ConnectClient:
         """The decoded answer; `absent` in place of a 404, where it is given."""
         deadline = time.monotonic() + self._patience
         while True:
-            try:
-                answer = self._http.request(method, path, **kwargs)
-            except httpx.HTTPError as exc:
-                raise Failed(
-                    "CDCM-CONNECT-UNREACHABLE",
-                    f"Kafka Connect at {self._shown} does not answer ({type(exc).__name__})",
-                    "Check the URL and that the worker runs (`cdc-migrator stack status` for the "
-                    "local one), then run the same command again.",
-                ) from None
+            answer = self._http.request(method, path, **kwargs)
             rebalancing = answer.status_code == 409 and "rebalance" in answer.text.lower()
             starting = answer.status_code == 503
             if not (rebalancing or starting) or time.monotonic() > deadline:

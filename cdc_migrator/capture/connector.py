@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
@@ -23,18 +22,6 @@ PASSWORD_KEY = "password"
 _BEAT = (
     "UPDATE cdc_migrator.heartbeat SET beat = beat + 1, at = clock_timestamp() WHERE migration = "
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """The source as the Connect worker reaches it; `ssl` holds libpq's ssl* parameters."""
-
-    host: str
-    port: int
-    user: str
-    database: str
-    has_password: bool
-    ssl: tuple[tuple[str, str], ...] = ()
 
 
 def template(name: str = "postgres") -> dict[str, str]:
@@ -52,17 +39,16 @@ def template(name: str = "postgres") -> dict[str, str]:
 
 def configuration(
     names: Names,
-    address: Address,
+    way_in: Mapping[str, str],
     placeholder: str,
-    secrets_file: str,
     replication_factor: int = 1,
     overrides: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
     """All settings of this migration's connector; every value is a string, as Connect has them.
 
     Args:
+        way_in: the settings by which the worker gets into the source (`access.of`).
         placeholder: what events hold in place of an unchanged TOAST value.
-        secrets_file: path of the properties file, as the worker sees it.
         overrides: more settings; they win, save over the ones that exactness rests on.
 
     Raises:
@@ -71,10 +57,7 @@ def configuration(
     settings = template()
     settings.update(
         {
-            "database.hostname": address.host,
-            "database.port": str(address.port),
-            "database.user": address.user,
-            "database.dbname": address.database,
+            **way_in,
             "topic.prefix": names.prefix,
             "slot.name": names.slot,
             "publication.name": names.publication,
@@ -85,9 +68,6 @@ def configuration(
             "transforms.stream.replacement": names.topic,
         }
     )
-    if address.has_password:
-        settings["database.password"] = f"${{file:{secrets_file}:{PASSWORD_KEY}}}"
-    settings.update({f"database.{key}": value for key, value in address.ssl})
     for key, value in (overrides or {}).items():
         if key in settings and key not in _TUNABLE:
             raise ConfigurationError(

@@ -7,13 +7,16 @@ import time
 from collections.abc import Callable
 
 import psycopg
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from cdc_migrator.capture.connect_rest import ConnectClient
-from cdc_migrator.capture.topics import QUIET, Topics, client_settings
+from cdc_migrator.capture.topics import Topics
+from cdc_migrator.capture.worker_rights import lacking
+from cdc_migrator.clients.kafka import DENIED, QUIET, Right, denied, make
 from cdc_migrator.control import markers
 from cdc_migrator.errors import Failed
 from cdc_migrator.model.naming import Names
+from cdc_migrator.model.outside import Brokers
 
 # A task that is being started again still shows the failure of its former life for a moment.
 _GRACE = 5.0
@@ -22,7 +25,7 @@ _GRACE = 5.0
 def prove_streaming(
     source: psycopg.Connection,
     client: ConnectClient,
-    bootstrap_servers: str,
+    brokers: Brokers,
     names: Names,
     patience: float,
     redact: Callable[[str], str],
@@ -32,37 +35,49 @@ def prove_streaming(
     Raises:
         Failed: CDCM-CONNECTOR-FAILED: the connector or its task failed, with its reason, or
             CDCM-CONNECTOR-SILENT: the ping did not arrive within `patience` seconds.
+        Refused: CDCM-KAFKA-DENIED: we may not read the topic, or not as our group;
+            CDCM-CONNECTOR-DENIED: the worker may not write it.
     """
     token = secrets.token_hex(16)
-    consumer = Consumer(
-        client_settings(bootstrap_servers)
-        | {
-            "group.id": "cdc-migrator-ping",
+    consumer = make(
+        Consumer,
+        {
+            **brokers.properties(),
+            # That of the service: one group is all that needs rights.
+            "group.id": names.group,
             "enable.auto.commit": "false",
             "isolation.level": "read_committed",
             "auto.offset.reset": "error",
         },
-        logger=QUIET,
+        QUIET,
     )
     try:
-        start = Topics(bootstrap_servers).end_offset(names.topic)
+        start = Topics(brokers).end_offset(names.topic)
         consumer.assign([TopicPartition(names.topic, 0, start)])
         markers.write(source, names.migration, "ping", token)
         began = time.monotonic()
         looked = began
         while time.monotonic() - began < patience:
             message = consumer.poll(0.2)
-            if message is not None and message.error() is None:
+            error = message.error() if message is not None else None
+            if error is not None and error.code() in DENIED:
+                right = Right("Read", "topic", names.topic)
+                if error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
+                    right = Right("Read", "group", names.group)
+                raise denied(right, f"reading the stream ({error.name()})")
+            if message is not None and error is None:
                 value = message.value()
                 if value is not None and token.encode() in value:
                     return time.monotonic() - began
             if time.monotonic() - looked > 0.5:
                 looked = time.monotonic()
-                status = client.status(names.connector)
+                status = client.status(client.called(names))
                 if status is not None and status.failed and looked - began > _GRACE:
+                    if refused := lacking(status.trace, client.called(names)):
+                        raise refused
                     raise Failed(
                         "CDCM-CONNECTOR-FAILED",
-                        f"the connector {names.connector} failed: {redact(status.trace)}",
+                        f"the connector {client.called(names)} failed: {redact(status.trace)}",
                         "Correct the cause, then run the same command again; it restarts the "
                         "connector.",
                     )

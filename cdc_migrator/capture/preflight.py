@@ -14,9 +14,9 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from cdc_migrator.capture import findings
+from cdc_migrator.capture import findings, rights
 from cdc_migrator.capture import slot as slots
-from cdc_migrator.capture.checks import connect as workers
+from cdc_migrator.capture.checks import connect as plugins
 from cdc_migrator.capture.checks import connector as connectors
 from cdc_migrator.capture.checks import estimate as estimates
 from cdc_migrator.capture.checks import kafka, locale
@@ -39,6 +39,7 @@ from cdc_migrator.databases.postgres.inventory import left_behind
 from cdc_migrator.databases.postgres.locale import LocaleFacts, locale_facts, session_defaults
 from cdc_migrator.errors import Failed, MigratorError, Refused
 from cdc_migrator.model.naming import Names
+from cdc_migrator.model.outside import Brokers, TopicsMade, Workers
 from cdc_migrator.model.tables import Table, TableName
 
 # Where the brokers keep their transactions, once there was one.
@@ -99,8 +100,8 @@ class _Seen:
 def check(
     source_dsn: str,
     target_dsn: str,
-    connect_url: str,
-    bootstrap_servers: str,
+    workers: Workers,
+    brokers: Brokers,
     names: Names,
     include: Sequence[str] | None,
     exclude: Sequence[str] = (),
@@ -138,7 +139,7 @@ def check(
     except MigratorError as exc:
         found.append(findings.from_error(exc, "target"))
     try:
-        with ConnectClient(connect_url, patience=10.0) as client:
+        with ConnectClient(workers, patience=10.0) as client:
             _connect(client, found)
     except MigratorError as exc:
         found.append(findings.from_error(exc, "connect"))
@@ -147,7 +148,7 @@ def check(
     except MigratorError as exc:
         found.append(findings.from_error(exc, "connector"))
     try:
-        _kafka(Topics(bootstrap_servers, timeout=10.0), names, replication_factor, found)
+        _kafka(brokers, names, replication_factor, found)
     except MigratorError as exc:
         found.append(findings.from_error(exc, "kafka"))
     try:
@@ -271,22 +272,27 @@ def _target(target: psycopg.Connection, target_dsn: str, found: list[Finding], s
 
 
 def _connect(client: ConnectClient, found: list[Finding]) -> None:
-    found += workers.worker(client.version())
+    found += plugins.worker(client.version())
     versions = {p.name: p.version for p in client.plugins()}
     objections: Mapping[str, list[str]] = {}
     if PLUGIN in versions:
-        objections = client.validate(PLUGIN, {"name": "cdcm-check", **workers.ASKED})
-    found += workers.plugin(versions.get(PLUGIN), objections, PLUGIN)
+        objections = client.validate(PLUGIN, {"name": "cdcm-check", **plugins.ASKED})
+    found += plugins.plugin(versions.get(PLUGIN), objections, PLUGIN)
 
 
-def _kafka(topics: Topics, names: Names, replication_factor: int, found: list[Finding]) -> None:
+def _kafka(brokers: Brokers, names: Names, replication_factor: int, found: list[Finding]) -> None:
+    lacking = rights.look(brokers, names)
+    found += lacking
+    if any(one.severity is Severity.REFUSE for one in lacking):
+        return  # what follows would only be told that it may not look
+    topics = Topics(brokers, timeout=10.0)
     there = topics.names()
     if names.topic in there:
         found += kafka.topic(names.topic, None, topics.differences(names.topic))
-    else:
+    elif brokers.topics is TopicsMade.OURS:
         found += kafka.topic(names.topic, topics.objection(names.topic, replication_factor), ())
     found += kafka.brokers(
-        topics.brokers(), replication_factor, MAX_MESSAGE_BYTES, _TRANSACTIONS in there
+        topics.broker_settings(), replication_factor, MAX_MESSAGE_BYTES, _TRANSACTIONS in there
     )
 
 

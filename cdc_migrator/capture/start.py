@@ -20,10 +20,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict
 
+from cdc_migrator.capture import access, secrets, sides
 from cdc_migrator.capture import connector as config
-from cdc_migrator.capture import secrets, sides
 from cdc_migrator.capture import slot as slots
 from cdc_migrator.capture.connect_rest import ConnectClient, ConnectorStatus
 from cdc_migrator.capture.holder import Request
@@ -35,8 +34,9 @@ from cdc_migrator.control import journal, load, locks, migration, progress, sche
 from cdc_migrator.databases.postgres import side
 from cdc_migrator.databases.postgres.coded import speaking
 from cdc_migrator.databases.postgres.connect import connect
-from cdc_migrator.errors import ConfigurationError, Refused
+from cdc_migrator.errors import Refused
 from cdc_migrator.model.naming import Names
+from cdc_migrator.model.outside import Brokers, Workers
 from cdc_migrator.model.positions import lsn_to_int
 from cdc_migrator.model.tables import Table
 
@@ -46,10 +46,10 @@ class CaptureOptions:
     """How capture is set up.
 
     Attributes:
-        secrets_dir: where this machine writes the connector's secrets file.
+        secrets_dir: where this machine writes the connector's secrets.
         state_dir: where the snapshot holder writes its log.
         worker_secrets_dir: the same directory as the Connect worker sees it; None: alike.
-        secrets_mode: of the secrets file; 0o640 where the worker is another user of the group.
+        secrets_mode: of each such file; 0o640 where the worker is another user of the group.
         source_host, source_port: the source as the worker reaches it; None: as we do.
         replication_factor: of the topics.
         slot_patience: seconds that making the slot may wait for the source's open transactions.
@@ -89,8 +89,8 @@ class CaptureStatus:
 def start_capture(
     source_dsn: str,
     target_dsn: str,
-    connect_url: str,
-    bootstrap_servers: str,
+    workers: Workers,
+    brokers: Brokers,
     names: Names,
     tables: Sequence[Table],
     options: CaptureOptions,
@@ -148,9 +148,9 @@ def start_capture(
         row = migration.read(target)
         assert row is not None
         assert row.consistent_point is not None
-        _make_topics(target, Topics(bootstrap_servers), names, options, step)
-        client = stack.enter_context(ConnectClient(connect_url))
-        settings = _settings(source, source_dsn, names, row.placeholder, options)
+        _make_topics(target, Topics(brokers), names, options, step)
+        client = stack.enter_context(ConnectClient(workers))
+        settings = _settings(source, names, row.placeholder, options)
         password = source.info.password
         was_streaming = _streaming(source, names)
         _make_connector(client, target, names, settings, row.consistent_point, step)
@@ -159,7 +159,7 @@ def start_capture(
             prove_streaming(
                 source,
                 client,
-                bootstrap_servers,
+                brokers,
                 names,
                 options.streaming_patience,
                 lambda text: text.replace(password, "***") if password else text,
@@ -167,7 +167,7 @@ def start_capture(
         return CaptureStarted(names, row.consistent_point, tuple(did))
 
 
-def stop_capture(target_dsn: str, connect_url: str, names: Names) -> bool:
+def stop_capture(target_dsn: str, workers: Workers, names: Names) -> bool:
     """Stop the connector; its slot stays and keeps the source's log. False if there is none.
 
     `start_capture` lets it go on where it stopped.
@@ -175,23 +175,23 @@ def stop_capture(target_dsn: str, connect_url: str, names: Names) -> bool:
     called = f"cdcm-{names.migration}-capture"
     with (
         connect(target_dsn, application_name=called, side="target") as target,
-        ConnectClient(connect_url) as client,
+        ConnectClient(workers) as client,
     ):
         with speaking("target", "writing the journal"):
-            journal.write(target, "capture-stop", connector=names.connector)
-        return client.stop(names.connector)
+            journal.write(target, "capture-stop", connector=client.called(names))
+        return client.stop(client.called(names))
 
 
-def capture_status(source_dsn: str, connect_url: str, names: Names) -> CaptureStatus:
+def capture_status(source_dsn: str, workers: Workers, names: Names) -> CaptureStatus:
     """The slot and the connector as they are now."""
     called = f"cdcm-{names.migration}-status"
     with (
         connect(source_dsn, application_name=called, side="source") as source,
-        ConnectClient(connect_url, patience=5.0) as client,
+        ConnectClient(workers, patience=5.0) as client,
     ):
         with speaking("source", "looking at the replication slot"):
             slot = slots.read(source, names.slot)
-        return CaptureStatus(slot, client.status(names.connector))
+        return CaptureStatus(slot, client.status(client.called(names)))
 
 
 def _make_slot(
@@ -244,44 +244,16 @@ def _make_topics(
 
 def _settings(
     source: psycopg.Connection,
-    source_dsn: str,
     names: Names,
     placeholder: str,
     options: CaptureOptions,
 ) -> dict[str, str]:
-    """The connector's configuration; writes the secrets file that it refers to."""
-    info = source.info
-    host = options.source_host or info.host
-    if not host or host.startswith("/"):
-        raise ConfigurationError(
-            "CDCM-SOURCE-SOCKET",
-            "the source is reached through a Unix socket, which the connector cannot use",
-            "Name the source's host in its connection string, or the one that the Connect worker "
-            "shall use in `capture.source_host`.",
-        )
-    if info.password:
-        secrets.write(options.secrets_dir, names.connector, info.password, options.secrets_mode)
-    given = conninfo_to_dict(source_dsn)
-    address = config.Address(
-        host=host,
-        port=options.source_port or info.port,
-        user=info.user,
-        database=info.dbname,
-        has_password=bool(info.password),
-        ssl=tuple(
-            (key, str(given[key]))
-            for key in ("sslmode", "sslrootcert", "sslcert", "sslkey")
-            if given.get(key)
-        ),
-    )
+    """The connector's configuration; writes the files that it refers to."""
     seen_by_worker = options.worker_secrets_dir or options.secrets_dir.absolute()
+    way_in = access.of(source, names, seen_by_worker, options.source_host, options.source_port)
+    secrets.write(options.secrets_dir, way_in.files, options.secrets_mode)
     return config.configuration(
-        names,
-        address,
-        placeholder,
-        str(secrets.path(seen_by_worker, names.connector)),
-        options.replication_factor,
-        options.connector,
+        names, way_in.settings, placeholder, options.replication_factor, options.connector
     )
 
 
@@ -293,7 +265,7 @@ def _make_connector(
     consistent_point: str,
     step: Callable[[str], None],
 ) -> None:
-    name = names.connector
+    name = client.called(names)
     there = client.config(name)
     mark = "unavailable.value.placeholder"  # random, so it tells migrations apart
     if there is not None and there.get(mark) != settings[mark]:

@@ -62,8 +62,8 @@ def remove_all(
         remove(
             configured.source.dsn_with_password(),
             configured.target.dsn_with_password(),
-            places.connect_url,
-            places.kafka["bootstrap.servers"],
+            places.workers,
+            places.brokers,
             configured.name,
             places.secrets_dir,
             lambda what: out.say(f"removed {what}"),

@@ -69,7 +69,7 @@ def status(ctx: typer.Context) -> None:
     configured = settings(ctx)
     found = capture_status(
         configured.source.dsn_with_password(),
-        endpoints(configured).connect_url,
+        endpoints(configured).workers,
         _names(configured),
     )
     document: dict[str, Any] = {
@@ -98,7 +98,7 @@ def stop(ctx: typer.Context) -> None:
     configured = settings(ctx)
     names = _names(configured)
     stopped = stop_capture(
-        configured.target.dsn_with_password(), endpoints(configured).connect_url, names
+        configured.target.dsn_with_password(), endpoints(configured).workers, names
     )
     out = printer(ctx)
     out.say("the connector is stopped" if stopped else "there is no connector to stop")

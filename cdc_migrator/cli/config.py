@@ -64,7 +64,9 @@ def check(ctx: typer.Context) -> None:
     for side in (settings.source, settings.target):
         side.reveal_password()
     if settings.kafka is not None:
-        settings.kafka.client_properties()
+        settings.kafka.other_properties()
+    if settings.connect is not None:
+        settings.connect.reveal_login()
     path = find(context.session(ctx).config)
     out = printer(ctx)
     if out.for_people:

@@ -109,7 +109,7 @@ def _stored(configured: Settings, name: str) -> Mapping[str, str]:
     from cdc_migrator.capture.connect_rest import ConnectClient
     from cdc_migrator.cli.endpoints import endpoints
 
-    with ConnectClient(endpoints(configured).connect_url) as client:
+    with ConnectClient(endpoints(configured).workers) as client:
         found = client.config(name)
         names = ", ".join(sorted(client.names())) if found is None else ""
     if found is None:
@@ -125,24 +125,22 @@ def _ours(configured: Settings) -> Mapping[str, str]:
     """As `capture start` makes it; nothing is asked for it."""
     import secrets
 
-    from cdc_migrator.capture.connector import Address, configuration
+    from cdc_migrator.capture.connector import PASSWORD_KEY, configuration
     from cdc_migrator.model.naming import Names
 
-    given = configured.source.parameters()
-    address = Address(
-        host=configured.capture.source_host or given.get("host", "localhost"),
-        port=configured.capture.source_port or int(given.get("port", "5432")),
-        user=given.get("user", ""),
-        database=given.get("dbname", ""),
-        has_password=True,
-    )
-    names = Names(configured.name)
+    given, names = configured.source.parameters(), Names(configured.name)
     directory = configured.connect.secrets_path if configured.connect else "/secrets"
+    way_in = {
+        "database.hostname": configured.capture.source_host or given.get("host", "localhost"),
+        "database.port": str(configured.capture.source_port or given.get("port", "5432")),
+        "database.user": given.get("user", ""),
+        "database.dbname": given.get("dbname", ""),
+        "database.password": f"${{file:{directory}/{names.connector}.properties:{PASSWORD_KEY}}}",
+    }
     return configuration(
         names,
-        address,
+        way_in,
         secrets.token_hex(16),
-        f"{directory}/{names.connector}.properties",
         configured.kafka.replication_factor if configured.kafka else 1,
         configured.capture.connector,
     )

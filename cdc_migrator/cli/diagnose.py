@@ -118,6 +118,7 @@ def _secrets(configured: Settings) -> Iterator[str | None]:
         configured.source.reveal_password,
         configured.target.reveal_password,
         lambda: os.environ.get("PGPASSWORD"),
+        lambda: ((configured.connect and configured.connect.reveal_login()) or ("", None))[1],
     ]
     for read in readers:
         try:
@@ -126,7 +127,7 @@ def _secrets(configured: Settings) -> Iterator[str | None]:
             continue
     if configured.kafka is not None:
         try:
-            for name, value in configured.kafka.client_properties().items():
+            for name, value in configured.kafka.other_properties().items():
                 if SENSITIVE.search(name):
                     yield value
         except MigratorError:
@@ -217,12 +218,14 @@ def _connect(configured: Settings) -> dict[str, Any]:
     from cdc_migrator.config.reference import HIDDEN, SENSITIVE
 
     found: dict[str, Any] = {}
-    with ConnectClient(endpoints(configured).connect_url, patience=_SECONDS) as client:
+    workers = endpoints(configured).workers
+    with ConnectClient(workers, patience=_SECONDS) as client:
         found["worker"] = client.version()
         found["plugins"] = {one.name: one.version for one in client.plugins()}
         found["connectors"] = {}
         for name in client.names():
-            if not name.startswith(f"cdcm-{configured.name}"):
+            reserved = name in workers.connectors.values()
+            if not name.startswith(f"cdcm-{configured.name}") and not reserved:
                 continue
             settings, status = client.config(name) or {}, client.status(name)
             found["connectors"][name] = {
@@ -239,7 +242,7 @@ def _topics(configured: Settings) -> dict[str, Any]:
     from cdc_migrator.capture.topics import Topics
     from cdc_migrator.cli.endpoints import endpoints
 
-    topics = Topics(endpoints(configured).kafka["bootstrap.servers"], timeout=_SECONDS)
+    topics = Topics(endpoints(configured).brokers, timeout=_SECONDS)
     ours = sorted(name for name in topics.names() if name.startswith(f"cdcm.{configured.name}."))
     return {name: {"end_offset": topics.end_offset(name)} for name in ours}
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from pydantic import SecretStr, ValidationError
 
+from cdc_migrator.cli.acls import Users, print_acls
 from cdc_migrator.cli.output import Printer, printer
 from cdc_migrator.config import secrets
 from cdc_migrator.config.database import Database
@@ -27,23 +28,23 @@ if TYPE_CHECKING:
 def init(
     ctx: typer.Context,
     source: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="DSN",
             envvar="CDC_MIGRATOR_SOURCE__DSN",
             show_envvar=False,
             help="The database that the application writes to: postgresql://user@host:5432/database",
         ),
-    ],
+    ] = None,
     target: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="DSN",
             envvar="CDC_MIGRATOR_TARGET__DSN",
             show_envvar=False,
             help="The database that it is to move to.",
         ),
-    ],
+    ] = None,
     name: Annotated[
         str | None,
         typer.Option(help="Name of the migration. Default: the source database's name."),
@@ -60,6 +61,28 @@ def init(
         FILE_NAME
     ),
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    acls: Annotated[
+        bool,
+        typer.Option(
+            "--acls",
+            help="Write nothing: print the rights on Kafka (ACLs) that the migration of "
+            "migration.yaml needs, as commands, or as data with -o json.",
+        ),
+    ] = False,
+    service_user: Annotated[
+        str | None,
+        typer.Option(metavar="USER", help="With --acls: our user. Default: sasl.username."),
+    ] = None,
+    worker_user: Annotated[
+        str | None,
+        typer.Option(metavar="USER", help="With --acls: the Connect worker's user."),
+    ] = None,
+    worker_group: Annotated[
+        str | None,
+        typer.Option(
+            metavar="GROUP", help="With --acls: group.id of the worker. Default: connect-cluster."
+        ),
+    ] = None,
 ) -> None:
     """Look at a source and write a commented migration.yaml.
 
@@ -72,6 +95,12 @@ def init(
 
     Example: cdc-migrator init --source postgresql://app@db1/shop --target postgresql://app@db2/shop
     """
+    if acls:
+        print_acls(ctx, Users(service_user, worker_user, worker_group))
+        return
+    if source is None or target is None:
+        missing = "--source" if source is None else "--target"
+        raise typer.BadParameter("is needed, unless with --acls", param_hint=missing)
     from cdc_migrator.databases.postgres.catalog import identity_problems, read_tables
 
     file = file.resolve()

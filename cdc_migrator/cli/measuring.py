@@ -31,8 +31,8 @@ def places(configured: Settings) -> Places:
         migration=configured.name,
         source_dsn=configured.source.dsn_with_password,
         target_dsn=configured.target.dsn_with_password,
-        connect_url=found.connect_url if found else None,
-        kafka=found.kafka if found else None,
+        workers=found.workers if found else None,
+        brokers=found.brokers if found else None,
         shall_move=shall_move(configured),
         look_at_fence=True,
     )

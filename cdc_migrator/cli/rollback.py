@@ -93,10 +93,10 @@ def _without_target(ctx: typer.Context, patience: float, yes: bool) -> None:
     out = printer(ctx)
     if not yes:
         confirm(configured.name, "give up what has not come over from the target")
-    kafka = endpoints(configured).kafka["bootstrap.servers"]
+    brokers = endpoints(configured).brokers
     with ExitStack() as stack:
         options = switch_options(stack, configured, False, None, False, back=True)
-        done = forsake(options, kafka, patience, lambda text: out.say(f"  {text}"))
+        done = forsake(options, brokers, patience, lambda text: out.say(f"  {text}"))
     loss = done.loss
     if not out.for_people:
         out.data(

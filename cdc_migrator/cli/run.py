@@ -52,7 +52,7 @@ def run_service(configured: Settings) -> None:
     from cdc_migrator.apply.batcher import BatchLimits
     from cdc_migrator.cli.endpoints import endpoints
     from cdc_migrator.cli.measuring import inspect_options, limits, shall_move, watch_options
-    from cdc_migrator.cli.steps import Logged, migrate_steps
+    from cdc_migrator.cli.steps import Logged, migrate_steps, rotations
     from cdc_migrator.cli.switching import roll_back, undo_abandoned
     from cdc_migrator.service.comparing import Continuous
     from cdc_migrator.service.guarding import Guardian
@@ -68,8 +68,8 @@ def run_service(configured: Settings) -> None:
         migration=configured.name,
         source_dsn=configured.source.dsn_with_password,
         target_dsn=configured.target.dsn_with_password,
-        kafka=places.kafka,
-        connect_url=places.connect_url,
+        brokers=places.brokers,
+        workers=places.workers,
         limits=BatchLimits(
             rows=apply.max_batch_rows,
             bytes=apply.max_batch_bytes,
@@ -127,6 +127,8 @@ def run_service(configured: Settings) -> None:
             lambda back=back: undo_abandoned(configured, back),  # type: ignore[misc]
         )
         threading.Thread(target=guardian.guard, args=(ended,), name="guardian", daemon=True).start()
+    for rotating in rotations(configured, places):
+        threading.Thread(target=rotating.keep, args=(ended,), name="secrets", daemon=True).start()
     try:
         with Hosting(options.mirrored()):
             service.run()

@@ -12,6 +12,7 @@ from cdc_migrator.cli.output import Printer, console
 
 if TYPE_CHECKING:
     from cdc_migrator.backfill.progress import LoadProgress
+    from cdc_migrator.capture.rotating import Rotating
     from cdc_migrator.capture.start import CaptureOptions
     from cdc_migrator.cli.endpoints import Endpoints
     from cdc_migrator.config.settings import Settings
@@ -41,14 +42,15 @@ def migrate_steps(
     from cdc_migrator.backfill.throttle import ThrottleOptions
     from cdc_migrator.capture.checks.estimate import Stated
     from cdc_migrator.cli.endpoints import endpoints
-    from cdc_migrator.service.migrate import Capturing, Migrate, MigrateOptions
+    from cdc_migrator.service.capturing import Capturing
+    from cdc_migrator.service.migrate import Migrate, MigrateOptions
 
     capturing = None
     if not databases_only:
         places = endpoints(configured)
         capturing = Capturing(
-            places.connect_url,
-            places.kafka["bootstrap.servers"],
+            places.workers,
+            places.brokers,
             capture_options(configured, places),
         )
     lag = configured.load.max_replica_lag
@@ -111,6 +113,33 @@ def capture_options(configured: Settings, places: Endpoints) -> CaptureOptions:
         streaming_patience=configured.capture.streaming_patience.total_seconds(),
         connector=configured.capture.connector,
     )
+
+
+def rotations(configured: Settings, places: Endpoints) -> list[Rotating]:
+    """What keeps the worker's files new, for the way there and the way back."""
+    from pathlib import Path
+
+    from cdc_migrator.capture.rotating import Rotating
+    from cdc_migrator.model.naming import Names, way_back_of
+
+    capture, name = configured.capture, configured.name
+    sides = (
+        (name, configured.source, capture.source_host, capture.source_port),
+        (way_back_of(name), configured.target, capture.target_host, capture.target_port),
+    )
+    return [
+        Rotating(
+            Names(called),
+            database.dsn_with_password,
+            places.workers,
+            places.secrets_dir,
+            Path(places.secrets_dir_in_worker),
+            places.secrets_mode,
+            host,
+            port,
+        )
+        for called, database, host, port in sides
+    ]
 
 
 class Counted:

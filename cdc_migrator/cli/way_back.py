@@ -115,7 +115,7 @@ def way_back_options(configured: Settings) -> WayBackOptions:
 
     from cdc_migrator.cli.endpoints import endpoints
     from cdc_migrator.cli.steps import capture_options
-    from cdc_migrator.service.migrate import Capturing
+    from cdc_migrator.service.capturing import Capturing
     from cdc_migrator.service.way_back import WayBackOptions
 
     places = endpoints(configured)
@@ -125,8 +125,8 @@ def way_back_options(configured: Settings) -> WayBackOptions:
         configured.source.dsn_with_password(),
         configured.target.dsn_with_password(),
         Capturing(
-            places.connect_url,
-            places.kafka["bootstrap.servers"],
+            places.workers,
+            places.brokers,
             replace(
                 capture_options(configured, places),
                 source_host=capture.target_host,

@@ -18,8 +18,9 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from cdc_migrator.config.database import Database
+from cdc_migrator.config.outside import Kafka
 from cdc_migrator.config.section import variants, written
-from cdc_migrator.config.settings import Kafka, Settings
+from cdc_migrator.config.settings import Settings
 from cdc_migrator.config.values import duration_text, size_text
 
 HIDDEN = "**********"
@@ -41,9 +42,10 @@ and `false` are truth values. Durations are seconds or text such as `250ms`, `10
 bytes or text such as `64MiB`. A relative path in the file is relative to the file.
 
 Passwords are looked for in this order: `password` (the environment), `password_file`, the
-connection string, and at last libpq's own ways (`PGPASSWORD`, `~/.pgpass`). The connector runs in
-another process and cannot use libpq's: capture needs one of the first three. None is ever printed,
-logged, passed as an argument of a process or stored in the connector's configuration.
+connection string, and at last libpq's own ways (`PGPASSWORD`, `~/.pgpass`, a service file). What
+was found is written for the Connect worker into `connect.secrets_dir`, together with certificates
+and keys, and written anew by `run` when it has changed. None is ever printed, logged, passed as an
+argument of a process or stored in the connector's configuration.
 """
 
 

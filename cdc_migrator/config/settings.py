@@ -10,16 +10,16 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from cdc_migrator.config.backup import Backup
 from cdc_migrator.config.cutover import Cutover
 from cdc_migrator.config.database import Database
+from cdc_migrator.config.outside import Connect, Kafka
 from cdc_migrator.config.people import People
 from cdc_migrator.config.ready import Ready
 from cdc_migrator.config.reconcile import Reconcile
-from cdc_migrator.config.secrets import read_secret_file
 from cdc_migrator.config.section import Section
 from cdc_migrator.config.stack import Stack
 from cdc_migrator.config.values import Duration, FilePath, Size, TextLike, Words
@@ -47,63 +47,6 @@ class Target(Database):
         "where the server runs on this machine. It is compared with what the tables and indexes "
         "take on the source.",
     )
-
-
-class Kafka(Section):
-    """The user's own Kafka cluster. Left out: the local stack's."""
-
-    bootstrap_servers: str = Field(min_length=1, description="host:port, several with commas.")
-    properties: dict[str, Annotated[SecretStr, TextLike]] = Field(
-        default_factory=dict,
-        description="More librdkafka properties for every client, such as security.protocol, "
-        "sasl.mechanism, sasl.username, ssl.ca.location.",
-    )
-    property_files: dict[str, FilePath] = Field(
-        default_factory=dict,
-        description="Properties whose value is the first line of a file, such as sasl.password.",
-    )
-    replication_factor: int = Field(
-        default=-1,
-        ge=-1,
-        description="Replicas of the stream's topic; -1 takes the broker's default.",
-    )
-
-    def client_properties(self) -> dict[str, str]:
-        """All client properties with secrets in clear: only for making a client.
-
-        Raises:
-            ConfigurationError: CDCM-CONFIG-PASSWORD-FILE: a property's file cannot be used.
-        """
-        return {
-            "bootstrap.servers": self.bootstrap_servers,
-            **{name: value.get_secret_value() for name, value in self.properties.items()},
-            **{name: read_secret_file(path) for name, path in self.property_files.items()},
-        }
-
-
-class Connect(Section):
-    """The user's own Kafka Connect worker. Left out: the local stack's."""
-
-    url: str = Field(
-        pattern=r"^https?://[^@\s]+$", description="Address of Connect's REST API, http(s)://…"
-    )
-    secrets_dir: FilePath = Field(
-        description="Directory into which the source's password is written for the worker, which "
-        "reads it through its file config provider: a password never enters a stored connector."
-    )
-    secrets_dir_in_worker: str | None = Field(
-        default=None, description="The same directory as the worker sees it. Default: secrets_dir."
-    )
-    secrets_for_group: bool = Field(
-        default=False,
-        description="The file is readable by its group as well: for a worker that runs as another "
-        "user of that group, as in a container of its own.",
-    )
-
-    @property
-    def secrets_path(self) -> str:
-        """The secrets directory as the worker sees it."""
-        return self.secrets_dir_in_worker or str(self.secrets_dir)
 
 
 class Tables(Section):

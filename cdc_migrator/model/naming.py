@@ -21,6 +21,11 @@ def way_there_of(way_back: str) -> str:
     return way_back.removesuffix(_BACK)
 
 
+def is_way_back(migration: str) -> bool:
+    """Whether it is the name of a way back."""
+    return migration.endswith(_BACK)
+
+
 @dataclass(frozen=True, slots=True)
 class Names:
     """Names of one life (`generation`) of a migration's slot, connector and topic.
@@ -60,3 +65,8 @@ class Names:
     @property
     def heartbeat_topic(self) -> str:
         return f"__debezium-heartbeat.{self.prefix}"
+
+    @property
+    def group(self) -> str:
+        """The consumer group under which Kafka shows how far the stream is applied."""
+        return f"cdcm-{self.migration}"

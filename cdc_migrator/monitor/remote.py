@@ -6,52 +6,53 @@ a client is made when the first question is asked.
 
 from __future__ import annotations
 
-import ipaddress
-import logging
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
-from cdc_migrator.errors import Failed
+from cdc_migrator.errors import Failed, MigratorError
+from cdc_migrator.model.naming import Names
+from cdc_migrator.model.outside import Brokers, Workers
 from cdc_migrator.model.traces import summary
 from cdc_migrator.monitor.sample import ConnectorSample, RetentionSample
 from cdc_migrator.monitor.session import Paced
 
 if TYPE_CHECKING:
-    import httpx
+    from confluent_kafka import KafkaError
     from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
+
+    from cdc_migrator.clients.connect import WorkerSession
+    from cdc_migrator.clients.kafka import Admin, Right
 
 TIMEOUT_SECONDS = 4.0
 # A topic's settings change when somebody changes them.
 RETENTION_SECONDS = 60.0
 TRACE_LENGTH = 600
 
-# librdkafka repeats each refused connection; the note says it once.
-_silent = logging.getLogger("cdc_migrator.monitor.librdkafka")
-_silent.addHandler(logging.NullHandler())
-_silent.propagate = False
-
 
 class ConnectAsker:
     """Asks Connect's REST API. Not for several threads at once."""
 
-    def __init__(self, url: str) -> None:
-        self._url = url.rstrip("/")
-        self._client: httpx.Client | None = None
+    def __init__(self, workers: Workers) -> None:
+        self._workers = workers
+        self._session: WorkerSession | None = None
 
-    def state(self, connector: str) -> ConnectorSample:
-        """States of the connector and its tasks, and why the first of them has failed.
+    def state(self, names: Names) -> ConnectorSample:
+        """States of a stream's connector and its tasks, and why the first of them has failed.
 
         Raises:
-            Failed: CDCM-CONNECT-UNREACHABLE.
+            Failed: CDCM-CONNECT-UNREACHABLE. Refused: CDCM-CONNECT-AUTH, CDCM-CONNECT-TLS.
+            ConfigurationError: CDCM-CONNECT-FILES, CDCM-CONFIG-PASSWORD-FILE.
         """
         import httpx
 
-        if self._client is None:
-            self._client = httpx.Client(timeout=TIMEOUT_SECONDS, trust_env=not _loopback(self._url))
+        from cdc_migrator.clients.connect import WorkerSession, shown
+
+        if self._session is None:
+            self._session = WorkerSession(self._workers, TIMEOUT_SECONDS)
+        connector = self._workers.connector(names)
+        answer = self._session.request("GET", f"/connectors/{quote(connector)}/status")
         try:
-            answer = self._client.get(f"{self._url}/connectors/{quote(connector)}/status")
             if answer.status_code == httpx.codes.NOT_FOUND:
                 return ConnectorSample(connector, exists=False)
             answer.raise_for_status()
@@ -70,24 +71,15 @@ class ConnectAsker:
         except (httpx.HTTPError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise Failed(
                 "CDCM-CONNECT-UNREACHABLE",
-                f"Kafka Connect at {urlsplit(self._url).netloc.rpartition('@')[2]} does not "
+                f"Kafka Connect at {' or '.join(map(shown, self._workers.urls))} does not "
                 f"answer as it should ({type(error).__name__})",
                 "Check that the worker runs and that connect.url is its REST address.",
             ) from None
 
     def close(self) -> None:
-        if self._client is not None:
-            self._client.close()
-            self._client = None
-
-
-def _loopback(url: str) -> bool:
-    """A proxy of this machine has no business with loopback."""
-    host = urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+        if self._session is not None:
+            self._session.close()
+            self._session = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +91,11 @@ class TopicFacts:
 
 
 class KafkaAsker:
-    """Asks the brokers. `properties` are librdkafka's, with ``bootstrap.servers``."""
+    """Asks the brokers. Not for several threads at once."""
 
-    def __init__(self, properties: Mapping[str, str]) -> None:
-        self._properties = properties
-        self._client: AdminClient | None = None
+    def __init__(self, brokers: Brokers) -> None:
+        self._brokers = brokers
+        self._admin: Admin | None = None
         self._retention: dict[str, Paced[RetentionSample]] = {}
 
     def look(self, topic: str) -> TopicFacts:
@@ -111,19 +103,27 @@ class KafkaAsker:
 
         Raises:
             Failed: CDCM-KAFKA-UNREACHABLE, CDCM-STREAM-TOPIC-MISSING.
+            Refused: CDCM-KAFKA-AUTH, CDCM-KAFKA-TLS, CDCM-KAFKA-DENIED.
+            ConfigurationError: CDCM-KAFKA-SETTINGS, CDCM-CONFIG-PASSWORD-FILE.
         """
         from confluent_kafka import KafkaError, KafkaException
-        from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
+        from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]
 
+        from cdc_migrator.clients.kafka import Admin, Right
+
+        right = Right("Read", "topic", topic)
         try:
-            if self._client is None:
-                self._client = AdminClient({**self._properties, "log_level": 0}, logger=_silent)
-                self._client.list_topics(timeout=TIMEOUT_SECONDS)
-            client = self._client
+            if self._admin is None:
+                admin = Admin(self._brokers, TIMEOUT_SECONDS)
+                admin.metadata()
+                self._admin = admin
+            client = self._admin.client
             end = _offset(client, topic, OffsetSpec.latest())  # type: ignore[no-untyped-call]
+            right = Right("DescribeConfigs", "topic", topic)
             paced = self._retention.setdefault(topic, Paced(RETENTION_SECONDS))
             return TopicFacts(end, paced.get(lambda: _retention(client, topic)))
         except KafkaException as error:
+            assert self._admin is not None
             # Without a leader to ask, librdkafka finds "no entry".
             missing = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._NOENT)
             if error.args[0].code() in missing:
@@ -132,17 +132,17 @@ class KafkaAsker:
                     f"the topic {topic} does not exist",
                     "Check kafka.bootstrap_servers; if the topic was deleted, the stream is lost.",
                 ) from None
-            raise self._no_broker(str(error.args[0].name())) from None
+            raise self._explained(error.args[0], right) from None
         except TimeoutError:
-            raise self._no_broker("timeout") from None
+            raise self._explained(None, right) from None
 
-    def _no_broker(self, reason: str) -> Failed:
-        return Failed(
-            "CDCM-KAFKA-UNREACHABLE",
-            f"no Kafka broker at {self._properties.get('bootstrap.servers')} answers ({reason})",
-            "Check that the brokers run and that kafka.bootstrap_servers and the security "
-            "properties are right.",
-        )
+    def _explained(self, error: KafkaError | None, right: Right) -> MigratorError:
+        assert self._admin is not None
+        self._admin.client.poll(0)
+        told = self._admin.explained(error, "measuring the topic", right)
+        if told.code == "CDCM-KAFKA-AUTH":
+            self._admin = None  # the next one is made with the password of then
+        return told
 
 
 def _offset(client: AdminClient, topic: str, which: OffsetSpec) -> int:

@@ -7,7 +7,7 @@ leaves its numbers None. The service, `status` and the metrics all use this one.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -28,6 +28,7 @@ from cdc_migrator.control import (
 from cdc_migrator.databases.postgres.catalog import table_names
 from cdc_migrator.errors import MigratorError
 from cdc_migrator.model.naming import Names
+from cdc_migrator.model.outside import Brokers, Workers
 from cdc_migrator.monitor import lag, reading, way_back
 from cdc_migrator.monitor.facts import SourceFacts, TargetFacts
 from cdc_migrator.monitor.remote import ConnectAsker, KafkaAsker, TopicFacts
@@ -58,15 +59,15 @@ T = TypeVar("T")
 @dataclass(frozen=True, slots=True)
 class Places:
     """Where to measure. The functions give complete connection strings, read anew each time a
-    session is opened; `kafka` holds librdkafka properties with ``bootstrap.servers``. `shall_move`
-    says by its names whether a table of the source does; without it nobody looks for new ones.
+    session is opened; Connect and Kafka are None where there are none. `shall_move` says by its
+    names whether a table of the source does; without it nobody looks for new ones.
     `look_at_fence`: also ask whether each table of the target is fenced."""
 
     migration: str
     source_dsn: Callable[[], str]
     target_dsn: Callable[[], str]
-    connect_url: str | None
-    kafka: Mapping[str, str] | None
+    workers: Workers | None
+    brokers: Brokers | None
     shall_move: Callable[[Sequence[str]], bool] | None = None
     look_at_fence: bool = False
 
@@ -103,8 +104,8 @@ class Sampler:
         self._target = Session("target", places.target_dsn)
         self._dear = _Dear()
         self._slopes = _Slopes()
-        self._connect = ConnectAsker(places.connect_url) if places.connect_url else None
-        self._kafka = KafkaAsker(places.kafka) if places.kafka else None
+        self._connect = ConnectAsker(places.workers) if places.workers else None
+        self._kafka = KafkaAsker(places.brokers) if places.brokers else None
         self._pool = ThreadPoolExecutor(max_workers=4, thread_name_prefix="sampler")
 
     def __enter__(self) -> Sampler:
@@ -146,7 +147,7 @@ class Sampler:
         connector: Future[ConnectorSample | None] | None = None
         kafka: Future[TopicFacts] | None = None
         if names and self._connect is not None:
-            connector = self._pool.submit(self._connect.state, names.connector)
+            connector = self._pool.submit(self._connect.state, names)
         # The progress row is made after the topic: before it there is nothing to ask.
         if target and target.stream and names and self._kafka is not None:
             kafka = self._pool.submit(self._kafka.look, target.stream.topic)

@@ -84,7 +84,12 @@ def create(options: BackupOptions, directory: Path, observe: Observe) -> Backup:
             settings={"default_transaction_isolation": "repeatable read"},
         ) as source,
     ):
-        tools = find(source.info.server_version, target.info.server_version, options.postgres_bin)
+        tools = find(
+            source.info.server_version,
+            target.info.server_version,
+            options.postgres_bin,
+            tls=source.pgconn.ssl_in_use,
+        )
         backup_files.make_room(directory)
         try:
             try:
@@ -266,7 +271,12 @@ def _verify(
     )
     dsn = into_dsn or options.target_dsn
     with connect(dsn, application_name=options.called, side="server of the test restore") as into:
-        tools = find(manifest.server_version, into.info.server_version, options.postgres_bin)
+        tools = find(
+            manifest.server_version,
+            into.info.server_version,
+            options.postgres_bin,
+            tls=into.pgconn.ssl_in_use,
+        )
         # Also says whether its table of contents can be read.
         tools.contents(directory)
         try:

@@ -28,6 +28,7 @@ from cdc_migrator.databases.postgres.coded import speaking
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.errors import Failed, MigratorError, Refused
 from cdc_migrator.faultpoints import reach
+from cdc_migrator.model.outside import Brokers
 from cdc_migrator.service.cutover_options import CutoverOptions
 
 _ANSWER_SECONDS = 5
@@ -64,7 +65,7 @@ class Forsaken:
 
 def forsake(
     options: CutoverOptions,
-    bootstrap_servers: str,
+    brokers: Brokers,
     patience: float,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Forsaken:
@@ -95,7 +96,7 @@ def forsake(
                 )
             attempt = rows.unfinished(source)
         if attempt is None or attempt.opened_at is None:
-            loss = _drain(source, bootstrap_servers, patience, tell)
+            loss = _drain(source, brokers, patience, tell)
             attempt = _open(source, options, attempt, loss, tell)
         tell("the source is open")
         error = _switch(source, options, attempt, tell)
@@ -127,14 +128,14 @@ def _require_lost(options: CutoverOptions) -> None:
 
 def _drain(
     source: psycopg.Connection,
-    bootstrap_servers: str,
+    brokers: Brokers,
     patience: float,
     tell: Callable[[str], None],
 ) -> Loss:
     """Wait until all that Kafka holds is applied; what is on the source then."""
     tell("what Kafka still holds of the way back")
     until = time.monotonic() + patience
-    topics = Topics(bootstrap_servers)
+    topics = Topics(brokers)
     while True:
         with speaking("source", "reading how far the way back is applied"):
             stored = progress.read(source)

@@ -31,7 +31,7 @@ from cdc_migrator.backfill.views import populate
 from cdc_migrator.capture import preflight
 from cdc_migrator.capture.checks.estimate import Stated
 from cdc_migrator.capture.join import join_capture
-from cdc_migrator.capture.start import CaptureOptions, CaptureStarted, start_capture
+from cdc_migrator.capture.start import CaptureStarted, start_capture
 from cdc_migrator.control import cutover, journal, migration, progress, schema
 from cdc_migrator.control import load as loads
 from cdc_migrator.control.load import Joining
@@ -44,20 +44,12 @@ from cdc_migrator.model.naming import Names
 from cdc_migrator.model.parts import Severity
 from cdc_migrator.model.positions import lsn_to_int
 from cdc_migrator.model.tables import Table, TableName
+from cdc_migrator.service.capturing import Capturing
 from cdc_migrator.service.compare import Sides, diff_schemas
 from cdc_migrator.service.fencing import fence_target, tell_taken_off
 
 _KEY_SECONDS = 2.0
 _log = structlog.get_logger("cdc_migrator.migrate")
-
-
-@dataclass(frozen=True, slots=True)
-class Capturing:
-    """Where Connect and Kafka are, and how capture is set up."""
-
-    connect_url: str
-    bootstrap_servers: str
-    options: CaptureOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +110,8 @@ class Migrate:
         return preflight.check(
             options.source_dsn,
             options.target_dsn,
-            capturing.connect_url,
-            capturing.bootstrap_servers,
+            capturing.workers,
+            capturing.brokers,
             Names(options.name),
             options.include,
             options.exclude,
@@ -242,8 +234,8 @@ class Migrate:
         return start_capture(
             options.source_dsn,
             options.target_dsn,
-            capturing.connect_url,
-            capturing.bootstrap_servers,
+            capturing.workers,
+            capturing.brokers,
             self._names(),
             self._source_tables(),
             capturing.options,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from cdc_migrator.apply.batcher import BatchLimits
@@ -10,6 +10,7 @@ from cdc_migrator.control.watch import Firing
 from cdc_migrator.errors import Refused
 from cdc_migrator.model.changes import TruncatePolicy
 from cdc_migrator.model.naming import way_back_of
+from cdc_migrator.model.outside import Brokers, Workers
 from cdc_migrator.monitor.limits import Limits
 from cdc_migrator.monitor.sampler import Places
 from cdc_migrator.service.comparing import Continuous
@@ -24,7 +25,6 @@ class RunOptions:
 
     Attributes:
         source_dsn, target_dsn: give complete connection strings, read when connecting.
-        kafka: librdkafka properties with ``bootstrap.servers``.
         inline_rows: see `PieceLimits`.
         limits, queue_bytes, spill: see `Batcher`, `ByteQueue` and `Assembler`.
         truncates, retry_for: see `Applier`.
@@ -44,8 +44,8 @@ class RunOptions:
     migration: str
     source_dsn: Callable[[], str]
     target_dsn: Callable[[], str]
-    kafka: Mapping[str, str]
-    connect_url: str
+    brokers: Brokers
+    workers: Workers
     limits: BatchLimits
     inline_rows: int
     queue_bytes: int
@@ -74,8 +74,8 @@ class RunOptions:
             self.migration,
             self.source_dsn,
             self.target_dsn,
-            self.connect_url,
-            self.kafka,
+            self.workers,
+            self.brokers,
             self.shall_move,
             look_at_fence=not self.way_back,
         )

@@ -26,6 +26,7 @@ from cdc_migrator.control.progress import Progress
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.errors import Fenced, MigratorError, Refused, StreamHalted
 from cdc_migrator.model.changes import Op
+from cdc_migrator.model.naming import Names
 from cdc_migrator.monitor.http import Answers
 from cdc_migrator.monitor.metrics import Metrics
 from cdc_migrator.monitor.sample import ServiceSample, ServiceState
@@ -253,13 +254,8 @@ class Service:
     def _flow(self, applier: Applier, writer: Writer, begin: Progress, known: Registry) -> None:
         """Read and apply from `begin` on. Raises UnknownTable at a table that is not known."""
         options = self._options
-        security = {k: v for k, v in options.kafka.items() if k != "bootstrap.servers"}
         consumer = StreamConsumer(
-            options.kafka["bootstrap.servers"],
-            begin.topic,
-            f"cdcm-{options.migration}",
-            begin.next_offset,
-            security,
+            options.brokers, begin.topic, Names(options.migration).group, begin.next_offset
         )
         with closing(consumer):
             reader = StreamReader(

@@ -34,7 +34,7 @@ from cdc_migrator.faultpoints import reach
 from cdc_migrator.model.naming import Names, way_back_of
 from cdc_migrator.model.positions import lsn_to_text
 from cdc_migrator.model.tables import TableName
-from cdc_migrator.service.migrate import Capturing
+from cdc_migrator.service.capturing import Capturing
 
 # The source holds rows and may be of an older release: neither is in the way of going back.
 _NO_MATTER = frozenset(
@@ -118,8 +118,8 @@ def drop(options: WayBackOptions, notify: Callable[[str], None] = lambda _: None
     return abort(
         options.target_dsn,
         options.source_dsn,
-        capturing.connect_url,
-        capturing.bootstrap_servers,
+        capturing.workers,
+        capturing.brokers,
         options.back,
         capturing.options.secrets_dir,
         notify,
@@ -264,8 +264,8 @@ def _require_fit(options: WayBackOptions, tables: list[TableName]) -> None:
     found = preflight.check(
         options.target_dsn,
         options.source_dsn,
-        options.capturing.connect_url,
-        options.capturing.bootstrap_servers,
+        options.capturing.workers,
+        options.capturing.brokers,
         Names(options.back),
         None,
         accept=options.accept,
@@ -300,8 +300,8 @@ def _capture(
     return start_capture(
         options.target_dsn,
         options.source_dsn,
-        capturing.connect_url,
-        capturing.bootstrap_servers,
+        capturing.workers,
+        capturing.brokers,
         Names(options.back),
         found,
         capturing.options,

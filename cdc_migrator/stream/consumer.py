@@ -8,24 +8,20 @@ reset. Kafka's own committed offset is written now and then, for lag exporters o
 from __future__ import annotations
 
 import logging
-import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from cdc_migrator.errors import (
-    ConfigurationError,
-    Failed,
-    MigratorError,
-    Refused,
-    StreamHalted,
-)
+from cdc_migrator.clients.kafka import DENIED, Ear, Right, denied, explained, make, renew_login
+from cdc_migrator.errors import Failed, MigratorError, Refused, StreamHalted
+from cdc_migrator.model.outside import Brokers
 
 PARTITION = 0
 HINT_SECONDS = 5.0
 _HEARSAY_SECONDS = 2.0
+_TURN_SECONDS = 1.0
 
 _log = logging.getLogger(__name__)
 
@@ -55,7 +51,6 @@ _MISSING = {
     KafkaError._UNKNOWN_PARTITION,
     KafkaError.UNKNOWN_TOPIC_ID,
 }
-_DENIED = {KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED}
 _OUTSIDE = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}
 
 
@@ -75,34 +70,35 @@ class StreamConsumer:
     """Reads partition 0 of `topic` from `start_offset` on.
 
     Args:
-        bootstrap_servers: ``host:port,...``.
+        brokers: their properties are read when the reader is made, and user and password once
+            more whenever the brokers do not accept them; what this module relies on cannot be
+            overridden by them.
         topic: must exist and have one partition.
         group: consumer group under which progress is shown to lag exporters.
         start_offset: next offset to read, as stored on the target.
-        security: further librdkafka settings (``security.protocol``, ``sasl.*``, ``ssl.*``);
-            those that this module relies on cannot be overridden.
         start_timeout: seconds to wait for the first answer of a broker.
 
     Raises:
-        ConfigurationError: CDCM-KAFKA-SETTINGS.
+        ConfigurationError: CDCM-KAFKA-SETTINGS, CDCM-CONFIG-PASSWORD-FILE.
         Failed: CDCM-KAFKA-UNREACHABLE: no broker answered in time.
-        Refused: CDCM-STREAM-TOPIC-MISSING, CDCM-STREAM-PARTITIONS, CDCM-KAFKA-DENIED.
+        Refused: CDCM-STREAM-TOPIC-MISSING, CDCM-STREAM-PARTITIONS, CDCM-KAFKA-DENIED,
+            CDCM-KAFKA-AUTH, CDCM-KAFKA-TLS.
         StreamHalted: CDCM-STREAM-GAP: the log does not hold `start_offset`.
     """
 
     def __init__(
         self,
-        bootstrap_servers: str,
+        brokers: Brokers,
         topic: str,
         group: str,
         start_offset: int,
-        security: Mapping[str, str] | None = None,
         *,
         start_timeout: float = 10.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._servers = bootstrap_servers
+        self._brokers = brokers
         self._topic = topic
+        self._group = group
         self._next_offset = start_offset
         self._clock = clock
         self._hinted_at = clock()
@@ -110,16 +106,18 @@ class StreamConsumer:
         self._at_end = False
         self._waiting: str | None = None
         self._failure: MigratorError | None = None
-        self._consumer = _connect(
+        self._ear = Ear()
+        self._login_refused = False
+        self._consumer = make(
+            Consumer,
             {
-                **(security or {}),
+                **brokers.properties(),
                 **_SETTINGS,
-                "bootstrap.servers": bootstrap_servers,
                 "group.id": group,
                 "error_cb": self._note,
                 "on_commit": _ignore_hint_result,
-                "logger": _log,
-            }
+            },
+            _log,
         )
         try:
             self._require_one_partition(start_timeout)
@@ -147,6 +145,7 @@ class StreamConsumer:
         if self._failure is not None:
             raise self._failure
         self._pass_hint_on()
+        self._renew_login()
         messages: list[Message] = []
         for message in self._consumer.consume(max_messages, timeout):
             error = message.error()
@@ -161,6 +160,7 @@ class StreamConsumer:
         if messages:
             self._next_offset = (messages[-1].offset() or 0) + 1
             self._waiting = None
+            self._ear.forget()
         elif self._failure is not None:
             raise self._failure
         return Polled(messages, self._at_end)
@@ -195,8 +195,11 @@ class StreamConsumer:
         began = time.monotonic()
         while True:
             try:
-                topics = self._consumer.list_topics(self._topic, timeout=timeout).topics
+                topics = self._consumer.list_topics(self._topic, timeout=_TURN_SECONDS).topics
             except KafkaException:
+                self._consumer.poll(0)  # delivers why, such as a refused password, to `_note`
+                if not self._ear.final and time.monotonic() - began < timeout:
+                    continue
                 raise self._unreachable() from None
             metadata = topics[self._topic]
             if metadata.error is None:
@@ -244,16 +247,15 @@ class StreamConsumer:
         if code in _MISSING:
             return Refused(
                 "CDCM-STREAM-TOPIC-MISSING",
-                f"topic {self._topic} does not exist on {self._servers}",
+                f"topic {self._topic} does not exist on {self._brokers.servers}",
                 "See `cdc-migrator capture status`. If the topic was deleted, changes are lost: "
                 "`cdc-migrator abort`, then `cdc-migrator migrate`.",
             )
-        if code in _DENIED:
-            return Refused(
-                "CDCM-KAFKA-DENIED",
-                f"the Kafka user may not read topic {self._topic} ({error.name()})",
-                "Grant it READ and DESCRIBE on the topic and READ on the consumer group.",
-            )
+        if code in DENIED:
+            right = Right("Read", "topic", self._topic)
+            if code == KafkaError.GROUP_AUTHORIZATION_FAILED:
+                right = Right("Read", "group", self._group)
+            return denied(right, f"reading the stream ({error.name()})")
         if error.fatal():
             return Failed(
                 "CDCM-KAFKA-FATAL",
@@ -268,15 +270,20 @@ class StreamConsumer:
         if self._waiting is None:
             _log.warning("kafka is not answering: %s", error.name())
         self._waiting = error.name()
+        self._ear(error)
+        self._login_refused = self._login_refused or self._ear.login_refused
 
-    def _unreachable(self) -> Failed:
+    def _renew_login(self) -> None:
+        # Not in the callback: the client is in its own hands there.
+        if self._login_refused:
+            self._login_refused = False
+            self._ear.forget()
+            if renew_login(self._consumer, self._brokers):
+                _log.warning("kafka refused the login: trying the present one")
+
+    def _unreachable(self) -> MigratorError:
         self._consumer.poll(0)  # delivers why, such as a refused password, to `_note`
-        why = f" ({self._waiting})" if self._waiting else ""
-        return Failed(
-            "CDCM-KAFKA-UNREACHABLE",
-            f"no Kafka broker at {self._servers} answered in time{why}",
-            "Check kafka.bootstrap_servers, the broker, and the security settings.",
-        )
+        return explained(self._brokers.servers, None, "an answer", heard=self._ear.told)
 
     def _gap(self, low: int | None, high: int | None) -> StreamHalted:
         wanted = self._next_offset
@@ -291,19 +298,6 @@ class StreamConsumer:
             f"The stored position is offset {wanted}, but {what}",
             f"{self._topic}[{PARTITION}]@{wanted}",
         )
-
-
-def _connect(settings: dict[str, object]) -> Consumer:
-    try:
-        return Consumer(settings)
-    except KafkaException as exc:
-        # librdkafka repeats the value of a setting that it refuses; it may be a secret.
-        said = re.sub(r'value "[^"]*"', "the value", exc.args[0].str())
-        raise ConfigurationError(
-            "CDCM-KAFKA-SETTINGS",
-            f"the Kafka client refuses its settings: {said}",
-            "Correct the Kafka section of migration.yaml.",
-        ) from None
 
 
 def _ignore_hint_result(error: KafkaError | None, partitions: list[TopicPartition]) -> None:

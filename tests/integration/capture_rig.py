@@ -31,6 +31,7 @@ from cdc_migrator.control import fence, load
 from cdc_migrator.databases.postgres import catalog
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.model.naming import Names
+from cdc_migrator.model.outside import Brokers, Workers
 from cdc_migrator.model.positions import Snapshot, lsn_to_int
 from cdc_migrator.stack.local import StackInfo
 
@@ -73,8 +74,8 @@ class Rig:
         return starting.start_capture(
             self.source,
             self.target,
-            self.stack.connect_url,
-            self.stack.bootstrap_servers,
+            Workers.at(self.stack.connect_url),
+            Brokers(self.stack.bootstrap_servers),
             self.names,
             found,
             options or self.options,
@@ -92,8 +93,8 @@ class Rig:
         return abort(
             self.source,
             self.target,
-            connect_url or self.stack.connect_url,
-            self.stack.bootstrap_servers,
+            Workers.at(connect_url or self.stack.connect_url),
+            Brokers(self.stack.bootstrap_servers),
             self.names.migration,
             self.stack.secrets_dir,
         )

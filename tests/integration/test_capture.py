@@ -21,7 +21,6 @@ import pytest
 from confluent_kafka.admin import AdminClient
 from psycopg import sql
 
-from cdc_migrator.capture import secrets as secret_files
 from cdc_migrator.capture import slot as slots
 from cdc_migrator.capture.connect_rest import ConnectClient
 from cdc_migrator.capture.findings import Severity
@@ -34,6 +33,7 @@ from cdc_migrator.control import schema as control
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.errors import ConfigurationError, Failed, Refused
 from cdc_migrator.model.naming import Names
+from cdc_migrator.model.outside import Brokers, Workers
 from cdc_migrator.model.positions import lsn_to_int
 from cdc_migrator.monitor.remote import ConnectAsker
 from cdc_migrator.stack.local import StackInfo
@@ -59,6 +59,7 @@ from cdc_migrator.capture.start import CaptureOptions
 from cdc_migrator.databases.postgres import catalog
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.model.naming import Names
+from cdc_migrator.model.outside import Brokers, Workers
 from pathlib import Path
 source, target, url, servers, name, secrets_dir, state_dir, fatal = sys.stdin.read().split("\\n")
 steps = 0
@@ -70,7 +71,8 @@ def notify(step):
 with connect(source, application_name="test") as conn:
     tables = catalog.read_tables(conn, ["shop.*"])
 options = CaptureOptions(Path(secrets_dir), Path(state_dir))
-start.start_capture(source, target, url, servers, Names(name), tables, options, notify)
+workers, brokers = Workers.at(url), Brokers(servers)
+start.start_capture(source, target, workers, brokers, Names(name), tables, options, notify)
 """
 
 
@@ -115,7 +117,7 @@ def test_first_start_streams_and_second_changes_nothing(rig: Rig) -> None:
 
 def state(rig: Rig) -> dict[str, object]:
     """What a start could change."""
-    with ConnectClient(rig.stack.connect_url) as client:
+    with ConnectClient(Workers.at(rig.stack.connect_url)) as client:
         config = client.config(rig.names.connector)
     return {
         "config": config,
@@ -202,7 +204,7 @@ def test_password_is_in_no_configuration_argument_or_log(rig: Rig) -> None:
     password = urlsplit(rig.source).password
     assert password
     rig.start()
-    with ConnectClient(rig.stack.connect_url) as client:
+    with ConnectClient(Workers.at(rig.stack.connect_url)) as client:
         assert password not in json.dumps(client.config(rig.names.connector))
     rest = httpx.get(f"{rig.stack.connect_url}/connectors?expand=info&expand=status").text
     assert password not in rest
@@ -218,7 +220,7 @@ def test_password_is_in_no_configuration_argument_or_log(rig: Rig) -> None:
     journal = rig.one(rig.target, "SELECT string_agg(j::text, '') FROM cdc_migrator.journal j")
     assert password not in journal
 
-    file = secret_files.path(rig.stack.secrets_dir, rig.names.connector)
+    file = rig.stack.secrets_dir / f"{rig.names.connector}.properties"
     assert password in file.read_text()
     assert file.stat().st_mode & 0o777 == 0o600
 
@@ -257,10 +259,10 @@ def test_stop_keeps_the_slot_and_start_goes_on(rig: Rig) -> None:
     """Stopping ends the connector's session only; what is written meanwhile arrives later."""
     rig.start()
     rig.load()
-    assert stop_capture(rig.target, rig.stack.connect_url, rig.names)
+    assert stop_capture(rig.target, Workers.at(rig.stack.connect_url), rig.names)
 
     def look() -> object:
-        return capture_status(rig.source, rig.stack.connect_url, rig.names)
+        return capture_status(rig.source, Workers.at(rig.stack.connect_url), rig.names)
 
     eventually(lambda: not look().slot.active)  # type: ignore[attr-defined]
     with rig.writing() as writers:
@@ -268,7 +270,7 @@ def test_stop_keeps_the_slot_and_start_goes_on(rig: Rig) -> None:
     again = rig.start()
 
     assert f"connector {rig.names.connector}: running" in again.did
-    status = capture_status(rig.source, rig.stack.connect_url, rig.names)
+    status = capture_status(rig.source, Workers.at(rig.stack.connect_url), rig.names)
     assert status.slot is not None
     assert status.slot.streaming
     assert status.connector is not None
@@ -288,7 +290,7 @@ def test_second_starter_is_refused(rig: Rig) -> None:
 def test_lost_slot_is_refused(rig: Rig) -> None:
     """A slot that was dropped behind our back is never made anew in silence."""
     rig.start()
-    stop_capture(rig.target, rig.stack.connect_url, rig.names)
+    stop_capture(rig.target, Workers.at(rig.stack.connect_url), rig.names)
     with psycopg.connect(rig.source, autocommit=True) as conn:
         slots.drop(conn, rig.names.slot)
 
@@ -363,15 +365,15 @@ def test_failed_connector_is_reported_with_its_reason(rig: Rig) -> None:
         rival.start()
         with psycopg.connect(rig.source, autocommit=True) as conn:
             conn.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(role), second))
-            stop_capture(rig.target, rig.stack.connect_url, rig.names)
+            stop_capture(rig.target, Workers.at(rig.stack.connect_url), rig.names)
             eventually(lambda: not slots.read(conn, rig.names.slot).active)  # type: ignore[union-attr]
-            with ConnectClient(rig.stack.connect_url) as client:
+            with ConnectClient(Workers.at(rig.stack.connect_url)) as client:
                 client.resume(rig.names.connector)
                 failed = eventually(
                     lambda: (s := client.status(rig.names.connector)) and s.failed and s, 60
                 )
-        asker = ConnectAsker(rig.stack.connect_url)
-        shown = asker.state(rig.names.connector)
+        asker = ConnectAsker(Workers.at(rig.stack.connect_url))
+        shown = asker.state(rig.names)
         asker.close()
         assert (shown.running, shown.worker is None) == (False, False)
         for trace in (failed.trace, shown.trace or ""):
@@ -419,7 +421,7 @@ def leftovers(rig: Rig) -> dict[str, object]:
         found[what] = rig.one(dsn, query, name)
     for what, dsn in (("source schema", rig.source), ("target schema", rig.target)):
         found[what] = rig.one(dsn, "SELECT to_regnamespace('cdc_migrator') IS NOT NULL")
-    with ConnectClient(rig.stack.connect_url) as client:
+    with ConnectClient(Workers.at(rig.stack.connect_url)) as client:
         found["connectors"] = [c for c in client.names() if name in c]
     topics = AdminClient({"bootstrap.servers": rig.stack.bootstrap_servers}).list_topics(timeout=10)
     found["topics"] = [t for t in topics.topics if name in t]
@@ -465,8 +467,8 @@ def run_check(rig: Rig, **changes: object) -> Preflight:
     given: dict[str, object] = {
         "source_dsn": rig.source,
         "target_dsn": rig.target,
-        "connect_url": rig.stack.connect_url,
-        "bootstrap_servers": rig.stack.bootstrap_servers,
+        "workers": Workers.at(rig.stack.connect_url),
+        "brokers": Brokers(rig.stack.bootstrap_servers),
         "names": rig.names,
         "include": ["shop.*"],
     }
@@ -534,8 +536,8 @@ def test_check_reports_everything_that_cannot_be_reached(rig: Rig) -> None:
             rig,
             source_dsn=dead,
             target_dsn=dead,
-            connect_url=f"http://127.0.0.1:{port}",
-            bootstrap_servers=f"127.0.0.1:{port}",
+            workers=Workers.at(f"http://127.0.0.1:{port}"),
+            brokers=Brokers(f"127.0.0.1:{port}"),
         )
 
     assert {(f.code, f.object) for f in result.findings} == {
@@ -589,11 +591,11 @@ def test_check_refuses_workers_that_cannot_do_what_the_stream_needs(
         ]
         for url in urls:
             eventually(lambda url=url: answers(url), 90)
-        assert codes(run_check(rig, connect_url=urls[0])) == {
+        assert codes(run_check(rig, workers=Workers.at(urls[0]))) == {
             "CDCM-CONNECT-EXACTLY-ONCE",
             "CDCM-CONNECT-OVERRIDES",
         }
-        assert codes(run_check(rig, connect_url=urls[1])) == {"CDCM-CONNECT-PLUGIN"}
+        assert codes(run_check(rig, workers=Workers.at(urls[1]))) == {"CDCM-CONNECT-PLUGIN"}
 
 
 @contextmanager

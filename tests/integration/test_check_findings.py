@@ -33,6 +33,7 @@ from cdc_migrator.capture.checks.estimate import Stated
 from cdc_migrator.capture.findings import Finding
 from cdc_migrator.capture.preflight import Preflight, check
 from cdc_migrator.model.naming import Names
+from cdc_migrator.model.outside import Brokers, Workers
 from cdc_migrator.stack.local import StackInfo
 from tests.integration.check_conditions import (
     BROKER,
@@ -71,8 +72,8 @@ def differences(found: Preflight, conditions: Conditions, **names: str) -> None:
 
 def look(stack: StackInfo, source: str, target: str, **changes: Any) -> Preflight:
     given = {
-        "connect_url": stack.connect_url,
-        "bootstrap_servers": stack.bootstrap_servers,
+        "workers": Workers.at(stack.connect_url),
+        "brokers": Brokers(stack.bootstrap_servers),
         "names": Names(f"f{secrets.token_hex(4)}"),
         "include": None,
     }
@@ -247,7 +248,7 @@ def test_what_brokers_would_not_do_is_told_or_said_to_be_unknown(
         "allow.everyone.if.no.acl.found": "true",
     }
     with private_broker(stack, tmp_path, odd) as servers:
-        differences(look(stack, source_db, target_db, bootstrap_servers=servers), BROKER)
+        differences(look(stack, source_db, target_db, brokers=Brokers(servers)), BROKER)
         admin = AdminClient({"bootstrap.servers": servers})
         for operation, permission in (
             (AclOperation.ALL, AclPermissionType.ALLOW),
@@ -263,7 +264,7 @@ def test_what_brokers_would_not_do_is_told_or_said_to_be_unknown(
                 permission,
             )
             admin.create_acls([rule])[rule].result(30)
-        differences(look(stack, source_db, target_db, bootstrap_servers=servers), HIDDEN)
+        differences(look(stack, source_db, target_db, brokers=Brokers(servers)), HIDDEN)
 
 
 @pytest.mark.usefixtures("local_stack")

@@ -28,6 +28,7 @@ from cdc_migrator.control import backups, cutover
 from cdc_migrator.cutover.hooks.base import digest
 from cdc_migrator.faultpoints import VARIABLE
 from cdc_migrator.model.gates import Gate, Verdict
+from cdc_migrator.model.outside import Workers
 from cdc_migrator.monitor.gates import gates
 from cdc_migrator.monitor.limits import Limits
 from cdc_migrator.monitor.sampler import Sampler
@@ -329,7 +330,7 @@ def test_the_target_takes_writes_and_keeps_up(site: Site) -> None:
         site.fails("lag", "is above 1 s", "status --watch", max_lag=timedelta(seconds=1))
     site.passes("lag", max_lag=timedelta(seconds=1))
     settings = load(site.live.config)
-    with Sampler(replace(places(settings), connect_url="http://127.0.0.1:1")) as sampler:
+    with Sampler(replace(places(settings), workers=Workers.at("http://127.0.0.1:1"))) as sampler:
         silent = {gate.name: gate for gate in gates(sampler.sample(), Limits())}
     assert silent["measurement"].verdict is silent["connector"].verdict is Verdict.UNKNOWN
     assert "connect could not be measured" in silent["measurement"].reason
@@ -353,7 +354,7 @@ def test_the_source_keeps_its_log_long_enough(site: Site) -> None:
 def test_capture_runs(site: Site) -> None:
     """Connector and slot are two questions."""
     name = "cdcm-ready-1"
-    with ConnectClient(site.live.stack.connect_url) as connect:
+    with ConnectClient(Workers.at(site.live.stack.connect_url)) as connect:
         connect.stop(name)
         site.fails("connector", "STOPPED", "capture start")
         site.fails("slot", "nobody reads", "capture start")

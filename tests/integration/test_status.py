@@ -31,6 +31,7 @@ from cdc_migrator.control import load, migration, progress, schema
 from cdc_migrator.control.migration import Phase
 from cdc_migrator.databases.postgres.catalog import read_tables
 from cdc_migrator.model.naming import Names
+from cdc_migrator.model.outside import Brokers, Workers
 from cdc_migrator.model.tables import TableName
 from cdc_migrator.monitor.sample import CatchUp
 from cdc_migrator.monitor.sampler import Places, Sampler
@@ -56,8 +57,8 @@ class Site:
             "migration": self.names.migration,
             "source_dsn": lambda: self.source,
             "target_dsn": lambda: self.target,
-            "connect_url": self.stack.connect_url,
-            "kafka": {"bootstrap.servers": self.stack.bootstrap_servers},
+            "workers": Workers.at(self.stack.connect_url),
+            "brokers": Brokers(self.stack.bootstrap_servers),
         }
         return Places(**{**found, **changes})
 
@@ -319,9 +320,7 @@ def test_a_source_that_does_not_answer_leaves_nulls_and_a_note(site: Site) -> No
 def test_kafka_and_connect_that_do_not_answer_are_notes(site: Site) -> None:
     """Within their time limits, and not twice."""
     begin(site)
-    places = site.places(
-        connect_url="http://127.0.0.1:1", kafka={"bootstrap.servers": "127.0.0.1:1"}
-    )
+    places = site.places(workers=Workers.at("http://127.0.0.1:1"), brokers=Brokers("127.0.0.1:1"))
     started = time.monotonic()
     with Sampler(places) as sampler:
         sample = sampler.sample()

@@ -11,6 +11,7 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from cdc_migrator.model.outside import Brokers
 from cdc_migrator.stream.consumer import HINT_SECONDS, StreamConsumer
 from tests.support.live import wait_for
 
@@ -28,7 +29,7 @@ def test_hint_beside_a_busy_reader_costs_nothing_and_arrives(stack: Any) -> None
         return time.monotonic() + offset
 
     ending = threading.Event()
-    consumer = StreamConsumer(stack.bootstrap_servers, topic, group, 0, clock=clock)
+    consumer = StreamConsumer(Brokers(stack.bootstrap_servers), topic, group, 0, clock=clock)
     asking = Consumer({"bootstrap.servers": stack.bootstrap_servers, "group.id": group})
 
     def read() -> None:

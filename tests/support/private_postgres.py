@@ -138,12 +138,13 @@ def _own_server(
             _wait_for(server, dsn)
             yield dsn
         finally:
-            _end(server)
+            end_server(server)
     finally:
         shutil.rmtree(base)
 
 
-def _end(server: subprocess.Popen[bytes]) -> None:
+def end_server(server: subprocess.Popen[bytes]) -> None:
+    """Stop a server of these tests, in good order if it can be."""
     for how in (signal.SIGINT, signal.SIGQUIT):
         server.send_signal(how)
         with suppress(subprocess.TimeoutExpired):

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from cdc_migrator.capture.connector import Address, configuration
+from cdc_migrator.capture.connector import configuration
 from cdc_migrator.capture.findings import Finding
 from cdc_migrator.capture.lint.rules import lint
 from cdc_migrator.model.naming import Names
 
-_NO_PLACE = Address("source", 5432, "", "", has_password=True)
+_NO_PLACE = {
+    "database.hostname": "source",
+    "database.port": "5432",
+    "database.user": "",
+    "database.dbname": "",
+    "database.password": "${file:secrets.properties:password}",
+}
 
 
 def made(names: Names, overrides: Mapping[str, str]) -> dict[str, str]:
@@ -18,7 +24,7 @@ def made(names: Names, overrides: Mapping[str, str]) -> dict[str, str]:
     Raises:
         ConfigurationError: CDCM-CONNECTOR-OVERRIDE: one is not the user's to set.
     """
-    return configuration(names, _NO_PLACE, "placeholder", "secrets.properties", overrides=overrides)
+    return configuration(names, _NO_PLACE, "placeholder", overrides=overrides)
 
 
 def connector(settings: Mapping[str, str]) -> list[Finding]:

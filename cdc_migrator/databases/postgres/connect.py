@@ -52,6 +52,16 @@ _PASSWORD_MARKS = (
     'role "',
 )
 _MISSING_STATES = ("3D000",)
+_TLS_MARKS = (
+    "SSL error",
+    "server does not support SSL",
+    "root certificate file",
+    "server certificate for",
+    "certificate file",
+    "private key file",
+    "channel binding",
+    "valid client certificate",
+)
 
 
 def describe_dsn(dsn: str) -> str:
@@ -60,6 +70,8 @@ def describe_dsn(dsn: str) -> str:
         parts = conninfo_to_dict(dsn)
     except psycopg.ProgrammingError:
         return "(unreadable connection string)"
+    if parts.get("service") and not parts.get("host"):
+        return f"service {parts['service']}"
     host = str(parts.get("host") or parts.get("hostaddr") or "localhost")
     user = parts.get("user")
     database = parts.get("dbname") or user or "postgres"
@@ -85,7 +97,8 @@ def connect(
 
     Raises:
         ConfigurationError: CDCM-DB-DSN: the connection string cannot be read.
-        Refused: CDCM-DB-PASSWORD or CDCM-DB-MISSING: the server does not let us in.
+        Refused: CDCM-DB-PASSWORD or CDCM-DB-MISSING: the server does not let us in; CDCM-DB-TLS:
+            there is no TLS session of the kind that is asked for.
         Failed: CDCM-DB-UNREACHABLE: no answer, or not now.
     """
     try:
@@ -130,6 +143,15 @@ def pins(settings: dict[str, str]) -> sql.Composed:
 def _refusal(exc: psycopg.Error, side: str, where: str) -> MigratorError:
     state = exc.sqlstate
     text = str(exc)
+    line = next((one for one in text.splitlines() if any(m in one for m in _TLS_MARKS)), None)
+    if state is None and line is not None:
+        return Refused(
+            "CDCM-DB-TLS",
+            f"no TLS session with the {side} at {where}: {_reason(line)}",
+            "Check sslmode, sslrootcert against who signed the server's certificate, the host in "
+            "the connection string against that certificate and its validity, and sslcert and "
+            "sslkey where the server wants one of ours.",
+        )
     if state in _PASSWORD_STATES or (state is None and any(m in text for m in _PASSWORD_MARKS)):
         return Refused(
             "CDCM-DB-PASSWORD",

@@ -12,6 +12,7 @@ import pytest
 
 from cdc_migrator.capture.connect_rest import ConnectClient, summary
 from cdc_migrator.errors import Failed, Refused
+from cdc_migrator.model.outside import Workers
 
 REBALANCING = (
     409,
@@ -56,7 +57,7 @@ def test_a_rebalance_is_waited_for() -> None:
     """409 during a rebalance is asked again; the answer after it counts."""
     with (
         answering(REBALANCING, REBALANCING, (200, {"a": "b"})) as (url, requests),
-        ConnectClient(url) as client,
+        ConnectClient(Workers.at(url)) as client,
     ):
         assert client.config("x") == {"a": "b"}
     assert len(requests) == 3
@@ -66,7 +67,7 @@ def test_a_rebalance_without_end_is_an_error() -> None:
     """Patience has an end."""
     with (
         answering(REBALANCING) as (url, _),
-        ConnectClient(url, patience=0.5) as client,
+        ConnectClient(Workers.at(url), patience=0.5) as client,
         pytest.raises(Refused, match="CDCM-CONNECT-REJECTED"),
     ):
         client.config("x")
@@ -77,7 +78,7 @@ def test_a_conflict_that_is_no_rebalance_is_said_at_once() -> None:
     conflict = (409, {"error_code": 409, "message": "Connector x already exists"})
     with (
         answering(conflict) as (url, requests),
-        ConnectClient(url) as client,
+        ConnectClient(Workers.at(url)) as client,
         pytest.raises(Refused, match="already exists"),
     ):
         client.create_stopped("x", {})
@@ -86,7 +87,10 @@ def test_a_conflict_that_is_no_rebalance_is_said_at_once() -> None:
 
 def test_a_status_that_is_not_there_yet_is_none() -> None:
     """404 right after a connector was made is no error."""
-    with answering((404, {"message": "No status found"})) as (url, _), ConnectClient(url) as client:
+    with (
+        answering((404, {"message": "No status found"})) as (url, _),
+        ConnectClient(Workers.at(url)) as client,
+    ):
         assert client.status("x") is None
         assert client.stop("x") is False
         assert client.delete("x") is False
@@ -99,7 +103,7 @@ def test_a_running_connector_with_a_failed_task_has_failed() -> None:
         "connector": {"state": "RUNNING", "worker_id": "w"},
         "tasks": [{"id": 0, "state": "FAILED", "worker_id": "w", "trace": TRACE}],
     }
-    with answering((200, body)) as (url, _), ConnectClient(url) as client:
+    with answering((200, body)) as (url, _), ConnectClient(Workers.at(url)) as client:
         status = client.status("x")
 
     assert status is not None
@@ -122,7 +126,7 @@ Caused by: io.debezium.DebeziumException: record SourceRecord{value=Struct{name=
 def test_nobody_there_is_named_without_the_urls_password() -> None:
     """A URL may hold a password; the error shows the host only."""
     with (
-        ConnectClient("http://user:s3cret@127.0.0.1:1") as client,
+        ConnectClient(Workers.at("http://user:s3cret@127.0.0.1:1")) as client,
         pytest.raises(Failed, match="CDCM-CONNECT-UNREACHABLE") as caught,
     ):
         client.version()
@@ -132,7 +136,10 @@ def test_nobody_there_is_named_without_the_urls_password() -> None:
 
 def test_offsets_are_reset_only_where_there_are_some() -> None:
     """A worker fails on a second reset of a connector that never ran: it is not asked."""
-    with answering((200, {"offsets": []})) as (url, requests), ConnectClient(url) as client:
+    with (
+        answering((200, {"offsets": []})) as (url, requests),
+        ConnectClient(Workers.at(url)) as client,
+    ):
         client.reset_offsets("x")
     assert requests == ["GET /connectors/x/offsets"]
 

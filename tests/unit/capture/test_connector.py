@@ -9,16 +9,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cdc_migrator.capture import connector
-from cdc_migrator.capture.connector import Address, configuration, differences
+from cdc_migrator.capture.connector import configuration, differences
 from cdc_migrator.errors import ConfigurationError
 from cdc_migrator.model.naming import Names
 
 NAMES = Names("shop", 2)
-ADDRESS = Address("db.example", 5433, "mover", "app", True, (("sslmode", "verify-full"),))
+WAY_IN = {
+    "database.hostname": "db.example",
+    "database.port": "5433",
+    "database.password": "${file:/run/s/x.properties:password}",
+    "database.sslmode": "verify-full",
+}
 
 
 def settings(**overrides: str) -> dict[str, str]:
-    return configuration(NAMES, ADDRESS, "mark", "/run/s/x.properties", 3, overrides)
+    return configuration(NAMES, WAY_IN, "mark", 3, overrides)
 
 
 def test_everything_but_heartbeats_goes_to_the_one_topic() -> None:

@@ -96,4 +96,4 @@ def test_no_secret_is_shown(tmp_path: Path) -> None:
     assert "hunter2" not in json.dumps(shown) + repr(settings) + str(settings)
     assert shown["kafka"]["properties"]["security.protocol"] == "SASL_SSL"
     assert settings.kafka is not None
-    assert settings.kafka.client_properties()["sasl.password"] == "hunter2"
+    assert settings.kafka.other_properties()["sasl.password"] == "hunter2"

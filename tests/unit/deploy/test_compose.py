@@ -131,7 +131,7 @@ def test_everybody_is_where_the_others_look(configured: Settings) -> None:
     assert broker["advertised.listeners"] == f"PLAINTEXT://{address}"
     assert worker["bootstrap.servers"] == address
     assert f"PLAINTEXT://:{address.partition(':')[2]}" in broker["listeners"].split(",")
-    url = httpx.URL(configured.connect.url)
+    (url,) = map(httpx.URL, configured.connect.url)
     assert worker["listeners"] == f"http://:{url.port}"
     assert worker["rest.advertised.host.name"] == url.host
     assert broker["log.dirs"] in mounts("kafka")

@@ -299,7 +299,7 @@ def test_the_policy_lets_the_service_reach_what_it_is_configured_for(
         int(parse_dsn(x.dsn.get_secret_value())["port"]) for x in (found.source, found.target)
     }
     wanted |= {int(found.kafka.bootstrap_servers.rpartition(":")[2])}
-    wanted |= {httpx.URL(found.connect.url).port or 80, 53}
+    wanted |= {*(httpx.URL(url).port or 80 for url in found.connect.url), 53}
     rules = MANIFESTS["networkpolicy.yaml"]["spec"]["egress"]
     assert {port["port"] for rule in rules for port in rule["ports"]} == wanted
 
