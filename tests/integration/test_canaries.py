@@ -234,7 +234,7 @@ def test_no_password_and_no_value_gets_out(stack: StackInfo, role: str, tmp_path
             # The service has ended: all but its metrics is there.
             assert [one["name"] for one in told["missing"]] == ["metrics.txt"]
             assert json.loads(texts["status.json"])["migration"] == migration.name
-            assert [t["relname"] for t in json.loads(texts["source.json"])["tables"]] >= ["item"]
+            assert "item" in {t["relname"] for t in json.loads(texts["source.json"])["tables"]}
             assert "stream-claimed" in texts["logs/run.log"]
             for name, text in texts.items():
                 search.add(f"the bundle's {name}", text)
