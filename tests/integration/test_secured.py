@@ -199,6 +199,20 @@ def found(live: LiveMigration, overrides: dict[str, Any]) -> dict[str, str]:
     return {one.object: f"{one.code} {one.cause}" for one in result.findings if one.object in parts}
 
 
+@pytest.mark.parametrize("how", ["PLAIN", "certificate"])
+def test_brokers_let_us_in_by_other_ways_as_well(
+    live: LiveMigration, secure_stack: SecureStack, how: str
+) -> None:
+    """As the same user, with the same rights; without a certificate not where one is wanted."""
+    by_certificate = secure_stack.kafka_by_certificate()
+    kafka = by_certificate if how == "certificate" else secure_stack.kafka(how)
+    assert not found(live, {"kafka": kafka})
+    if how == "certificate":
+        nothing = {"ssl.certificate.location": "", "ssl.key.location": ""}
+        without = {**by_certificate, "properties": {**by_certificate["properties"], **nothing}}
+        assert found(live, {"kafka": without})["kafka"].startswith("CDCM-KAFKA-TLS")
+
+
 def test_a_wrong_password_is_told_of_each_part(
     live: LiveMigration, secure_stack: SecureStack, tmp_path: Path
 ) -> None:
