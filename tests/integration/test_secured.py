@@ -199,6 +199,20 @@ def found(live: LiveMigration, overrides: dict[str, Any]) -> dict[str, str]:
     return {one.object: f"{one.code} {one.cause}" for one in result.findings if one.object in parts}
 
 
+@pytest.mark.parametrize("how", ["PLAIN", "certificate"])
+def test_brokers_let_us_in_by_other_ways_as_well(
+    live: LiveMigration, secure_stack: SecureStack, how: str
+) -> None:
+    """As the same user, with the same rights; without a certificate not where one is wanted."""
+    by_certificate = secure_stack.kafka_by_certificate()
+    kafka = by_certificate if how == "certificate" else secure_stack.kafka(how)
+    assert not found(live, {"kafka": kafka})
+    if how == "certificate":
+        nothing = {"ssl.certificate.location": "", "ssl.key.location": ""}
+        without = {**by_certificate, "properties": {**by_certificate["properties"], **nothing}}
+        assert found(live, {"kafka": without})["kafka"].startswith("CDCM-KAFKA-TLS")
+
+
 def test_a_wrong_password_is_told_of_each_part(
     live: LiveMigration, secure_stack: SecureStack, tmp_path: Path
 ) -> None:
@@ -350,38 +364,51 @@ def test_a_changed_password_is_picked_up_by_service_brokers_and_connector(
         assert secret not in live.log()
 
 
+WRITES = {
+    "the stream": f"cdcm.{NAME}.",
+    "heartbeats": f"__debezium-heartbeat.cdcm.{NAME}.",
+    "transactions": f"{WORKER.group}-{CONNECTOR}-",
+}
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        "the stream",
+        pytest.param("heartbeats", marks=pytest.mark.long),
+        pytest.param("transactions", marks=pytest.mark.long),
+    ],
+)
 def test_what_the_worker_lacks_is_named_by_the_step_that_needs_it(
-    streaming: LiveMigration, secure_stack: SecureStack
+    streaming: LiveMigration, secure_stack: SecureStack, what: str
 ) -> None:
-    """Writing the stream and its transactions; heartbeats, which come later, by the status."""
-    names = endpoints(load(streaming.config)).workers
-    wanted = [
+    """Starting the connector; of heartbeats, which come later, the status tells."""
+    workers = endpoints(load(streaming.config)).workers
+    (acl,) = [
         one
-        for one in acls.needed(NAME, TopicsMade.OURS, names, WORKER)
-        if one.who is Who.WORKER and one.prefixed and "_back" not in one.right.name
+        for one in acls.needed(NAME, TopicsMade.OURS, workers, WORKER)
+        if one.who is Who.WORKER and one.right.name == WRITES[what]
     ]
-    assert {one.right.name for one in wanted} >= {f"cdcm.{NAME}.", f"{WORKER.group}-{CONNECTOR}-"}
-    with ConnectClient(names) as client:
+    with ConnectClient(workers) as client:
 
         def failed() -> bool:
             status = client.status(CONNECTOR)
             return status is not None and status.failed
 
-        for acl in wanted:
-            secure_stack.take_away([acl])
-            try:
-                insert(streaming.source, acl.right.kind)
-                wait_for("the connector fails", failed, 60)
-                if "heartbeat" in acl.right.name:
-                    said = streaming.cli("capture", "status", check=1).stdout
-                    assert acl.right.name in said.replace("\n", "")
-                else:
-                    said = streaming.cli("capture", "start", check=3).stderr
-                    assert "CDCM-CONNECTOR-DENIED" in said
-                    assert f"lacks Write on the {acl.right.kind} " in said
-            finally:
-                secure_stack.grant([acl])
-            streaming.cli("capture", "start")
+        secure_stack.take_away([acl])
+        try:
+            insert(streaming.source, what)
+            wait_for("the connector fails", failed, 60)
+            if what == "heartbeats":
+                said = streaming.cli("capture", "status", check=1).stdout
+                assert acl.right.name in said.replace("\n", "")
+            else:
+                said = streaming.cli("capture", "start", check=3).stderr
+                assert "CDCM-CONNECTOR-DENIED" in said
+                assert f"lacks Write on the {acl.right.kind} " in said
+        finally:
+            secure_stack.grant([acl])
+        streaming.cli("capture", "start")
     assert streaming.drain()
     assert equal(streaming)
 

@@ -11,13 +11,12 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-import signal
 import ssl
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,19 +42,16 @@ from psycopg.conninfo import make_conninfo
 
 from cdc_migrator.capture.acls import Acl, Who, WorkerNames
 from cdc_migrator.clients.kafka import QUIET
-from cdc_migrator.stack import jars, java, kafka, lock, ports, postgres
-from cdc_migrator.stack.account import unprivileged
+from cdc_migrator.stack import jars, java, kafka, lock, ports
 from cdc_migrator.stack.layout import Layout
 from cdc_migrator.stack.progress import Silent
-from tests.support.certificates import Authority, Issued, key_store, trust_store
-from tests.support.private_postgres import end_server
-from tests.support.tools import debian_tool
+from tests.support.certificates import Authority, Issued
+from tests.support.secure_postgres import postgres_server
+from tests.support.secure_settings import broker_settings, worker_settings
 
 WORKER = WorkerNames("cdc-migrator-connect", "connect-config", "connect-offset", "connect-status")
 PRINCIPALS = {Who.SERVICE: "User:cdcm", Who.WORKER: "User:connect"}
 _LOCK = Path(__file__).with_name("secure.lock.json")
-_STORE = "keystore"
-_JAAS = "org.apache.kafka.common.security"
 _LISTENERS = ("SASL", "MTLS", "ELSEWHERE", "EXPIRED")
 
 
@@ -254,7 +250,7 @@ def _up(base: Path, ends: ExitStack) -> SecureStack:
         ends=ends,
     )
     for side in ("source", "target"):
-        ends.enter_context(_postgres(stack, authority, side))
+        ends.enter_context(postgres_server(stack, authority, side))
     _kafka(stack, authority, numbers[-4])
     return stack
 
@@ -269,7 +265,7 @@ def _kafka(stack: SecureStack, authority: Authority, controller: int) -> None:
     class_path = [places[jar.coordinates] for jar in (*locked.class_path, *more.class_path)]
     runtime = java.find(os.environ)
     arguments = kafka.arguments(runtime, class_path, layout.kafka, False)
-    broker = _broker_settings(stack, authority, layout, controller)
+    broker = broker_settings(stack, authority, layout, controller)
     kafka.write_home(layout.kafka, arguments, broker, "warn")
     kafka.format_storage(runtime, layout, kafka.new_cluster_id())
     stack.ends.enter_context(
@@ -279,95 +275,13 @@ def _kafka(stack: SecureStack, authority: Authority, controller: int) -> None:
     for user in ("cdcm", "connect"):
         stack.set_password(user, stack.passwords[user])
 
-    worker = _worker_settings(stack, authority, layout)
+    worker = worker_settings(stack, authority, layout)
     login = layout.connect / "jaas.conf"
     arguments = kafka.arguments(runtime, class_path, layout.connect, False)
     arguments += f'"-Djava.security.auth.login.config={login}"\n'
     kafka.write_home(layout.connect, arguments, worker, "info")
     main = "org.apache.kafka.connect.cli.ConnectDistributed"
     stack.worker_command = kafka.command(runtime, layout.connect, main)
-
-
-def _broker_settings(
-    stack: SecureStack, authority: Authority, layout: Layout, controller: int
-) -> dict[str, str | int]:
-    at = {name: f"{name}://{ports.HOST}:{port}" for name, port in stack.listeners.items()}
-    plain = f"{_JAAS}.plain.PlainLoginModule required"
-    plain += "".join(f' user_{u}="{stack.passwords[u]}"' for u in ("admin", "cdcm")) + ";"
-    made = {
-        **kafka.broker_settings(layout, stack.listeners["SASL"], controller),
-        "listeners": ",".join([*at.values(), f"CONTROLLER://{ports.HOST}:{controller}"]),
-        "advertised.listeners": ",".join(at.values()),
-        "listener.security.protocol.map": "SASL:SASL_SSL,MTLS:SSL,ELSEWHERE:SSL,EXPIRED:SSL,"
-        "CONTROLLER:PLAINTEXT",
-        "inter.broker.listener.name": "MTLS",
-        "ssl.keystore.type": "PEM",
-        "ssl.keystore.location": str(authority.issue("broker").both),
-        "ssl.truststore.type": "PEM",
-        "ssl.truststore.location": str(stack.authority),
-        "ssl.principal.mapping.rules": "RULE:^.*CN=([A-Za-z0-9_.-]+).*$/$1/,DEFAULT",
-        "listener.name.mtls.ssl.client.auth": "required",
-        "listener.name.sasl.sasl.enabled.mechanisms": "SCRAM-SHA-512,PLAIN",
-        "listener.name.sasl.plain.sasl.jaas.config": plain,
-        "listener.name.sasl.scram-sha-512.sasl.jaas.config": (
-            f"{_JAAS}.scram.ScramLoginModule required;"
-        ),
-        # So that a password that is changed matters soon.
-        "connections.max.reauth.ms": 6000,
-        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-        "super.users": "User:admin;User:broker;User:ANONYMOUS",
-    }
-    for listener, hosts, days in (("elsewhere", "DNS:elsewhere.example", 2), ("expired", None, 0)):
-        issued = authority.issue(listener, **{"hosts": hosts} if hosts else {}, days=days)
-        made[f"listener.name.{listener}.ssl.keystore.type"] = "PEM"
-        made[f"listener.name.{listener}.ssl.keystore.location"] = str(issued.both)
-    return made
-
-
-def _worker_settings(
-    stack: SecureStack, authority: Authority, layout: Layout
-) -> dict[str, str | int]:
-    home = layout.connect
-    key_store(authority.issue("worker"), home / "worker.p12", _STORE)
-    trust_store(stack.authority, home / "trust.jks", _STORE)
-    (home / "credentials.properties").write_text(f"cdcm={stack.passwords['rest']}\n")
-    (home / "jaas.conf").write_text(
-        "KafkaConnect {\n"
-        "org.apache.kafka.connect.rest.basic.auth.extension.PropertyFileLoginModule required\n"
-        f'file="{home / "credentials.properties"}";\n}};\n'
-    )
-    login = f"{_JAAS}.scram.ScramLoginModule required username=connect"
-    client = {
-        "security.protocol": "SASL_SSL",
-        "sasl.mechanism": "SCRAM-SHA-512",
-        "sasl.jaas.config": f'{login} password="{stack.passwords["connect"]}";',
-        "ssl.truststore.type": "PEM",
-        "ssl.truststore.location": str(stack.authority),
-    }
-    rest = {
-        "ssl.keystore.type": "PKCS12",
-        "ssl.keystore.location": str(home / "worker.p12"),
-        "ssl.keystore.password": _STORE,
-        "ssl.key.password": _STORE,
-        "ssl.truststore.type": "JKS",
-        "ssl.truststore.location": str(home / "trust.jks"),
-        "ssl.truststore.password": _STORE,
-        "ssl.client.authentication": "required",
-    }
-    return {
-        **kafka.worker_settings(layout, stack.worker_port, stack.listeners["SASL"]),
-        "listeners": stack.worker_url,
-        "rest.advertised.listener": "https",
-        "rest.extension.classes": (
-            "org.apache.kafka.connect.rest.basic.auth.extension.BasicAuthSecurityRestExtension"
-        ),
-        **{f"listeners.https.{key}": value for key, value in rest.items()},
-        **{
-            f"{kind}{key}": value
-            for kind in ("", "producer.", "consumer.", "admin.")
-            for key, value in client.items()
-        },
-    }
 
 
 def _broker_answers(stack: SecureStack) -> bool:
@@ -419,75 +333,3 @@ def _until(what: str, condition: Any, log: Path, seconds: float = 90) -> None:
         said = log.read_text(errors="replace")[-3000:]
         assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}\n{said}"
         time.sleep(0.1)
-
-
-@contextmanager
-def _postgres(stack: SecureStack, authority: Authority, side: str) -> Iterator[None]:
-    account = unprivileged()
-    base = Path(tempfile.mkdtemp(prefix="cdcm-pg-"))
-    base.chmod(0o755)
-    as_account: dict[str, Any] = (
-        {"user": account.uid, "group": account.gid, "extra_groups": ()} if account else {}
-    )
-    data, port = base / side, stack.postgres_ports[side]
-    try:
-        binaries = postgres.locate(_server_with_tls(), account, base)
-        postgres.initialise(data, binaries, stack.passwords[side], account)
-        postgres.configure(data, side, port, account)
-        issued = authority.issue(f"{side}-server")
-        for path, name in ((issued.certificate, "server.crt"), (issued.key, "server.key")):
-            shutil.copy(path, data / name)
-        shutil.copy(stack.authority, data / "root.crt")
-        (data / "pg_hba.conf").write_text(
-            # Certificates are for one user; everybody else has a password.
-            f"hostssl all bycert {ports.HOST}/32 cert map=tests\n"
-            f"hostssl replication,all all {ports.HOST}/32 scram-sha-256\n"
-        )
-        (data / "pg_ident.conf").write_text("tests cdcm bycert\n")
-        for name in ("server.crt", "server.key", "root.crt", "pg_hba.conf", "pg_ident.conf"):
-            (data / name).chmod(0o600)
-            if account is not None:
-                os.chown(data / name, account.uid, account.gid)
-        given = ("fsync=off", "ssl=on", "ssl_ca_file=root.crt")
-        server = subprocess.Popen(
-            [
-                binaries.directory / "postgres",
-                "-D",
-                data,
-                *(part for setting in given for part in ("-c", setting)),
-            ],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            cwd=data,
-            **as_account,
-        )
-        try:
-            _until_postgres(stack, side, server)
-            yield
-        finally:
-            server.send_signal(signal.SIGTERM)
-            end_server(server)
-    finally:
-        shutil.rmtree(base)
-
-
-def _until_postgres(stack: SecureStack, side: str, server: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            stack.administer(side, "SELECT 1")
-        except psycopg.OperationalError:
-            assert server.poll() is None, "the server has ended"
-            assert time.monotonic() < deadline, "the server does not answer"
-            time.sleep(0.1)
-        else:
-            return
-
-
-def _server_with_tls() -> Path:
-    """The directory of a server that was built with it: Debian's."""
-    for found in sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), reverse=True):
-        return found.parent
-    with suppress(AssertionError):
-        return debian_tool("postgresql-15", "usr/lib/postgresql/15/bin/postgres").parent
-    pytest.skip("no PostgreSQL server that was built with TLS: install one")
