@@ -1,0 +1,143 @@
+"""Records that the target refuses, as a user meets them: by `run` and the commands."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from cdc_migrator.faultpoints import VARIABLE
+from cdc_migrator.stack.local import StackInfo
+from tests.support.fenced import let_in
+from tests.support.live import LISTENS, LiveMigration, one, wait_for
+from tests.support.stack import fresh_database
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]
+
+SHOP = """
+CREATE SCHEMA shop;
+CREATE TABLE shop.item (id int PRIMARY KEY, code text UNIQUE, note text);
+INSERT INTO shop.item SELECT g, 'c' || g, 'loaded' FROM generate_series(1, 20) g;
+"""
+DEMAND = "ALTER TABLE shop.item ADD CONSTRAINT tame CHECK (note <> 'wild') NOT VALID"
+MENDED = "ALTER TABLE shop.item DROP CONSTRAINT tame"
+
+
+class Shop(LiveMigration):
+    """A small shop whose target demands more than its source."""
+
+    def write(self, *statements: str) -> None:
+        """On the source, in one transaction."""
+        with psycopg.connect(self.source) as conn:
+            for statement in statements:
+                conn.execute(statement.encode())
+
+    def demand(self, statement: str) -> None:
+        with let_in(self.target) as conn:
+            conn.execute(statement.encode())
+
+    def rows(self, dsn: str) -> list[tuple[Any, ...]]:
+        with psycopg.connect(dsn) as conn:
+            return conn.execute("SELECT * FROM shop.item ORDER BY id").fetchall()
+
+    def json(self, *words: str, check: int | None = 0) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.cli(*words, "-o", "json", check=check).stdout)
+        return found
+
+    def letters(self) -> int:
+        return int(one(self.target, "SELECT count(*) FROM cdc_migrator.dead_letter"))
+
+
+@pytest.fixture
+def shop(stack: StackInfo, tmp_path: Path) -> Iterator[Shop]:
+    with fresh_database(stack.source_dsn) as source, fresh_database(stack.target_dsn) as target:
+        with psycopg.connect(source, autocommit=True) as conn:
+            conn.execute(SHOP)
+        settings = {"apply": {"bad_records": "park"}}
+        made = Shop(tmp_path, "wild", source, target, stack, settings)
+        try:
+            made.prepare()
+            made.demand(DEMAND)
+            yield made
+        finally:
+            made.close()
+
+
+def test_what_is_refused_is_kept_back_retried_and_given_up(shop: Shop) -> None:
+    """Killed while it is kept back; swapped, moved and written again; each row is once there."""
+    shop.write(
+        "UPDATE shop.item SET note = 'wild' WHERE id IN (1, 2)",
+        "UPDATE shop.item SET note = 'fine' WHERE id = 3",
+    )
+    for place in ("dead_letters.keep.after", "apply.commit.before"):
+        run = shop.start("run", env={VARIABLE: f"{place}:1:KILL"})
+        assert run.wait(60) == -signal.SIGKILL
+        assert shop.letters() == 0
+    run = shop.start("run")
+    assert shop.drain()
+    assert shop.letters() == 2
+    shop.write(
+        "UPDATE shop.item SET code = 'free' WHERE id = 1",
+        "UPDATE shop.item SET code = 'c1' WHERE id = 2",
+        "UPDATE shop.item SET code = 'c2' WHERE id = 1",
+    )
+    shop.write("UPDATE shop.item SET id = 100 WHERE id = 1", "DELETE FROM shop.item WHERE id = 4")
+    shop.write("INSERT INTO shop.item VALUES (1, 'new', 'tame again')")
+    assert shop.drain()
+
+    there = shop.json("dead-letters", "list")
+    assert (there["exact"], there["keys"], there["records"]) == (False, 3, 8)
+    assert {one["table"] for one in there["parked"]} == {"shop.item"}
+    assert [one["constraint"] for one in there["parked"]] == ["tame", "tame", None]
+    first = there["parked"][0]["key_hash"]
+    shown = shop.json("dead-letters", "show", first[:12])["records"]
+    assert len(shown) == 6
+    assert "after_image" not in shown[0]
+    (record, *_) = shop.json("dead-letters", "show", first, "--values")["records"]
+    assert json.loads(record["record_key"]) == {"id": 1}
+    assert json.loads(record["after_image"])["note"] == "wild"
+    status = shop.status()
+    assert (status["dead_letters"], status["parked"]["exact"]) == (8, False)
+    assert any("kept back" in reason for reason in status["ready"]["reasons"])
+    assert [r for r in shop.rows(shop.target) if r[0] > 2] == [
+        r for r in shop.rows(shop.source) if 2 < r[0] < 100
+    ]
+
+    left = shop.json("dead-letters", "retry", "--all", check=1)
+    assert left["by_service"] is True
+    assert {one["constraint"] for one in left["left"]} == {"tame", None}
+    assert shop.letters() == 8
+    assert shop.stop(run) == 0
+    shop.demand(MENDED)
+    done = shop.json("dead-letters", "retry", "--table", "shop.item")
+    assert (len(done["settled"]), done["left"], done["by_service"]) == (3, [], False)
+    assert shop.rows(shop.target) == shop.rows(shop.source)
+    assert shop.json("dead-letters", "list")["exact"] is True
+
+    shop.demand(DEMAND)
+    shop.write("UPDATE shop.item SET note = 'wild' WHERE id = 7")
+    run = shop.start("run")
+    assert shop.drain()
+    (key,) = shop.json("dead-letters", "list")["parked"]
+    wait_for("run answers requests", lambda: one(shop.target, LISTENS))
+    shop.json("dead-letters", "skip", "--key-hash", key["key_hash"], "--reason", "a test")
+    shop.write("UPDATE shop.item SET note = 'calm' WHERE id = 7")
+    assert shop.drain()
+    (key,) = shop.json("dead-letters", "list")["parked"]
+    assert (key["state"], key["reason"], key["records_left_out"]) == ("skipped", "a test", 1)
+    shop.cli("dead-letters", "retry", "--all", check=3)
+    found = shop.json("reconcile", check=1)
+    (row,) = found["tables"][0]["differences"]
+    assert (row["key"], row["kept_back"]) == ({"id": "7"}, True)
+    shop.json("reconcile", "--repair")
+    assert shop.json("dead-letters", "list")["exact"] is True
+    shop.write("UPDATE shop.item SET note = 'calmer' WHERE id = 7")
+    assert shop.drain()
+    assert shop.rows(shop.target) == shop.rows(shop.source)
+    assert shop.stop(run) == 0
+    shop.cli("journal", "verify")
