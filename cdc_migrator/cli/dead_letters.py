@@ -49,6 +49,8 @@ def dead_letters() -> None:
     There are three ways out. Correct what the target demands, then [bold]retry[/bold]. Correct the
     row on the source: its new record is kept back like the others, then [bold]retry[/bold]. Or
     [bold]skip[/bold] it, and have its row written anew later: [bold]reconcile --repair[/bold].
+
+    Example: [bold]cdc-migrator dead-letters retry --all[/bold]
     """
 
 

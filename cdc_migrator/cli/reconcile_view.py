@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cdc_migrator.control.differences import Known
     from cdc_migrator.model.alignment import Repair
     from cdc_migrator.model.differences import RowDifference
+    from cdc_migrator.model.tables import TableName
     from cdc_migrator.reconcile.options import Progress
     from cdc_migrator.service.reconcile_report import Report, TableReport
 
@@ -39,7 +40,7 @@ def document(report: Report) -> dict[str, Any]:
 def _table(
     one: TableReport,
     values: dict[tuple[Any, tuple[tuple[str, str], ...]], RowDifference],
-    parked: Container[tuple[Any, tuple[str, ...]]],
+    parked: Container[tuple[TableName, tuple[str, ...] | None]],
 ) -> dict[str, Any]:
     rows = []
     for known in one.standing:

@@ -7,8 +7,9 @@ back is the source's; after the constraints are gone and what is kept back was t
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import psycopg
@@ -65,6 +66,7 @@ class World:
     recorder: Recorder
     applier: Applier
     pieces: bool
+    met: Counter[str] = field(default_factory=Counter)
 
     def begin(self, rows: int) -> None:
         """The same few rows on both sides, nothing kept back, and the target's demands."""
@@ -89,12 +91,17 @@ class World:
             done[:] = retry(by, chains, "test")
 
         self.applier.between(write, KEYS)
+        self.met["refused"] += sum(one.fault is not None for one in done)
+        self.met["accepted"] += sum(one.fault is None for one in done)
         return done
 
     def kept_back(self) -> set[tuple[TableName, tuple[Any, ...]]]:
+        keys = dead_letters.keys(self.target)
+        self.met["keys"] += len(keys)
+        self.met["chained"] += len(keys) - len({one.chain for one in keys})
         return {
             (one.table, tuple(json.loads(one.key)[name] for name in KEYS[one.table]))
-            for one in dead_letters.keys(self.target)
+            for one in keys
         }
 
     def of_others(self, found: Contents) -> Contents:
@@ -190,7 +197,7 @@ def commit(world: World, work: list[Step]) -> tuple[Transaction, Contents]:
 
 
 @settings(
-    max_examples=60,
+    max_examples=40,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
@@ -222,3 +229,9 @@ def test_all_that_is_not_kept_back_is_there_and_the_rest_comes_later(
     assert [one for one in world.retry() if one.fault is not None] == []
     assert world.kept_back() == set()
     assert contents(world.target) == history[-1][1]
+
+
+def test_the_workloads_met_what_they_are_for(world: World) -> None:
+    """Keys were kept back, some became one another; retries were refused, and accepted."""
+    for what in ("keys", "chained", "refused", "accepted"):
+        assert world.met[what] > 20, world.met
