@@ -108,7 +108,12 @@ def listed(
     limit: int | None = None,
 ) -> list[Listed]:
     """The keys of these tables, or whose hash begins so; in the order in which they were parked."""
-    named = {"tables": tables, "hashes": hashes, "limit": limit}
+    # A list is an array to the driver, another sequence may be a row.
+    named = {
+        "tables": None if tables is None else list(tables),
+        "hashes": None if hashes is None else list(hashes),
+        "limit": limit,
+    }
     with conn.cursor(row_factory=class_row(Listed)) as cursor:
         return cursor.execute(_LISTED.encode(), named).fetchall()
 
