@@ -74,10 +74,9 @@ def test_what_is_refused_is_kept_back_retried_and_given_up(shop: Shop) -> None:
         "UPDATE shop.item SET note = 'wild' WHERE id IN (1, 2)",
         "UPDATE shop.item SET note = 'fine' WHERE id = 3",
     )
-    for place in ("dead_letters.keep.after", "apply.commit.before"):
-        run = shop.start("run", env={VARIABLE: f"{place}:1:KILL"})
-        assert run.wait(60) == -signal.SIGKILL
-        assert shop.letters() == 0
+    run = shop.start("run", env={VARIABLE: "dead_letters.keep.after:1:KILL"})
+    assert run.wait(60) == -signal.SIGKILL
+    assert shop.letters() == 0
     run = shop.start("run")
     assert shop.drain()
     assert shop.letters() == 2
@@ -95,12 +94,10 @@ def test_what_is_refused_is_kept_back_retried_and_given_up(shop: Shop) -> None:
     assert {one["table"] for one in there["parked"]} == {"shop.item"}
     assert [one["constraint"] for one in there["parked"]] == ["tame", "tame", None]
     first = there["parked"][0]["key_hash"]
-    shown = shop.json("dead-letters", "show", first[:12])["records"]
+    shown = shop.json("dead-letters", "show", first[:12], "--values")["records"]
     assert len(shown) == 6
-    assert "after_image" not in shown[0]
-    (record, *_) = shop.json("dead-letters", "show", first, "--values")["records"]
-    assert json.loads(record["record_key"]) == {"id": 1}
-    assert json.loads(record["after_image"])["note"] == "wild"
+    assert json.loads(shown[0]["record_key"]) == {"id": 1}
+    assert json.loads(shown[0]["after_image"])["note"] == "wild"
     status = shop.status()
     assert (status["dead_letters"], status["parked"]["exact"]) == (8, False)
     assert any("kept back" in reason for reason in status["ready"]["reasons"])
@@ -117,15 +114,15 @@ def test_what_is_refused_is_kept_back_retried_and_given_up(shop: Shop) -> None:
     done = shop.json("dead-letters", "retry", "--table", "shop.item")
     assert (len(done["settled"]), done["left"], done["by_service"]) == (3, [], False)
     assert shop.rows(shop.target) == shop.rows(shop.source)
-    assert shop.json("dead-letters", "list")["exact"] is True
+    assert shop.letters() == 0
 
     shop.demand(DEMAND)
     shop.write("UPDATE shop.item SET note = 'wild' WHERE id = 7")
     run = shop.start("run")
     assert shop.drain()
-    (key,) = shop.json("dead-letters", "list")["parked"]
+    key_hash = one(shop.target, "SELECT hash FROM cdc_migrator.parked_key")
     wait_for("run answers requests", lambda: one(shop.target, LISTENS))
-    shop.json("dead-letters", "skip", "--key-hash", key["key_hash"], "--reason", "a test")
+    shop.json("dead-letters", "skip", "--key-hash", key_hash, "--reason", "a test")
     shop.write("UPDATE shop.item SET note = 'calm' WHERE id = 7")
     assert shop.drain()
     (key,) = shop.json("dead-letters", "list")["parked"]
