@@ -240,17 +240,18 @@ def resolve(conn: psycopg.Connection, chains: Sequence[int], how: str) -> None:
 
 
 def _drop(conn: psycopg.Connection, chains: Sequence[int]) -> dict[str, object]:
+    # By itself: in the applier's session no foreign key does it.
     letters = conn.execute(
-        "SELECT count(*) FROM cdc_migrator.dead_letter l JOIN cdc_migrator.parked_key k "
-        "ON k.id = l.parked_key WHERE k.chain = ANY(%s)",
+        "DELETE FROM cdc_migrator.dead_letter l USING cdc_migrator.parked_key k "
+        "WHERE k.id = l.parked_key AND k.chain = ANY(%s)",
         (list(chains),),
-    ).fetchone()
+    ).rowcount
     rows = conn.execute(
         "DELETE FROM cdc_migrator.parked_key WHERE chain = ANY(%s) "
         "RETURNING source_schema || '.' || source_table, hash",
         (list(chains),),
     ).fetchall()
-    return _named(rows, letters[0] if letters else 0)
+    return _named(rows, letters)
 
 
 def refused(conn: psycopg.Connection, chain: int, fault: Fault) -> None:

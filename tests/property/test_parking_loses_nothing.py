@@ -81,7 +81,11 @@ class World:
             )
         self.source.commit()
         self.target.execute(DEMANDS)
-        self.applier.at_barrier(lambda conn: conn.execute("DELETE FROM cdc_migrator.parked_key"))
+        self.applier.at_barrier(
+            lambda conn: conn.execute(
+                "DELETE FROM cdc_migrator.dead_letter; DELETE FROM cdc_migrator.parked_key"
+            )
+        )
 
     def retry(self) -> list[Tried]:
         done: list[Tried] = []
@@ -228,6 +232,7 @@ def test_all_that_is_not_kept_back_is_there_and_the_rest_comes_later(
     world.target.execute(MENDED)
     assert [one for one in world.retry() if one.fault is not None] == []
     assert world.kept_back() == set()
+    assert world.target.execute("SELECT FROM cdc_migrator.dead_letter").rowcount == 0
     assert contents(world.target) == history[-1][1]
 
 

@@ -29,7 +29,7 @@ CREATE INDEX parked_key_chain ON cdc_migrator.parked_key (chain);
 -- hold values of rows. code, sqlstate, constraint_name, fault: why it was kept back; names only.
 CREATE TABLE cdc_migrator.dead_letter (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    parked_key bigint NOT NULL REFERENCES cdc_migrator.parked_key ON DELETE CASCADE,
+    parked_key bigint NOT NULL REFERENCES cdc_migrator.parked_key,
     record_schema text NOT NULL,
     record_table text NOT NULL,
     op text NOT NULL CHECK (op IN ('c', 'u', 'd')),
