@@ -23,7 +23,12 @@ SHOP = """
 CREATE SCHEMA shop;
 CREATE TABLE shop.item (id int PRIMARY KEY, code text UNIQUE, note text);
 INSERT INTO shop.item SELECT g, 'c' || g, 'loaded' FROM generate_series(1, 20) g;
+-- What its events lack comes in a side table.
+CREATE TABLE shop.visit (id int PRIMARY KEY, span interval, note text);
+INSERT INTO shop.visit SELECT g, '1 day', 'loaded' FROM generate_series(1, 5) g;
 """
+VISIT_DEMAND = "ALTER TABLE shop.visit ADD CONSTRAINT calm CHECK (note <> 'wild') NOT VALID"
+VISIT_MENDED = "ALTER TABLE shop.visit DROP CONSTRAINT calm"
 DEMAND = "ALTER TABLE shop.item ADD CONSTRAINT tame CHECK (note <> 'wild') NOT VALID"
 MENDED = "ALTER TABLE shop.item DROP CONSTRAINT tame"
 
@@ -41,9 +46,9 @@ class Shop(LiveMigration):
         with let_in(self.target) as conn:
             conn.execute(statement.encode())
 
-    def rows(self, dsn: str) -> list[tuple[Any, ...]]:
+    def rows(self, dsn: str, table: str = "item") -> list[tuple[Any, ...]]:
         with psycopg.connect(dsn) as conn:
-            return conn.execute("SELECT * FROM shop.item ORDER BY id").fetchall()
+            return conn.execute(f"SELECT * FROM shop.{table} ORDER BY id".encode()).fetchall()
 
     def json(self, *words: str, check: int | None = 0) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(self.cli(*words, "-o", "json", check=check).stdout)
@@ -117,11 +122,20 @@ def test_what_is_refused_is_kept_back_retried_and_given_up(shop: Shop) -> None:
     assert shop.letters() == 0
 
     shop.demand(DEMAND)
-    shop.write("UPDATE shop.item SET note = 'wild' WHERE id = 7")
+    shop.demand(VISIT_DEMAND)
+    shop.write("UPDATE shop.visit SET span = '2 mons', note = 'wild' WHERE id < 3")
+    shop.write("UPDATE shop.visit SET id = 9 WHERE id = 1", "UPDATE shop.visit SET span = '3 mons'")
     run = shop.start("run")
     assert shop.drain()
-    key_hash = one(shop.target, "SELECT hash FROM cdc_migrator.parked_key")
+    assert one(shop.target, "SELECT count(*) FROM cdc_migrator.parked_key") == 3
+    shop.demand(VISIT_MENDED)
     wait_for("run answers requests", lambda: one(shop.target, LISTENS))
+    shop.json("dead-letters", "retry", "--all")
+    assert shop.rows(shop.target, "visit") == shop.rows(shop.source, "visit")
+
+    shop.write("UPDATE shop.item SET note = 'wild' WHERE id = 7")
+    assert shop.drain()
+    key_hash = one(shop.target, "SELECT hash FROM cdc_migrator.parked_key")
     shop.json("dead-letters", "skip", "--key-hash", key_hash, "--reason", "a test")
     shop.write("UPDATE shop.item SET note = 'calm' WHERE id = 7")
     assert shop.drain()
@@ -129,7 +143,7 @@ def test_what_is_refused_is_kept_back_retried_and_given_up(shop: Shop) -> None:
     assert (key["state"], key["reason"], key["records_left_out"]) == ("skipped", "a test", 1)
     shop.cli("dead-letters", "retry", "--all", check=3)
     found = shop.json("reconcile", check=1)
-    (row,) = found["tables"][0]["differences"]
+    (row,) = [one for table in found["tables"] for one in table["differences"]]
     assert (row["key"], row["kept_back"]) == ({"id": "7"}, True)
     shop.json("reconcile", "--repair")
     assert shop.json("dead-letters", "list")["exact"] is True
