@@ -3,31 +3,33 @@
 The one place that retries. Errors that pass are tried again for a bounded time; after a lost
 connection the stored progress says whether the COMMIT under way was carried out. Data that the
 target refuses is narrowed down to one source transaction: those before it are applied, then the
-stream halts at exactly that position.
+stream halts at exactly that position, or goes on without the rows in question (`parking`).
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 import psycopg
 
-from cdc_migrator.apply.applied import Applied, Tally
+from cdc_migrator.apply.applied import Applied, Tally, advance_by
 from cdc_migrator.apply.batcher import Batch
 from cdc_migrator.apply.halts import Rejected, control_unwritable, place, placed
+from cdc_migrator.apply.hands import Hands
 from cdc_migrator.apply.marks import Marks
 from cdc_migrator.apply.merge import Merger, RowsMissing
+from cdc_migrator.apply.parking import Parking
 from cdc_migrator.apply.patience import Patience
 from cdc_migrator.apply.pieces import PieceLimits
 from cdc_migrator.apply.plan import TablePlan, plan_tables
 from cdc_migrator.apply.prepared import Prepared, Preparer
 from cdc_migrator.apply.session import open_session
 from cdc_migrator.apply.shape import Reread, by_stream_name
-from cdc_migrator.apply.signals import UNFENCE, begins
+from cdc_migrator.apply.signals import begins
 from cdc_migrator.control import progress
-from cdc_migrator.control.progress import FORWARD, Advance, Progress
+from cdc_migrator.control.progress import FORWARD, Progress
 from cdc_migrator.databases.postgres.coded import describe, speaking
 from cdc_migrator.databases.postgres.side import Side
 from cdc_migrator.databases.postgres.sqlstate import Disposition, connection_lost, disposition
@@ -53,6 +55,7 @@ class Applier:
         rereads: tables that were loaded again under a later snapshot.
         migration: whose starts count for this stream.
         truncates: what to do with them.
+        parking: what is kept back, and whether more may be.
         pieces: how much is written at a time of what is too large for memory.
         retry_for: seconds for which errors that pass are tried again.
         stopping: ends waiting between attempts; a batch under way is finished.
@@ -71,6 +74,7 @@ class Applier:
         stream: str = FORWARD,
         migration: str | None = None,
         truncates: TruncatePolicy = TruncatePolicy.APPLY,
+        parking: Parking | None = None,
         pieces: PieceLimits = PieceLimits(),
         retry_for: float = 300.0,
         stopping: threading.Event | None = None,
@@ -87,6 +91,7 @@ class Applier:
         self._targets = targets
         self._plans: dict[TableName, TablePlan] = {}
         self._marks = Marks()
+        self._parking = parking or Parking()
         self._pieces = pieces
         self._truncates = truncates
         with speaking("target", "getting ready to apply changes"):
@@ -206,8 +211,13 @@ class Applier:
         """
         return self._preparer.prepare(batch) if self._active else self._preparer.skim(batch)
 
-    def apply(self, batch: Batch, prepared: Prepared | None = None) -> Applied:
+    def apply(
+        self, batch: Batch, prepared: Prepared | None = None, parting: bool = False
+    ) -> Applied:
         """Commit a batch with its progress, once.
+
+        Args:
+            parting: rows of it were refused: keep those back.
 
         Raises:
             Fenced: another process owns the stream.
@@ -222,8 +232,10 @@ class Applier:
         try:
             if prepared is None or (prepared.skimmed and self._active):
                 prepared = self.prepare(batch)
-            return self._commit(prepared)
+            return self._commit(prepared, parting)
         except Rejected as rejected:
+            if not parting and self._parking.takes(rejected, self._preparer.shapes):
+                return self.apply(batch, prepared, parting=True)
             if len(batch.transactions) < 2:
                 raise rejected.halt(place(self._position, batch)) from rejected.cause
         except StreamHalted as halt:
@@ -242,15 +254,27 @@ class Applier:
             psycopg.Error: the target refuses what was written; nothing of it is there.
             Failed: CDCM-APPLY-UNAVAILABLE: the target did not come back in time.
         """
+        self.between(lambda hands: write(hands.conn))
+
+    def between(self, write: Callable[[Hands], None], tables: Collection[TableName] = ()) -> None:
+        """The same with all that writes rows of these tables of the stream."""
 
         def attempt() -> None:
+            self._merger.make(one for one in tables if one in self._plans)
+            self._marks.begin()
             with self._conn.transaction():
                 progress.stand(self._conn, self._epoch, self._applies, self._stream)
-                write(self._conn)
+                write(self._hands())
+                self._marks.write(self._conn)
 
         self._carry_out(attempt)
+        self._marks.committed()
+        self._parking.forget()
 
-    def _commit(self, prepared: Prepared) -> Applied:
+    def _hands(self) -> Hands:
+        return Hands(self._conn, self._merger, self._marks, self._preparer)
+
+    def _commit(self, prepared: Prepared, parting: bool) -> Applied:
         batch = prepared.batch
         began = self._monotonic()
         # After an ambiguous COMMIT that was carried out, that of the attempt before.
@@ -259,27 +283,21 @@ class Applier:
         def attempt() -> None:
             nonlocal tally
             tally = Tally()
-            self._once(prepared, tally)
+            self._parking.look_up(self._conn)
+            self._once(prepared, tally, parting or self._parking.concerns(prepared))
 
         try:
             retries = self._carry_out(attempt)
         except psycopg.Error as exc:
             raise control_unwritable(exc) from exc
         self._marks.committed()
+        self._parking.committed()
         if tally.begun:
             self._active = True
             self.learn_chunks()
         self._offset = batch.next_offset
         self._ahead = self._ahead_after(batch)
-        applied = Applied(
-            transactions=len(batch.transactions),
-            changes=batch.changes,
-            seconds=self._monotonic() - began,
-            retries=retries,
-            markers=tuple(tally.markers),
-            heartbeats=tuple(tally.heartbeats),
-            counts=tally.counts,
-        )
+        applied = tally.applied(batch, self._monotonic() - began, retries)
         if self._on_applied is not None:
             self._on_applied(applied)
         return applied
@@ -315,20 +333,14 @@ class Applier:
         self._applies += 1
         return retries
 
-    def _once(self, prepared: Prepared, tally: Tally) -> None:
+    def _once(self, prepared: Prepared, tally: Tally, parting: bool) -> None:
         batch = prepared.batch
-        step = Advance(
-            next_offset=batch.next_offset,
-            commit_position=batch.commit_position,
-            source_committed_at_us=batch.committed_at_us,
-            transactions=len(batch.transactions),
-            redelivered=batch.redelivered,
-            suspect=batch.suspect,
-            ahead=sorted(self._ahead_after(batch)),
-        )
-        self._merger.prepare(prepared)
+        step = advance_by(batch, self._ahead_after(batch))
+        if parting:
+            self._merger.make(prepared.touched)
+        else:
+            self._merger.prepare(prepared)
         self._marks.begin()
-        at: TableName | None = None
         merging = False
         try:
             with self._conn.transaction():
@@ -344,19 +356,10 @@ class Applier:
                     tally.pass_over(self._conn, self._stream, self._migration, prepared.pieces)
                     return
                 merging = True
-                for piece in prepared.pieces:
-                    tally.take(piece)
-                    if any(one.kind == UNFENCE for one in piece.markers):
-                        # What was compared behind the fence has taken its marks away.
-                        self._marks.forget()
-                    truncated = [one.shape.name for one in piece.staged if one.truncated]
-                    if truncated:
-                        self._merger.truncate(truncated)
-                    for one in piece.staged:
-                        at = one.shape.name
-                        self._merger.write(one)
-                    at = None
-                    self._marks.note(piece.staged, self._merger.places)
+                if parting:
+                    self._parking.write(self._hands(), batch, tally)
+                else:
+                    self._hands().write(prepared.pieces, tally)
                 reach("apply.count.before")
                 tally.write(self._conn, self._stream)
                 self._marks.write(self._conn)
@@ -364,10 +367,10 @@ class Applier:
                 reach("apply.commit.before")
             reach("apply.commit.after")
         except RowsMissing as exc:
-            raise Rejected(at, exc) from exc
+            raise Rejected(tally.at, exc) from exc
         except psycopg.Error as exc:
             if merging and disposition(exc) is not Disposition.RETRY:
-                raise Rejected(at, exc) from exc
+                raise Rejected(tally.at, exc) from exc
             raise
 
     def _ahead_after(self, batch: Batch) -> frozenset[int]:
@@ -388,3 +391,4 @@ class Applier:
         self._conn.close()
         self._conn = open_session(self._dsn)
         self._merger = Merger(self._conn, self._plans)
+        self._parking.forget()

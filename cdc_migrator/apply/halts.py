@@ -8,10 +8,20 @@ from cdc_migrator.apply.batcher import Batch
 from cdc_migrator.apply.fold import UnknownTable
 from cdc_migrator.apply.merge import RowsMissing
 from cdc_migrator.databases.postgres.coded import describe
+from cdc_migrator.databases.postgres.sqlstate import Disposition, disposition
 from cdc_migrator.errors import Refused, StreamHalted
 from cdc_migrator.model.positions import lsn_to_text
 from cdc_migrator.model.tables import TableName
 from cdc_migrator.stream.parts import TableUnproven, Unproven
+
+# What speaks against a single row.
+OF_ROWS = (Disposition.BAD_ROW, Disposition.CONFLICT)
+_OF_A_ROW = (
+    "Nothing past this position was applied. Correct what the target demands beyond the source, "
+    "then start `cdc-migrator run`, which goes on from here. Or set apply.bad_records to park: "
+    "then such a row is kept back (`cdc-migrator dead-letters`) and all others go on; a table "
+    "without a key cannot do that. `cdc-migrator abort` gives the migration up."
+)
 
 
 class Rejected(Exception):
@@ -34,7 +44,10 @@ class Rejected(Exception):
             return TableUnproven(missing, self.table or cause.table, at)
         where = f" a row of {self.table}" if self.table else " a transaction"
         return StreamHalted(
-            "CDCM-APPLY-REJECTED", f"the target does not accept{where}: {describe(cause)}", at
+            "CDCM-APPLY-REJECTED",
+            f"the target does not accept{where}: {describe(cause)}",
+            at,
+            _OF_A_ROW if self.table and disposition(cause) in OF_ROWS else None,
         )
 
 

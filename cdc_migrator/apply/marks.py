@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 import psycopg
 
 from cdc_migrator.apply.plan import TablePlan
+from cdc_migrator.apply.signals import UNFENCE, Marker
 from cdc_migrator.apply.stage import Staged
 from cdc_migrator.control import proofs
 from cdc_migrator.control.proofs import Map
@@ -50,6 +51,11 @@ class Marks:
     def forget(self) -> None:
         """Both sides are aligned: all that is written to from now on is marked anew."""
         self._marked = {one.id: set() for one in self._maps.values()}
+
+    def heed(self, passing: Iterable[Marker]) -> None:
+        """Where the source's fence is lifted: what was compared behind it has taken marks away."""
+        if any(one.kind == UNFENCE for one in passing):
+            self.forget()
 
     def begin(self) -> None:
         """A transaction begins; what one that failed would have marked is not marked."""

@@ -74,7 +74,11 @@ class Merger:
 
     def prepare(self, prepared: Prepared) -> None:
         """Make the temporary tables that a batch needs, and drop those long not used."""
-        wanted = sorted(self._wanted(prepared))
+        self.make(self._wanted(prepared))
+
+    def make(self, tables: Iterable[TableName]) -> None:
+        """Make the temporary tables of these, and drop those long not used."""
+        wanted = sorted(tables)
         missing = [name for name in wanted if name not in self._made]
         if missing:
             with self._conn.transaction():
@@ -199,6 +203,14 @@ class Merger:
         statement = self._statements_for(staged).places(place)
         found = self._cursor.execute(statement, staged.few, prepare=True)
         return [row[0] for row in found]
+
+    def key_texts(self, staged: Staged) -> tuple[str, ...] | None:
+        """The one key that is staged to be removed, each column as the server writes it."""
+        if staged.few is None:
+            self._copy(self._statements_for(staged), staged)
+        statement = self._statements_for(staged).key_texts
+        found = self._cursor.execute(statement, staged.few).fetchone()
+        return tuple(found[0]) if found is not None else None
 
     def _replace(self, plan: TablePlan, statements: Statements, staged: Staged) -> None:
         scans = not plan.identity.indexed

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from cdc_migrator.apply.batcher import Batch
@@ -49,6 +49,13 @@ class Prepared:
     pieces: Iterable[Piece]
     skimmed: bool = False
 
+    @property
+    def touched(self) -> Collection[TableName]:
+        """The tables that it changes, or may change."""
+        if self.batch.spilled:
+            return self.tables
+        return {name for piece in self.pieces for name in piece.counts}
+
 
 class Preparer:
     """Folds and encodes batches; used by any thread.
@@ -65,9 +72,14 @@ class Preparer:
         limits: PieceLimits = PieceLimits(),
         truncates: TruncatePolicy = TruncatePolicy.APPLY,
     ) -> None:
-        self._shapes = shapes
+        self.shapes = shapes
+        self.truncates = truncates
         self._limits = limits
-        self._truncates = truncates
+
+    @property
+    def inline(self) -> int:
+        """Rows of a table that go along with a statement, at most."""
+        return self._limits.inline
 
     def prepare(self, batch: Batch) -> Prepared:
         """Fold and encode; a batch that is too large for memory only when it is written.
@@ -75,12 +87,12 @@ class Preparer:
         Raises StreamHalted; for such a batch the pieces do.
         """
         if not batch.spilled:
-            piece = self._piece(batch, batch.transactions)
+            piece = self.piece(batch, batch.transactions)
             return Prepared(batch, frozenset(), (piece,))
         named: set[TableName] = set()
         for transaction in batch.transactions:
             named.update(transaction.tables or (change.table for change in transaction.changes))
-        shapes = self._shapes
+        shapes = self.shapes
         tables = frozenset(shapes[name].name for name in named if name in shapes)
         return Prepared(batch, tables, _Pieces(self, batch))
 
@@ -101,8 +113,15 @@ class Preparer:
         piece = Piece((), {}, tuple(markers), tuple(heartbeats), skimmed)
         return Prepared(batch, frozenset(), (piece,), skimmed=True)
 
-    def _piece(self, batch: Batch, transactions: Sequence[Transaction]) -> Piece:
-        folded = fold(transactions, self._shapes, self._truncates)
+    def runs(self, batch: Batch) -> Iterable[Sequence[Transaction]]:
+        """What is written at a time: all transactions, or parts of those too large for memory."""
+        if not batch.spilled:
+            return (batch.transactions,)
+        return pieces(batch.transactions, self.shapes, self._limits)
+
+    def piece(self, batch: Batch, transactions: Sequence[Transaction]) -> Piece:
+        """Fold and encode one run of a batch. Raises StreamHalted."""
+        folded = fold(transactions, self.shapes, self.truncates)
         markers, heartbeats = signals(folded.control)
         staged = []
         for state in sorted(folded.tables, key=lambda state: state.shape.name):
@@ -118,8 +137,8 @@ class Preparer:
 
     def pieces(self, batch: Batch) -> Iterator[Piece]:
         """The pieces of a batch that is too large for memory, made one by one."""
-        for run in pieces(batch.transactions, self._shapes, self._limits):
-            yield self._piece(batch, run)
+        for run in self.runs(batch):
+            yield self.piece(batch, run)
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,6 +67,12 @@ class Statements:
                 kind=sql.Literal(DELETE),
                 same=self._same_key(self._base()),
             )
+            self.key_texts = self._text(
+                "SELECT ARRAY[{texts}] FROM {rows} WHERE s.k = {kind}",
+                # concat, not a cast: that writes some types in another way.
+                texts=_list(sql.SQL("concat({})").format(value) for value in self._base()),
+                kind=sql.Literal(DELETE),
+            )
             self.finish_complete = self._text(
                 "INSERT INTO {final} SELECT {values} FROM {rows} WHERE s.k = {kind}",
                 values=_list(self._values()),

@@ -59,6 +59,7 @@ VERBS = (
     Verb("sequences", "sequences:app", MIGRATE, "Set the target's sequences past the source's."),
     Verb("reconcile", "reconcile:app", MIGRATE, "Compare both sides' rows, and repair them."),
     Verb("repair", "repair:repair", MIGRATE, "Write whole tables anew while the stream runs."),
+    Verb("dead-letters", "dead_letters:app", MIGRATE, "Settle records that were kept back."),
     Verb("backup", "backup:app", MIGRATE, "Make and verify a backup of the source, or note one."),
     Verb("run", "run:run", MIGRATE, "Apply the stream of changes to the target; runs on."),
     Verb("way-back", "way_back:app", SWITCH, "Have the way back to the source ready, and proven."),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cdc_migrator.control.differences import Known
     from cdc_migrator.model.alignment import Repair
     from cdc_migrator.model.differences import RowDifference
+    from cdc_migrator.model.tables import TableName
     from cdc_migrator.reconcile.options import Progress
     from cdc_migrator.service.reconcile_report import Report, TableReport
 
@@ -32,16 +33,19 @@ def document(report: Report) -> dict[str, Any]:
         "verified_as_of": report.verified_as_of,
         "seconds": round(report.seconds, 3),
         "repaired": report.repaired,
-        "tables": [_table(one, values) for one in report.tables],
+        "tables": [_table(one, values, report.parked) for one in report.tables],
     }
 
 
 def _table(
-    one: TableReport, values: dict[tuple[Any, tuple[tuple[str, str], ...]], RowDifference]
+    one: TableReport,
+    values: dict[tuple[Any, tuple[tuple[str, str], ...]], RowDifference],
+    parked: Container[tuple[TableName, tuple[str, ...] | None]],
 ) -> dict[str, Any]:
     rows = []
     for known in one.standing:
         row = difference(known)
+        row["kept_back"] = (known.table, tuple(known.key.values())) in parked
         found = values.get((known.table, tuple(known.key.items())))
         if found is not None:
             row["values"] = {
@@ -129,6 +133,7 @@ def _lines(row: dict[str, Any]) -> list[str]:
     shown = [
         f"{row['table']} {_key(one['key'])}: {one['kind']}"
         + (f" in {', '.join(one['columns'])}" if one["columns"] else _counts(one))
+        + (" (kept back: see `dead-letters list`)" if one.get("kept_back") else "")
         + "".join(
             f"\n    {column}: source {both['source']!r}, target {both['target']!r}"
             for column, both in one.get("values", {}).items()

@@ -83,6 +83,8 @@ def run_service(configured: Settings) -> None:
             directory=apply.spill_dir,
         ),
         truncates=apply.truncates,
+        bad_records=apply.bad_records,
+        most_parked=apply.most_parked,
         retry_for=apply.retry_for.total_seconds(),
         reread=steps.read_again,
         reread_bytes=apply.reread_bytes,

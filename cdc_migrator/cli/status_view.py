@@ -87,6 +87,8 @@ def _facts(whole: dict[str, Any]) -> Table:
     )
     facts.add_row("service", _service(whole))
     facts.add_row("content", _content(whole))
+    if whole["parked"] and not whole["parked"]["exact"]:
+        facts.add_row("kept back", Text(_parked(whole["parked"]), style="red"))
     facts.add_row("slot", _slot(slot))
     facts.add_row("connector", _connector(connector))
     facts.add_row("topic", _retention(whole["retention"]))
@@ -203,6 +205,15 @@ def _content(whole: dict[str, Any]) -> str:
     told += f", {number(known['open'])} rows differ" if known["open"] else ""
     told += f", {number(known['chunks_dirty'])} of {number(known['chunks'])} chunks changed since"
     return told + (f"; `run`: {known['continuous']}" if known["continuous"] else "")
+
+
+def _parked(parked: dict[str, Any]) -> str:
+    told = []
+    if parked["keys"]:
+        told.append(f"{number(parked['records'])} records of {number(parked['keys'])} keys")
+    if parked["keys_skipped"]:
+        told.append(f"{number(parked['keys_skipped'])} keys given up")
+    return f"{', '.join(told)}: the target is not exact (`cdc-migrator dead-letters list`)"
 
 
 def _slot(slot: dict[str, Any] | None) -> str:

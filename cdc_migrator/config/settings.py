@@ -24,7 +24,7 @@ from cdc_migrator.config.section import Section
 from cdc_migrator.config.stack import Stack
 from cdc_migrator.config.values import Duration, FilePath, Size, TextLike, Words
 from cdc_migrator.config.watch import Watch
-from cdc_migrator.model.changes import TruncatePolicy
+from cdc_migrator.model.changes import BadRecords, TruncatePolicy
 from cdc_migrator.model.naming import NAME_PATTERN
 
 ENV_PREFIX = "CDC_MIGRATOR_"
@@ -193,6 +193,17 @@ class Apply(Section):
         default=TruncatePolicy.APPLY,
         description="Where the source truncates a table: `apply` it, `halt` the stream, or "
         "`ignore` it, after which the verdict on switching over is no.",
+    )
+    bad_records: BadRecords = Field(
+        default=BadRecords.HALT,
+        description="Where the target does not accept a record: `halt` the stream in front of it, "
+        "or `park` it with all later records of its key and go on, after which the verdict on "
+        "switching over is no until that is settled (`cdc-migrator dead-letters`).",
+    )
+    most_parked: int = Field(
+        default=1_000,
+        ge=1,
+        description="So many keys are parked at a time; with more, the stream halts.",
     )
     retry_for: Duration = Field(
         default=timedelta(minutes=5),

@@ -15,7 +15,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import kwargs_row
 
-from cdc_migrator.control import journal, proofs
+from cdc_migrator.control import dead_letters, journal, proofs
 from cdc_migrator.model.tables import Table, TableName
 
 
@@ -339,6 +339,7 @@ def begin_anew(
     where = (table.schema, table.name)
     journal.write(conn, "table-read-anew", table=str(table), snapshot=snapshot, why=why)
     proofs.forget(conn, table)
+    dead_letters.forget(conn, table)
     conn.execute(
         "SELECT FROM cdc_migrator.backfill_chunk "
         "WHERE (source_schema, source_table) = (%s, %s) FOR UPDATE",

@@ -30,6 +30,16 @@ class TruncatePolicy(StrEnum):
     IGNORE = "ignore"
 
 
+class BadRecords(StrEnum):
+    """What to do with a record that the target does not accept.
+
+    HALT: stop in front of it. PARK: keep it and all later ones of its key aside, and go on.
+    """
+
+    HALT = "halt"
+    PARK = "park"
+
+
 @dataclass(slots=True)
 class Change:
     """One row event, values still in the event's own bytes.

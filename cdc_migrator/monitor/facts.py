@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+from cdc_migrator.control.dead_letters import Standing
 from cdc_migrator.control.freshness import Freshness
 from cdc_migrator.control.inspection import Part
 from cdc_migrator.control.migration import Migration
@@ -38,6 +39,7 @@ class TargetFacts:
     server: ServerSample | None = None
     freshness: Freshness | None = None
     inspection: Mapping[str, Part] | None = None
+    parked: Standing | None = None
 
 
 @dataclass(frozen=True, slots=True)

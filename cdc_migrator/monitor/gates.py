@@ -200,9 +200,9 @@ def runway(sample: Sample, limits: Limits) -> Gate:
 def applied(sample: Sample, _: Limits) -> Gate:
     """Nothing of the stream was parked, skipped or applied on suspicion."""
     name = "applied"
-    if sample.tables is None or sample.stream is None:
+    if sample.tables is None or sample.stream is None or sample.parked is None:
         return not_measured(name, sample, "the stream's progress was not looked at")
-    # Nothing can be parked in this release: what cannot be applied halts the stream.
+    parked = sample.parked
     suspect = sample.stream.transactions_suspect
     ignored = [table.source for table in sample.tables if table.truncates_ignored]
     since = sample.freshness.doubts_since if sample.freshness else None
@@ -212,8 +212,25 @@ def applied(sample: Sample, _: Limits) -> Gate:
         "suspect_transactions": suspect,
         "truncates_ignored": ignored,
         "compared_since": settled,
-        "parked": 0,
+        "parked": parked.keys,
+        "dead_letters": parked.letters,
+        "skipped": parked.skipped,
     }
+    if parked.keys:
+        return fails(
+            name,
+            f"{parked.letters} records of {parked.keys} keys are kept back",
+            "`cdc-migrator dead-letters list` says why; `cdc-migrator dead-letters retry --all` "
+            "applies them once the target accepts them.",
+            **evidence,
+        )
+    if parked.skipped:
+        return fails(
+            name,
+            f"the records of {parked.skipped} keys were given up",
+            "`cdc-migrator reconcile --repair` writes their rows as the source has them.",
+            **evidence,
+        )
     if ignored and not settled:
         why = f"the source truncated {few(ignored)}, which was ignored: rows are left over"
         remedy = (

@@ -144,6 +144,21 @@ GAUGES: Final = (
         lambda s: _number(s.proofs.chunks) if s.proofs else None,
     ),
     Gauge(
+        "dead_letters",
+        "Records that the target did not accept, and later ones of their keys: kept back.",
+        lambda s: _number(s.parked.letters) if s.parked else None,
+    ),
+    Gauge(
+        "parked_keys",
+        "Keys whose records are kept back.",
+        lambda s: _number(s.parked.keys) if s.parked else None,
+    ),
+    Gauge(
+        "skipped_keys",
+        "Keys whose records were given up, and whose rows were not written anew since.",
+        lambda s: _number(s.parked.skipped) if s.parked else None,
+    ),
+    Gauge(
         "transactions_per_second",
         "Source transactions applied, over the last seconds.",
         lambda s: s.service.transactions_per_second if s.service else None,

@@ -12,6 +12,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from cdc_migrator.control.dead_letters import Standing
 from cdc_migrator.control.freshness import Freshness
 from cdc_migrator.control.inspection import Part
 from cdc_migrator.control.migration import Phase
@@ -327,18 +328,16 @@ class Sample:
         end_offset: offset behind the last committed record of the topic.
         target_ahead: seconds by which the target's clock is ahead of the source's; source_ahead:
             the source's of that of the machine that measured.
-        wal_bytes_per_second, slot_seconds_left: what the source writes, and until `safe_bytes` of
-            it are written.
+        wal_bytes_per_second, slot_seconds_left: what the source writes; until `safe_bytes` are.
         catch_up: see `lag.catch_up`. retention: of the stream's topic.
         retention_seconds_left: at least so long is the next record to apply still kept; None
             where that is unlimited, or unknown.
-        source_server, target_server: how full they are.
-        proofs: what is known of both sides' rows. freshness: how recent that is.
-        inspection: what takes longer to be looked at, as it was found last.
+        source_server, target_server: how full they are. proofs: what is known of both sides' rows.
+        freshness: how recent that is. inspection: what takes longer, as it was found last.
         not_added: tables of the source that shall move and are not part of the migration; None
             where nobody looked.
         fence: None where nobody looked. way_back: None where the source did not say.
-        notes: what could not be measured, and why.
+        parked: what the stream keeps back. notes: what could not be measured, and why.
     """
 
     at: datetime
@@ -371,6 +370,7 @@ class Sample:
     source_server: ServerSample | None = None
     target_server: ServerSample | None = None
     way_back: WayBackSample | None = None
+    parked: Standing | None = None
     notes: tuple[Note, ...] = ()
 
     @property

@@ -17,6 +17,7 @@ import psycopg
 
 from cdc_migrator.control import (
     cutover,
+    dead_letters,
     fence,
     freshness,
     inspection,
@@ -25,6 +26,7 @@ from cdc_migrator.control import (
     progress,
     schema,
 )
+from cdc_migrator.control.dead_letters import Standing
 from cdc_migrator.databases.postgres.catalog import table_names
 from cdc_migrator.errors import MigratorError
 from cdc_migrator.model.naming import Names
@@ -81,6 +83,7 @@ class _Dear:
     source: Paced[ServerSample | None] = field(default_factory=lambda: Paced(10.0))
     target: Paced[ServerSample | None] = field(default_factory=lambda: Paced(10.0))
     way_back: Paced[WayBackSample | None] = field(default_factory=lambda: Paced(1.0))
+    parked: Paced[Standing | None] = field(default_factory=lambda: Paced(2.0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +182,7 @@ class Sampler:
                 proofs=target.proofs,
                 freshness=target.freshness,
                 inspection=target.inspection,
+                parked=target.parked,
                 way_back=_whole(source.way_back, target.tables) if source else None,
                 not_added=self._not_added(target, source) if source else None,
             )
@@ -319,6 +323,9 @@ def _read_target(
     facts = TargetFacts(
         now, ahead, row, stream, owner, tables, _read_load(conn), guard, read, server
     )
+    if schema.has(conn, "parked_key"):
+        parked = dear.parked.get(lambda: unless_slow(conn, lambda: dead_letters.standing(conn)))
+        facts = replace(facts, parked=parked)
     if not schema.has(conn, "inspection"):
         return facts
     return replace(facts, freshness=freshness.read(conn), inspection=inspection.read(conn))

@@ -31,8 +31,8 @@ def document(sample: Sample, limits: Limits) -> dict[str, Any]:
         "accepted": [{"code": code, "reason": reason} for code, reason in limits.accepted],
         "target_fence": sample.fence.state if sample.fence else None,
         "target_fence_lacking": list(sample.fence.lacking) if sample.fence else None,
-        # Nothing can be parked in this release: what cannot be applied halts the stream.
-        "dead_letters": 0 if sample.phase is not None else None,
+        "dead_letters": sample.parked.letters if sample.parked else None,
+        "parked": _parked(sample),
         "ready": readiness(gates(sample, limits)),
         "load": _load(sample),
         "rates": _rates(sample),
@@ -70,6 +70,21 @@ def readiness(found: Sequence[Gate]) -> dict[str, Any]:
         "verdict": ready(found),
         "reasons": reasons(found),
         "gates": [gate.as_dict() for gate in found],
+    }
+
+
+def _parked(sample: Sample) -> dict[str, Any] | None:
+    """`exact`: the target lacks nothing that came."""
+    there = sample.parked
+    if there is None:
+        return None
+    return {
+        "exact": there.exact,
+        "keys": there.keys,
+        "records": there.letters,
+        "keys_skipped": there.skipped,
+        "records_left_out": there.left_out,
+        "since": there.oldest.isoformat() if there.oldest else None,
     }
 
 

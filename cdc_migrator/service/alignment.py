@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -16,10 +15,10 @@ from cdc_migrator.databases.postgres.coded import speaking
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.errors import Failed, MigratorError, Refused
 from cdc_migrator.model.alignment import Aligned, Rebuild, Repair
+from cdc_migrator.service import asking
 from cdc_migrator.service.repairing import to_details
 
 _STALE_SECONDS = 15.0
-_LOOK_SECONDS = 0.5
 
 
 class RequestedAlignment:
@@ -103,24 +102,13 @@ class RequestedAlignment:
             )
 
     def _wait(self, conn: psycopg.Connection, number: int) -> dict[str, Any]:
-        deadline = time.monotonic() + self._patience
-        while True:
-            request = requests.read(conn, number)
-            if request is not None and request.state == "answered":
-                return request.answer or {}
-            if request is None or request.state == "failed":
-                said = (request.answer if request else None) or {}
-                raise Failed(
-                    said.get("code", "CDCM-ALIGN-STOPPED"),
-                    said.get("cause", "the request is gone"),
-                    said.get("remedy", "Run the same command again."),
-                )
-            if time.monotonic() > deadline:
-                raise Failed(
-                    "CDCM-ALIGN-SILENT",
-                    f"the running service did not align both sides within {self._patience:g} s",
-                    "See its log and `cdc-migrator status`, then run the same command again.",
-                )
+        silent = Failed(
+            "CDCM-ALIGN-SILENT",
+            f"the running service did not align both sides within {self._patience:g} s",
+            "See its log and `cdc-migrator status`, then run the same command again.",
+        )
+
+        def still_wanted() -> None:
             self._require_run(conn)
             if self._stopping.is_set():
                 raise Failed(
@@ -128,5 +116,5 @@ class RequestedAlignment:
                     "the service is stopping",
                     "Start `cdc-migrator run` and run the same command again.",
                 )
-            for _ in conn.notifies(timeout=_LOOK_SECONDS, stop_after=1):
-                pass
+
+        return asking.answer(conn, number, self._patience, silent, still_wanted)

@@ -13,7 +13,15 @@ from typing import Any
 
 from cdc_migrator.backfill import sequence_sync
 from cdc_migrator.capture import slot as slots
-from cdc_migrator.control import carrying, load, markers, migration, progress, schema
+from cdc_migrator.control import (
+    carrying,
+    dead_letters,
+    load,
+    markers,
+    migration,
+    progress,
+    schema,
+)
 from cdc_migrator.control import cutover as rows
 from cdc_migrator.control import fence as target_fence
 from cdc_migrator.control.cutover import Attempt, Copied
@@ -144,6 +152,7 @@ class Steps:
         """Wait until all that was written before the fence is applied."""
         with speaking(self._options.entering, "waiting for its applier"):
             if markers.wait(self._sessions.listener, attempt.marker, left):
+                dead_letters.require_none(self._sessions.listener)
                 return
         raise Failed(
             "CDCM-CUTOVER-BUDGET",

@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from cdc_migrator.apply.batcher import BatchLimits
+from cdc_migrator.apply.pieces import PieceLimits
 from cdc_migrator.control.watch import Firing
 from cdc_migrator.errors import Refused
-from cdc_migrator.model.changes import TruncatePolicy
+from cdc_migrator.model.changes import BadRecords, TruncatePolicy
 from cdc_migrator.model.naming import way_back_of
 from cdc_migrator.model.outside import Brokers, Workers
 from cdc_migrator.monitor.limits import Limits
@@ -27,7 +28,7 @@ class RunOptions:
         source_dsn, target_dsn: give complete connection strings, read when connecting.
         inline_rows: see `PieceLimits`.
         limits, queue_bytes, spill: see `Batcher`, `ByteQueue` and `Assembler`.
-        truncates, retry_for: see `Applier`.
+        truncates, retry_for: see `Applier`. bad_records, most_parked: see `Parking`.
         reread: reads these tables again, or ends what was begun of that (none given); the stream
             stands still meanwhile. reread_bytes: of a table that is read again without asking.
         continuous: how both sides are compared all the time; None: only when somebody asks.
@@ -51,6 +52,8 @@ class RunOptions:
     queue_bytes: int
     spill: SpillLimits
     truncates: TruncatePolicy
+    bad_records: BadRecords
+    most_parked: int
     retry_for: float
     reread: Callable[[Sequence[str]], None]
     reread_bytes: int
@@ -66,6 +69,11 @@ class RunOptions:
     http_host: str
     http_port: int | None
     way_back: bool = False
+
+    @property
+    def pieces(self) -> PieceLimits:
+        """What is written at a time."""
+        return PieceLimits(self.limits.rows, self.limits.bytes, self.inline_rows)
 
     @property
     def places(self) -> Places:
@@ -87,6 +95,8 @@ class RunOptions:
             migration=way_back_of(self.migration),
             source_dsn=self.target_dsn,
             target_dsn=self.source_dsn,
+            # What came over too late would be missing when the source is opened again.
+            bad_records=BadRecords.HALT,
             reread=_not_read_again,
             reread_bytes=0,
             continuous=None,

@@ -12,6 +12,7 @@ import psycopg
 
 from cdc_migrator.control import (
     cutover,
+    dead_letters,
     differences,
     freshness,
     load,
@@ -30,7 +31,7 @@ from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.errors import ConfigurationError, MigratorError, Refused
 from cdc_migrator.model.alignment import Aligner, Repair
 from cdc_migrator.model.tables import TableName
-from cdc_migrator.reconcile import mend, person, probe
+from cdc_migrator.reconcile import mend, person, probe, unpark
 from cdc_migrator.reconcile.agenda import Kept
 from cdc_migrator.reconcile.at_once import meanwhile
 from cdc_migrator.reconcile.expressions import Hashing
@@ -184,8 +185,16 @@ def run(
             with Sides(options.source_dsn, options.target_dsn, options.called) as sides:
                 done = mend.mend(sides, aligner, target, pairs, standing, current.id)
             repaired = done.repaired
+        if options.repair or options.dry_run:
+            kept_back = unpark.to_settle(target, pairs, planned, current.id)
+            if options.dry_run:
+                planned = [*planned, *kept_back]
+            elif kept_back:
+                aligner.align(kept_back)
+                aligner.release()
         with speaking("target", "reading what was compared"):
             tables_report = reports(target, current, found, outcome)
+            parked = frozenset((one.table, one.texts) for one in dead_letters.keys(target))
         return Report(
             current,
             outcome.finished,
@@ -194,6 +203,7 @@ def run(
             repaired,
             tuple(outcome.values),
             time.monotonic() - began,
+            parked,
         )
 
 

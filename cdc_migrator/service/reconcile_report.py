@@ -72,6 +72,7 @@ class Report:
         repaired: differences that were written anew and seen equal.
         values: differences with their values, where they were asked for.
         seconds: of this process.
+        parked: rows of which the stream keeps records back, by table and key.
     """
 
     run: Run
@@ -81,6 +82,7 @@ class Report:
     repaired: int
     values: tuple[RowDifference, ...]
     seconds: float
+    parked: frozenset[tuple[TableName, tuple[str, ...] | None]] = frozenset()
 
     @property
     def equal(self) -> bool:

@@ -16,8 +16,7 @@ from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.errors import Failed
 from cdc_migrator.model.alignment import Rebuild, Repair
 from cdc_migrator.model.tables import TableName
-from cdc_migrator.reconcile import repair
-from cdc_migrator.reconcile.marking import mark_keys
+from cdc_migrator.reconcile import unpark
 from cdc_migrator.reconcile.pairs import Pair, only, read_pairs
 from cdc_migrator.reconcile.rebuild import RangeWriter
 from cdc_migrator.reconcile.snapshot import TableMoved, reading
@@ -117,8 +116,7 @@ class _Keys:
         for one in self._repairs:
             pair = self._pairs[one.table]
             with _coded(one.table), reading(source, one.table):
-                done = repair.write(source, target, pair, one)
-                mark_keys(target, pair, [tuple(row.key.values()) for row in done])
+                unpark.write(source, target, pair, one)
 
 
 class _Range:
@@ -134,6 +132,7 @@ class _Range:
 
     def write(self, source: psycopg.Connection, target: psycopg.Connection) -> None:
         with _coded(self._table):
+            unpark.require_none(target, self._table)
             self._writer.write(source, target)
             # Its chunks are proven by reading them, and rows of others may have been in its way.
             proofs.withdraw(target, self._table)

@@ -2,7 +2,7 @@
 
 Asked for is a point at which both sides are equal (`align`). It is kept until the command says
 that it is done with it, is gone, or has had it for too long: an old snapshot keeps both servers
-from cleaning up.
+from cleaning up. Or what the stream has kept back is to be settled.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from cdc_migrator.databases.postgres.coded import coded
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.errors import Fenced, MigratorError
 from cdc_migrator.service.barrier import Barriers, Point, Repairing
+from cdc_migrator.service.dead_letters import KIND, Settling
 from cdc_migrator.service.writer import Writer
 
 MAX_AGE = 600.0
@@ -45,6 +46,7 @@ class Responder:
 
     Args:
         repairing: what is to be written at the point of a request with these details, if anything.
+        settling: does what a request about dead letters says; the answer's document.
         max_age: seconds for which a point is kept.
     """
 
@@ -55,10 +57,12 @@ class Responder:
         migration: str,
         writer: Writer,
         repairing: Callable[[dict[str, Any]], AbstractContextManager[Repairing | None]],
+        settling: Settling,
         max_age: float = MAX_AGE,
     ) -> None:
         self._target_dsn = target_dsn
         self._repairing = repairing
+        self._settling = settling
         self._max_age = max_age
         self._stop = threading.Event()
         self._barriers = Barriers(source_dsn, target_dsn, migration, writer, self._stop)
@@ -109,7 +113,10 @@ class Responder:
             looked = 0.0
             while not self._stop.is_set():
                 while (request := requests.take(conn)) is not None:
-                    self._answer(conn, request)
+                    if request.kind == KIND:
+                        self._settle(conn, request)
+                    else:
+                        self._answer(conn, request)
                 if self._given and time.monotonic() - looked > _LOOK_SECONDS:
                     self._clean_up(conn)
                     looked = time.monotonic()
@@ -154,6 +161,20 @@ class Responder:
                 "still": point.still,
             },
         )
+
+    def _settle(self, conn: psycopg.Connection, request: Request) -> None:
+        try:
+            done = self._settling(request.details)
+        except Fenced:
+            raise
+        except MigratorError as error:
+            requests.answer(conn, request.id, "failed", error.as_dict())
+        except psycopg.Error as error:
+            told = coded(error, "target", "settling what is kept back")
+            requests.answer(conn, request.id, "failed", told.as_dict())
+        else:
+            _log.info("dead-letters-settled", **done)
+            requests.answer(conn, request.id, "answered", done)
 
     def _clean_up(self, conn: psycopg.Connection) -> None:
         gone = requests.orphaned(conn, list(self._given))

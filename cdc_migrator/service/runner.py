@@ -19,7 +19,7 @@ from cdc_migrator.apply.applied import Applied
 from cdc_migrator.apply.applier import Applier
 from cdc_migrator.apply.batcher import Batch, Batcher
 from cdc_migrator.apply.fold import UnknownTable
-from cdc_migrator.apply.pieces import PieceLimits
+from cdc_migrator.apply.parking import Parking
 from cdc_migrator.control import journal, migration, progress, schema
 from cdc_migrator.control.migration import Migration, Phase
 from cdc_migrator.control.progress import Progress
@@ -33,6 +33,7 @@ from cdc_migrator.monitor.sample import ServiceSample, ServiceState
 from cdc_migrator.monitor.sampler import Sampler
 from cdc_migrator.service import health, registry
 from cdc_migrator.service.comparing import Comparing
+from cdc_migrator.service.dead_letters import Settling
 from cdc_migrator.service.fencing import fence_target
 from cdc_migrator.service.inspecting import Inspecting
 from cdc_migrator.service.keeper import Keeper
@@ -110,11 +111,8 @@ class Service:
                     rereads=known.rereads,
                     migration=self._options.migration,
                     truncates=self._options.truncates,
-                    pieces=PieceLimits(
-                        self._options.limits.rows,
-                        self._options.limits.bytes,
-                        self._options.inline_rows,
-                    ),
+                    parking=Parking(self._options.bad_records, self._options.most_parked),
+                    pieces=self._options.pieces,
                     retry_for=self._options.retry_for,
                     stopping=self._stop,
                 )
@@ -210,6 +208,7 @@ class Service:
                     options.migration,
                     writer,
                     Repairs(options.source_dsn, options.target_dsn),
+                    Settling(writer),
                 )
             )
             if options.continuous is not None:
@@ -330,6 +329,8 @@ class Service:
         )
         if batch.suspect:
             _log.warning("transactions-suspect", transactions=suspects(batch))
+        if applied.parked:
+            _log.warning("records-parked", records=applied.parked, offset=batch.next_offset)
         if applied.retries:
             _log.warning("applied-after-retries", retries=applied.retries, seconds=applied.seconds)
         if self._consumer is not None:

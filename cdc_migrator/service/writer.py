@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import psycopg
 
@@ -25,6 +26,9 @@ from cdc_migrator.service.pipeline import Work
 # Ids of applied transactions that are kept until somebody says from which on they matter. Beyond
 # it they are forgotten, and no barrier is possible for a while.
 _REMEMBERED = 1_000_000
+
+
+T = TypeVar("T")
 
 
 class Writer:
@@ -145,6 +149,10 @@ class Writer:
     def at_barrier(self, write: Callable[[psycopg.Connection], None]) -> None:
         """Have `write` change the target in a transaction of its own; see `Applier.at_barrier`."""
         self._applier.at_barrier(write)
+
+    def between_batches(self, work: Callable[[Applier], T]) -> T:
+        """Have the applier do something else than a batch; for whoever has the turn."""
+        return work(self._applier)
 
     def _arrive(self, holding: Holding) -> None:
         self._holding = None

@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from cdc_migrator.control.dead_letters import Standing
 from cdc_migrator.control.freshness import Freshness
 from cdc_migrator.control.inspection import Part
 from cdc_migrator.control.migration import Phase
@@ -144,5 +145,6 @@ def streaming(**changes: Any) -> Sample:
         retention=RetentionSample(None, None, False, 0),
         source_server=ServerSample(12, 100, 1 << 30),
         target_server=ServerSample(9, 100, 1 << 30, 0, 0.0),
+        parked=Standing(0, 0, 0, 0, None),
     )
     return replace(sample, **changes)

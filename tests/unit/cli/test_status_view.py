@@ -31,6 +31,7 @@ def document(**changes: object) -> dict[str, object]:
         "not_added": {"tables": [], "remedy": None},
         "target_fence": "up",
         "target_fence_lacking": [],
+        "parked": {"exact": True, "keys": 0, "records": 0, "keys_skipped": 0},
         "ready": {"verdict": False, "reasons": ["the lag is unknown"]},
         "load": {
             "done_fraction": 1.0,
@@ -210,6 +211,14 @@ def test_whether_others_can_write_to_the_target() -> None:
     assert "off: others can write to the target" in drawn(document(target_fence="off"))
     partial = document(target_fence="partial", target_fence_lacking=["shop.a", "shop.b"])
     assert "not on shop.a, shop.b" in drawn(partial)
+
+
+def test_what_is_kept_back_is_told_where_there_is_something() -> None:
+    """And that the target is not exact."""
+    assert "kept back" not in drawn(document())
+    parked = {"exact": False, "keys": 2, "records": 7, "keys_skipped": 1}
+    told = drawn(document(parked=parked))
+    assert "7 records of 2 keys, 1 keys given up: the target is not exact" in told
 
 
 def test_a_line_for_a_log() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from cdc_migrator.control.dead_letters import Standing
 from cdc_migrator.control.freshness import Freshness
 from cdc_migrator.control.inspection import PARTS, Part
 from cdc_migrator.control.migration import Phase
@@ -108,6 +109,9 @@ def test_a_stream_in_good_order_is_ready() -> None:
         ("applied", {"stream": STREAM, "freshness": Freshness(NOW, NOW + HOUR)}, FAIL, "proven"),
         ("applied", {"tables": IGNORED}, FAIL, "truncated shop.orders"),
         ("applied", {"stream": None}, UNKNOWN, "not looked at"),
+        ("applied", {"parked": None}, UNKNOWN, "not looked at"),
+        ("applied", {"parked": Standing(2, 7, 1, 0, NOW)}, FAIL, "7 records of 2 keys are kept"),
+        ("applied", {"parked": Standing(0, 0, 1, 4, NOW)}, FAIL, "of 1 keys were given up"),
         ("equal", {"proofs": ProofSample(NOW, 9, 0, 0, 3, 1)}, FAIL, "3 rows differ"),
         ("equal", {"proofs": None}, UNKNOWN, "not known"),
         ("verified", {"proofs": ProofSample(None, 9, 9, 2, 0, 0)}, FAIL, "2 tables was never"),

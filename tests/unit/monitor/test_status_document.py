@@ -35,6 +35,7 @@ def test_the_agreed_keys_are_there() -> None:
     assert whole["lag_seconds"] == 0.05
     assert whole["lag_events"] == 0
     assert whole["dead_letters"] == 0
+    assert whole["parked"]["exact"] is True
     assert (whole["ready"]["verdict"], whole["ready"]["reasons"]) == (True, [])
     assert {gate["verdict"] for gate in whole["ready"]["gates"]} == {"pass"}
     assert whole["verified_as_of"] == NOW.isoformat()
@@ -65,6 +66,7 @@ def test_what_is_unknown_is_null() -> None:
         "lag_events",
         "tables",
         "dead_letters",
+        "parked",
         "slot",
         "connector",
         "load",
