@@ -14,12 +14,12 @@ import socket
 import tarfile
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 import httpx
-import psutil
 import psycopg
 import pytest
 from confluent_kafka import Consumer, TopicPartition
@@ -30,7 +30,7 @@ from tests.support.fenced import let_in
 from tests.support.live import LiveMigration, wait_for
 from tests.support.stack import fresh_database
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
 
 # Each has characters that files and URLs spell in ways of their own.
 PASSWORD = "pw'cAnary &" + secrets.token_hex(6)
@@ -77,11 +77,12 @@ class Watch(threading.Thread):
         self.looks = 0
 
     def run(self) -> None:
-        while not self._over.wait(0.05):
-            for process in psutil.process_iter(["cmdline"]):
-                line = " ".join(process.info["cmdline"] or ())
-                if MARK in line:
-                    self._search.add("a process's command line", line)
+        while not self._over.wait(0.1):
+            for file in Path("/proc").glob("[0-9]*/cmdline"):
+                with suppress(OSError):  # it has ended
+                    line = file.read_bytes()
+                    if MARK.encode() in line:
+                        self._search.add("a process's command line", line)
             self.looks += 1
 
     def end(self) -> None:
