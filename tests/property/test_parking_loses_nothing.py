@@ -38,7 +38,7 @@ CREATE TABLE shop.pair (a int, b text, n int, body text, PRIMARY KEY (b, a));
 # Not looked at for the rows that are there.
 DEMANDS = """
 ALTER TABLE shop.item ADD CONSTRAINT tame CHECK (note <> 'bad') NOT VALID;
-ALTER TABLE shop.item ADD CONSTRAINT low CHECK (slot < 4) NOT VALID;
+ALTER TABLE shop.item ADD CONSTRAINT low CHECK (slot < 6) NOT VALID;
 ALTER TABLE shop.pair ADD CONSTRAINT small CHECK (n < 2) NOT VALID;
 """
 MENDED = """
@@ -130,10 +130,10 @@ def world(request: pytest.FixtureRequest) -> Iterator[World]:
             yield World(pair.source, pair.target, pair.recorder, applier, pieces)
 
 
-ids = st.integers(1, 5)
+ids = st.integers(1, 6)
 codes = st.sampled_from([None, "c1", "c2", "c3", "c4", "c5"])
 notes = st.sampled_from([None, "good", "bad"])
-slots = st.integers(1, 5)
+slots = st.integers(1, 7)
 bodies = st.sampled_from([None, "short", "long enough to be out of line", "another, unlogged text"])
 Step = Callable[[Recorder], Any]
 
@@ -155,6 +155,12 @@ def _swap(r: Recorder, column: str, free: str, one: int, other: int) -> None:
         r.update(ITEM, f"{column} = %s", f"{column} = {free}", found[other])
 
 
+def _take_over(r: Recorder, one: int, other: int) -> None:
+    """A row goes, and another one gets its key."""
+    r.delete(ITEM, "id = %s", one)
+    r.update(ITEM, "id = %s", "id = %s", one, other)
+
+
 steps: st.SearchStrategy[Step] = st.one_of(
     _step(lambda r, i, c, s, b, n: r.insert(ITEM, id=i, code=c, slot=s, body=b, note=n),
           ids, codes, slots, bodies, notes),
@@ -166,6 +172,8 @@ steps: st.SearchStrategy[Step] = st.one_of(
     _step(lambda r, i, j, n: r.update(ITEM, "id = %s, note = %s", "id = %s", j, n, i),
           ids, ids, notes),
     _step(lambda r, i: r.delete(ITEM, "id = %s", i), ids),
+    _step(lambda r, i, j: i != j and _take_over(r, i, j), ids, ids),
+    _step(lambda r, i, j: i != j and _take_over(r, i, j), ids, ids),
     _step(lambda r: r.update(ITEM, "id = id + 10", "true")),
     _step(lambda r: r.update(ITEM, "id = id - 10", "id > 10")),
     _step(lambda r: r.update(ITEM, "slot = -slot", "true")),
@@ -206,18 +214,26 @@ def commit(world: World, work: list[Step]) -> tuple[Transaction, Contents]:
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(
-    rows=st.integers(0, 5),
+    rows=st.integers(3, 6),
+    bad=st.sets(ids, max_size=3),
     work=transactions,
     cuts=st.lists(st.integers(1, 4), max_size=6),
     mended=st.integers(0, 8),
 )
 def test_all_that_is_not_kept_back_is_there_and_the_rest_comes_later(
-    world: World, rows: int, work: list[list[Step]], cuts: list[int], mended: int
+    world: World,
+    rows: int,
+    bad: set[int],
+    work: list[list[Step]],
+    cuts: list[int],
+    mended: int,
 ) -> None:
     """After each batch, after each retry, and when the target has been mended."""
     world.begin(rows)
-    history = [commit(world, steps) for steps in work]
-    sizes = iter(cuts)
+    spoil = [lambda r, i=i: r.update(ITEM, "note = 'bad'", "id = %s", i) for i in sorted(bad)]
+    history = [commit(world, steps) for steps in (spoil, *work)]
+    # What is kept back from the beginning meets all that follows.
+    sizes = iter([1, *cuts])
     done = 0
     while done < len(history):
         now = history[done : done + next(sizes, 3)]
@@ -239,4 +255,4 @@ def test_all_that_is_not_kept_back_is_there_and_the_rest_comes_later(
 def test_the_workloads_met_what_they_are_for(world: World) -> None:
     """Keys were kept back, some became one another; retries were refused, and accepted."""
     for what in ("keys", "chained", "refused", "accepted"):
-        assert world.met[what] > 20, world.met
+        assert world.met[what] > 0, world.met

@@ -10,7 +10,6 @@ from cdc_migrator.cli.status_view import number, one_line, seconds, size, view
 def document(**changes: object) -> dict[str, object]:
     whole: dict[str, object] = {
         "accepted": [],
-        "parked": None,
         "migration": "shop",
         "phase": "stream",
         "lag_seconds": 0.0431,
