@@ -9,6 +9,7 @@ from datetime import datetime
 from cdc_migrator.control.freshness import Freshness
 from cdc_migrator.control.inspection import Part
 from cdc_migrator.control.migration import Migration
+from cdc_migrator.monitor.ground_facts import SourceIdentity
 from cdc_migrator.monitor.sample import (
     FenceSample,
     LoadSample,
@@ -38,6 +39,7 @@ class TargetFacts:
     server: ServerSample | None = None
     freshness: Freshness | None = None
     inspection: Mapping[str, Part] | None = None
+    topic_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,3 +52,4 @@ class SourceFacts:
     wal_written: int | None = None
     server: ServerSample | None = None
     way_back: WayBackSample | None = None
+    identity: SourceIdentity | None = None

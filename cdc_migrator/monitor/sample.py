@@ -15,6 +15,7 @@ from typing import Any
 from cdc_migrator.control.freshness import Freshness
 from cdc_migrator.control.inspection import Part
 from cdc_migrator.control.migration import Phase
+from cdc_migrator.monitor.ground_facts import GroundSample
 
 
 class ServiceState(StrEnum):
@@ -50,6 +51,7 @@ class ServiceSample:
         wal_bytes_per_second: what the source writes to its log.
         waiting: why it does not go on, by the error's name.
         comparing: what its own comparing is doing; None where it does not compare by itself.
+        connector_restarts: how often it started the failed connector again, since that was well.
     """
 
     at: datetime
@@ -63,6 +65,7 @@ class ServiceSample:
     queue_bytes: int | None = None
     waiting: str | None = None
     comparing: str | None = None
+    connector_restarts: int | None = None
     capture_seconds: float | None = None
     delivery_seconds: float | None = None
     records_applied_per_second: float | None = None
@@ -96,9 +99,8 @@ class OwnerSample:
 
     Attributes:
         owner: user, host and process id; None where nobody ever applied.
-        seen_seconds: since its last sign of life, by the target's clock; None where it has
-            given the stream up in good order, or never was there.
-        said: its latest measurements.
+        seen_seconds: since it last said something (`said`), by the target's clock; None where it
+            has given the stream up in good order, or never was there.
     """
 
     owner: str | None
@@ -259,13 +261,8 @@ class ProofSample:
 
 @dataclass(frozen=True, slots=True)
 class RetentionSample:
-    """What the topic keeps.
-
-    Attributes:
-        seconds, bytes: its limits; None where it has none.
-        compacted: older records of a key are deleted.
-        start_offset: of the oldest record that is still there.
-    """
+    """What the topic keeps: its limits (None: it has none), whether older records of a key are
+    deleted, and the offset of the oldest record that is still there."""
 
     seconds: float | None
     bytes: int | None
@@ -338,6 +335,7 @@ class Sample:
         not_added: tables of the source that shall move and are not part of the migration; None
             where nobody looked.
         fence: None where nobody looked. way_back: None where the source did not say.
+        ground: None before capture has begun.
         notes: what could not be measured, and why.
     """
 
@@ -371,6 +369,7 @@ class Sample:
     source_server: ServerSample | None = None
     target_server: ServerSample | None = None
     way_back: WayBackSample | None = None
+    ground: GroundSample | None = None
     notes: tuple[Note, ...] = ()
 
     @property
