@@ -100,8 +100,8 @@ def load(
         on_progress: called from this thread about four times a second.
 
     Raises:
-        Refused: CDCM-LOAD-RUNNING, CDCM-CAPTURE-MISSING, CDCM-TARGET-NOT-EMPTY,
-            CDCM-LOAD-TABLE, CDCM-LOAD-COLUMNS, CDCM-FENCE-OWNER.
+        Refused: CDCM-LOAD-RUNNING, CDCM-CAPTURE-MISSING, CDCM-CAPTURE-ANEW,
+            CDCM-TARGET-NOT-EMPTY, CDCM-LOAD-TABLE, CDCM-LOAD-COLUMNS, CDCM-FENCE-OWNER.
         Failed: CDCM-LOAD-SNAPSHOTS, CDCM-LOAD-COUNT, CDCM-FENCE-LOCKED, or a server's error in
             coded form.
     """
@@ -181,6 +181,12 @@ class _Round:
         with speaking("target", "reading the load's state"):
             first = self._first_snapshot()
             tables = rows.read_tables(self._control)
+        if any(table.keeps for table in tables):
+            raise Refused(
+                "CDCM-CAPTURE-ANEW",
+                "capture begins anew, and the tables keep their rows meanwhile",
+                "Type `cdc-migrator migrate`, which goes on with it.",
+            )
         unfinished = [table for table in tables if table.due]
         if not unfinished:
             return None

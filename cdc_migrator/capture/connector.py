@@ -17,6 +17,8 @@ from cdc_migrator.model.naming import Names
 
 PLUGIN = "io.debezium.connector.postgresql.PostgresConnector"
 PASSWORD_KEY = "password"
+# Of the settings the one that tells migrations apart: its value is random.
+OWNER = "unavailable.value.placeholder"
 
 # The migration's name follows; `Names` lets nothing into it that would need quoting.
 _BEAT = (
@@ -61,7 +63,7 @@ def configuration(
             "topic.prefix": names.prefix,
             "slot.name": names.slot,
             "publication.name": names.publication,
-            "unavailable.value.placeholder": placeholder,
+            OWNER: placeholder,
             "heartbeat.action.query": _BEAT + f"'{names.migration}'",
             "topic.creation.default.replication.factor": str(replication_factor),
             "transforms.stream.regex": f"{re.escape(names.prefix)}\\.(?!stream$).*",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 import psycopg
 from confluent_kafka import Consumer, KafkaError, TopicPartition
@@ -14,6 +15,7 @@ from cdc_migrator.capture.topics import Topics
 from cdc_migrator.capture.worker_rights import lacking
 from cdc_migrator.clients.kafka import DENIED, QUIET, Right, denied, make
 from cdc_migrator.control import markers
+from cdc_migrator.databases.postgres.coded import speaking
 from cdc_migrator.errors import Failed
 from cdc_migrator.model.naming import Names
 from cdc_migrator.model.outside import Brokers
@@ -54,7 +56,8 @@ def prove_streaming(
     try:
         start = Topics(brokers).end_offset(names.topic)
         consumer.assign([TopicPartition(names.topic, 0, start)])
-        markers.write(source, names.migration, "ping", token)
+        with speaking("source", "sending a ping down the stream"):
+            markers.write(source, names.migration, "ping", token)
         began = time.monotonic()
         looked = began
         while time.monotonic() - began < patience:
@@ -83,7 +86,8 @@ def prove_streaming(
                     )
     finally:
         consumer.close()
-        source.execute("DELETE FROM cdc_migrator.marker WHERE token = %s", (token,))
+        with suppress(psycopg.Error):  # one that stays does no harm
+            source.execute("DELETE FROM cdc_migrator.marker WHERE token = %s", (token,))
     raise Failed(
         "CDCM-CONNECTOR-SILENT",
         f"a change committed on the source did not reach {names.topic} within {patience:.0f} s",

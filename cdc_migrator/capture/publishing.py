@@ -16,6 +16,10 @@ from cdc_migrator.model.naming import Names
 from cdc_migrator.model.tables import Table, TableName
 
 ABORT = "Remove what there is with `cdc-migrator abort`, then start the migration again."
+NEW = (
+    "Type `cdc-migrator migrate --new-capture`: the target's rows stay, and only what differs is "
+    "written."
+)
 
 
 def wanted(tables: Sequence[Table], names: Names) -> dict[TableName, list[str] | None]:
@@ -54,13 +58,13 @@ def check(
             "CDCM-SLOT-LOST",
             f"the replication slot {names.slot} is gone or the source has removed its log: "
             "changes are missing from the stream for good",
-            ABORT,
+            NEW,
         )
     if published is None:
         raise Refused(
             "CDCM-PUBLICATION-LOST",
             f"the publication {names.publication} is gone: changes may be missing from the stream",
-            ABORT,
+            NEW,
         )
     with speaking("target", "reading the tables of the migration"):
         registered = {one.source: one.joining for one in load.read_tables(target)}

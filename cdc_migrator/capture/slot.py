@@ -53,15 +53,37 @@ def register(conn: psycopg.Connection, names: Names, owner: str) -> None:
         ).fetchone()
         assert row is not None
         if row != (owner, names.generation):
-            raise Refused(
-                "CDCM-SOURCE-NAME-TAKEN",
-                f"this source is captured by another migration called {names.migration!r}",
-                "Choose another name, or remove that migration with `cdc-migrator abort`.",
-            )
+            raise _taken(names)
         conn.execute(
             "INSERT INTO cdc_migrator.heartbeat (migration) VALUES (%s) ON CONFLICT DO NOTHING",
             (names.migration,),
         )
+
+
+def require_ours(conn: psycopg.Connection, names: Names, word: str) -> None:
+    """See that the source does not know another migration of this name.
+
+    Raises Refused: CDCM-SOURCE-NAME-TAKEN.
+    """
+    if owner(conn, names.migration) not in (None, word):
+        raise _taken(names)
+
+
+def _taken(names: Names) -> Refused:
+    return Refused(
+        "CDCM-SOURCE-NAME-TAKEN",
+        f"this source is captured by another migration called {names.migration!r}",
+        "Choose another name, or remove that migration with `cdc-migrator abort`.",
+    )
+
+
+def move_on(conn: psycopg.Connection, names: Names, word: str) -> None:
+    """Let the migration's row on the source follow into a newer generation."""
+    conn.execute(
+        "UPDATE cdc_migrator.captured SET generation = %s "
+        "WHERE name = %s AND owner = %s AND generation < %s",
+        (names.generation, names.migration, word, names.generation),
+    )
 
 
 def owner(conn: psycopg.Connection, migration: str) -> str | None:

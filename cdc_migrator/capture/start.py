@@ -10,6 +10,9 @@ how far an earlier start came:
   are those of an earlier life and are reset;
 * both: capture is complete; what differs from what is wanted is refused or put right. Tables that
   are not captured yet are left to `join`.
+
+A generation behind the first one is made in the same order, after what the former ones made is gone
+(`former`); it captures the tables that the migration has.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from pathlib import Path
 
 import psycopg
 
-from cdc_migrator.capture import access, secrets, sides
+from cdc_migrator.capture import access, former, secrets, sides
 from cdc_migrator.capture import connector as config
 from cdc_migrator.capture import slot as slots
 from cdc_migrator.capture.connect_rest import ConnectClient, ConnectorStatus
@@ -30,7 +33,7 @@ from cdc_migrator.capture.ping import prove_streaming
 from cdc_migrator.capture.publishing import ABORT, check, wanted
 from cdc_migrator.capture.spawn import hold_snapshot
 from cdc_migrator.capture.topics import Topics
-from cdc_migrator.control import journal, load, locks, migration, progress, schema
+from cdc_migrator.control import anew, journal, load, locks, migration, progress, schema
 from cdc_migrator.databases.postgres import side
 from cdc_migrator.databases.postgres.coded import speaking
 from cdc_migrator.databases.postgres.connect import connect
@@ -138,8 +141,18 @@ def start_capture(
                 f"the migration is in generation {there.generation}, not {names.generation}",
                 ABORT,
             )
+        client = stack.enter_context(ConnectClient(workers))
+        topics = Topics(brokers)
         with speaking("source", "preparing the control schema"):
             schema.ensure(source, "source")
+        if there.consistent_point is None and names.generation > 1:
+            former.leave(
+                source, client, topics, names, there.placeholder, options.secrets_dir, step
+            )
+            with speaking("target", "reading the tables of the migration"):
+                known = {one.source for one in load.read_tables(target)}
+            tables = [table for table in tables if table.name in known]
+        with speaking("source", "writing the migration down"):
             slots.register(source, names, there.placeholder)
         if there.consistent_point is None:
             _make_slot(source, target, source_dsn, target_dsn, names, tables, options, step)
@@ -148,12 +161,11 @@ def start_capture(
         row = migration.read(target)
         assert row is not None
         assert row.consistent_point is not None
-        _make_topics(target, Topics(brokers), names, options, step)
-        client = stack.enter_context(ConnectClient(workers))
+        _make_topics(target, topics, names, options, step)
         settings = _settings(source, names, row.placeholder, options)
         password = source.info.password
         was_streaming = _streaming(source, names)
-        _make_connector(client, target, names, settings, row.consistent_point, step)
+        _make_connector(client, target, topics, names, settings, row.consistent_point, step)
         if not (was_streaming and _streaming(source, names)):
             step("waiting for the first change to arrive in the topic")
             prove_streaming(
@@ -216,7 +228,10 @@ def _make_slot(
         slots.publish(source, names.publication, wanted(tables, names))
         files = slots.filenodes(source)
     with speaking("target", "writing down the tables"):
-        load.register(target, [(table, files[table.name]) for table in tables])
+        if names.generation == 1:
+            load.register(target, [(table, files[table.name]) for table in tables])
+        else:
+            anew.note_files(target, {table.name: files[table.name] for table in tables})
     step(f"replication slot {names.slot} with its snapshot")
     hold_snapshot(
         Request(source_dsn, target_dsn, names.migration, names.generation, options.slot_patience),
@@ -234,7 +249,7 @@ def _make_topics(
     for topic in (names.topic, names.heartbeat_topic):
         if topics.ensure(topic, options.replication_factor):
             step(f"topic {topic}")
-    if progress.read(target) is None and topics.end_offset(names.topic) > 0:
+    if not anew.ran(target, names.generation) and topics.end_offset(names.topic) > 0:
         raise Refused(
             "CDCM-TOPIC-USED",
             f"the topic {names.topic} holds records though this stream has never run",
@@ -260,6 +275,7 @@ def _settings(
 def _make_connector(
     client: ConnectClient,
     target: psycopg.Connection,
+    topics: Topics,
     names: Names,
     settings: dict[str, str],
     consistent_point: str,
@@ -267,8 +283,7 @@ def _make_connector(
 ) -> None:
     name = client.called(names)
     there = client.config(name)
-    mark = "unavailable.value.placeholder"  # random, so it tells migrations apart
-    if there is not None and there.get(mark) != settings[mark]:
+    if there is not None and there.get(config.OWNER) != settings[config.OWNER]:
         raise Refused(
             "CDCM-CONNECTOR-TAKEN",
             f"Connect has a connector {name} of another migration",
@@ -283,15 +298,17 @@ def _make_connector(
         step(f"connector {name}: changing {', '.join(changed)}")
         journal.write(target, "connector-change", connector=name, settings=changed)
         client.put_config(name, settings)
-    if progress.read(target) is None:
+    if not anew.ran(target, names.generation):
         client.stop(name)
         client.reset_offsets(name)
+        topic_id = topics.id(names.topic)
         journal.write(target, "stream-create", topic=names.topic, generation=names.generation)
         progress.create(
             target,
             names.topic,
             names.generation,
             commit_position=lsn_to_int(consistent_point),
+            topic_id=topic_id,
         )
     status = client.status(name)
     if status is None or status.state in ("STOPPED", "PAUSED"):

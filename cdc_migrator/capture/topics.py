@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 
-from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka import KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
     ConfigResource,
     OffsetSpec,
@@ -43,6 +43,11 @@ class Topics:
     def __init__(self, brokers: Brokers, timeout: float = 15.0) -> None:
         self._brokers = brokers
         self._admin = Admin(brokers, timeout)
+
+    @property
+    def given(self) -> bool:
+        """Whether somebody else makes and removes the streams' topics."""
+        return self._brokers.topics is TopicsMade.GIVEN
 
     def names(self) -> list[str]:
         """All topics of the cluster that we may see."""
@@ -91,6 +96,14 @@ class Topics:
                     right = Right("Read", "topic", topic)
                     raise self._admin.explained(error, "asking for its end", right) from None
             time.sleep(0.1)
+
+    def id(self, topic: str) -> str:
+        """Which topic of this name it is: one that is deleted and made again has another id."""
+        asked = self._admin.client.describe_topics(
+            TopicCollection([topic]), request_timeout=self._admin.timeout
+        )[topic]
+        right = Right("Describe", "topic", topic)
+        return str(self._admin.answer(asked, f"describing the topic {topic}", right).topic_id)
 
     def delete(self, topics: Iterable[str]) -> list[str]:
         """Remove the topics that are there and wait until they are gone; returns their names."""

@@ -9,6 +9,7 @@ from cdc_migrator.errors import Failed
 
 if TYPE_CHECKING:
     from cdc_migrator.config.settings import Settings
+    from cdc_migrator.model.retained import Retained
     from cdc_migrator.monitor.limits import Limits
     from cdc_migrator.monitor.sampler import Places
     from cdc_migrator.service.inspection import InspectOptions
@@ -35,6 +36,20 @@ def places(configured: Settings) -> Places:
         brokers=found.brokers if found else None,
         shall_move=shall_move(configured),
         look_at_fence=True,
+        retained=retained(configured),
+    )
+
+
+def retained(configured: Settings) -> Retained:
+    """How much log the source may keep for the slot."""
+    from cdc_migrator.model.retained import Retained
+
+    capture = configured.capture
+    return Retained(
+        capture.retained_wal_warn,
+        capture.retained_wal_limit,
+        capture.retained_wal_action,
+        capture.drop_slot_confirmed,
     )
 
 

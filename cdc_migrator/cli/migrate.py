@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -33,6 +34,20 @@ def migrate(
     ] = False,
     grants: Grants = False,
     throttle: ThrottleFlag = None,
+    new_capture: Annotated[
+        bool,
+        typer.Option(
+            "--new-capture",
+            help="Changes were lost: capture anew, keep the target's rows, write what differs.",
+        ),
+    ] = False,
+    force: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REASON",
+            help="With --new-capture: also where nothing is lost. The reason is journalled.",
+        ),
+    ] = None,
 ) -> None:
     """Move the database: schema, capture, load, indexes, then apply changes until stopped.
 
@@ -55,23 +70,34 @@ def migrate(
     stream, also while [bold]run[/bold] applies it ([bold]--no-run[/bold] in that case). From the
     first change of such a table on, the stream waits until the table is loaded.
 
+    Where changes are lost for good (the slot is gone or given up, the source has failed over, the
+    topic was cut or made anew: [bold]cdc-migrator status[/bold] says so, and [bold]run[/bold] its
+    log), type [bold]--new-capture[/bold]: another slot, connector and topic; every table is
+    compared with the source as the new slot shows it, range by range, and what differs is written.
+    The target's rows stay, and the application writes on. It ends whoever applies the stream, and
+    refuses where nothing is lost. Killed and typed again it goes on.
+
     Exit codes as those of [bold]cdc-migrator run[/bold]; with --no-run 0 once the changes can be
     applied.
 
     Example: [bold]cdc-migrator migrate --no-run[/bold]
+    Example: [bold]cdc-migrator migrate --new-capture[/bold]
     """
     from cdc_migrator.cli import logs
     from cdc_migrator.cli.run import run_service
     from cdc_migrator.cli.steps import Logged, watching
 
+    if force is not None and not new_capture:
+        raise typer.BadParameter("it belongs to --new-capture", param_hint="--force")
     hold_back(ctx, throttle)
+    wanted = _Wanted(existing_schema, grants, new_capture, force)
     configured = settings(ctx)
     if no_run or console(stderr=True).is_terminal:
         with watching(printer(ctx)) as observer:
-            _until_streaming(configured, observer, existing_schema, grants)
+            _until_streaming(configured, observer, wanted)
     else:
         logs.configure(service=True, verbose=session(ctx).verbose)
-        _until_streaming(configured, Logged(time.monotonic), existing_schema, grants)
+        _until_streaming(configured, Logged(time.monotonic), wanted)
     if no_run:
         printer(ctx).next("cdc-migrator run", "apply the changes; it runs on")
         return
@@ -81,13 +107,30 @@ def migrate(
     run_service(configured)
 
 
-def _until_streaming(
-    configured: Settings, observer: Observer, existing_schema: bool, grants: bool
-) -> None:
-    from cdc_migrator.cli.steps import Counted, migrate_steps
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What the command line asks for beyond the settings."""
+
+    existing_schema: bool
+    grants: bool
+    new_capture: bool
+    force: str | None
+
+
+def _until_streaming(configured: Settings, observer: Observer, wanted: _Wanted) -> None:
+    from cdc_migrator.cli.measuring import places
+    from cdc_migrator.cli.steps import Counted, migrate_options
+    from cdc_migrator.service.migrate import Migrate
+    from cdc_migrator.service.recapture import Recapture
 
     counted = Counted(observer)
-    steps = migrate_steps(configured, counted, existing_schema=existing_schema, grants=grants)
-    steps.until_streaming()
+    options = migrate_options(
+        configured, existing_schema=wanted.existing_schema, grants=wanted.grants
+    )
+    recapture = Recapture(options, places(configured), counted)
+    if wanted.new_capture:
+        recapture.begin(wanted.force)
+    recapture.finish()
+    Migrate(options, counted).until_streaming()
     if not counted.steps:
         observer.step("nothing to do before the stream: schema, load and indexes are done")

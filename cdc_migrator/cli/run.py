@@ -51,7 +51,13 @@ def run_service(configured: Settings) -> None:
     """
     from cdc_migrator.apply.batcher import BatchLimits
     from cdc_migrator.cli.endpoints import endpoints
-    from cdc_migrator.cli.measuring import inspect_options, limits, shall_move, watch_options
+    from cdc_migrator.cli.measuring import (
+        inspect_options,
+        limits,
+        retained,
+        shall_move,
+        watch_options,
+    )
     from cdc_migrator.cli.steps import Logged, migrate_steps, rotations
     from cdc_migrator.cli.switching import roll_back, undo_abandoned
     from cdc_migrator.service.comparing import Continuous
@@ -106,6 +112,7 @@ def run_service(configured: Settings) -> None:
         roll_back=lambda firing: roll_back(configured, firing.rule),
         http_host=served.http_host,
         http_port=served.http_port,
+        retained=retained(configured),
     )
     service = Service(options)
     interrupted = False

@@ -27,6 +27,9 @@ def view(whole: dict[str, Any]) -> RenderableType:
         told = ", ".join(missing[:_SHOWN]) + (" …" if missing[_SHOWN:] else "")
         parts += [Text(), Text(f"not part of the migration: {told}", style="yellow")]
         parts.append(Text(f"remedy: `{whole['not_added']['remedy']}` adds them, or exclude them"))
+    for loss in (whole["ground"] or {}).get("lost", ()):
+        parts += [Text(), Text(f"lost {loss['code']}: {loss['cause']}", style="bold red")]
+        parts.append(Text(f"remedy: {loss['remedy']}"))
     error = whole["last_error"]
     if error:
         parts += [Text(), Text(f"last error {error.get('code', '')}: {_cause(error)}", style="red")]
@@ -90,6 +93,9 @@ def _facts(whole: dict[str, Any]) -> Table:
     if whole["parked"] and not whole["parked"]["exact"]:
         facts.add_row("kept back", Text(_parked(whole["parked"]), style="red"))
     facts.add_row("slot", _slot(slot))
+    retained = (whole["ground"] or {}).get("retained_wal") or {}
+    if retained.get("told"):
+        facts.add_row("", Text(retained["told"], style="yellow"))
     facts.add_row("connector", _connector(connector))
     facts.add_row("topic", _retention(whole["retention"]))
     facts.add_row("fence", _fence(whole))
@@ -235,6 +241,8 @@ def _connector(connector: dict[str, Any] | None) -> str:
         return f"{connector['name']} does not exist"
     tasks = ", ".join(connector["tasks"]) or "none"
     why = f": {connector['trace']}" if connector["trace"] else ""
+    if connector["restarts"]:
+        why = f", started again {number(connector['restarts'])} times{why}"
     return f"{connector['name']} {connector['state']}, tasks: {tasks}{why}"
 
 

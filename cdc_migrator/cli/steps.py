@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cdc_migrator.capture.start import CaptureOptions
     from cdc_migrator.cli.endpoints import Endpoints
     from cdc_migrator.config.settings import Settings
-    from cdc_migrator.service.migrate import Migrate, Observer
+    from cdc_migrator.service.migrate import Migrate, MigrateOptions, Observer
 
 _LINE_SECONDS = 5.0
 
@@ -29,7 +29,24 @@ def migrate_steps(
     grants: bool = False,
     databases_only: bool = False,
 ) -> Migrate:
-    """The steps of the configured migration; `grants`: even where the settings do not say so.
+    """The steps of the configured migration, with `migrate_options` of the same arguments."""
+    from cdc_migrator.service.migrate import Migrate
+
+    options = migrate_options(
+        configured, existing_schema=existing_schema, grants=grants, databases_only=databases_only
+    )
+    return Migrate(options, observer)
+
+
+def migrate_options(
+    configured: Settings,
+    *,
+    existing_schema: bool = False,
+    grants: bool = False,
+    databases_only: bool = False,
+) -> MigrateOptions:
+    """How the configured migration's steps are done; `grants`: even where the settings do not say
+    so.
 
     Args:
         databases_only: no step that needs Connect or Kafka will be asked for; there may be none.
@@ -43,7 +60,7 @@ def migrate_steps(
     from cdc_migrator.capture.checks.estimate import Stated
     from cdc_migrator.cli.endpoints import endpoints
     from cdc_migrator.service.capturing import Capturing
-    from cdc_migrator.service.migrate import Migrate, MigrateOptions
+    from cdc_migrator.service.migrate import MigrateOptions
 
     capturing = None
     if not databases_only:
@@ -54,44 +71,41 @@ def migrate_steps(
             capture_options(configured, places),
         )
     lag = configured.load.max_replica_lag
-    return Migrate(
-        MigrateOptions(
-            name=configured.name,
-            source_dsn=configured.source.dsn_with_password(),
-            target_dsn=configured.target.dsn_with_password(),
-            include=configured.tables.include,
-            exclude=configured.tables.exclude,
-            accept=configured.accept,
-            capturing=capturing,
-            stated=Stated(
-                free_bytes=configured.target.free_bytes,
-                max_bytes_per_second=configured.load.max_bytes_per_second,
-                min_runway=configured.ready.min_runway.total_seconds(),
-            ),
-            takeover_after=configured.service.takeover_after.total_seconds(),
-            load=LoadOptions(
-                workers=configured.load.workers,
-                chunk_bytes=configured.load.chunk_bytes,
-                freeze_bytes=configured.load.freeze_bytes,
-                postgres_bin=configured.postgres_bin,
-                throttle=ThrottleOptions(
-                    configured.load.max_rows_per_second,
-                    configured.load.max_bytes_per_second,
-                    lag.total_seconds() if lag is not None else None,
-                    configured.load.max_active_sessions,
-                ),
-                fence=configured.target.fence,
-            ),
-            schema=SchemaOptions(
-                jobs=configured.load.index_jobs or configured.load.workers,
-                memory=configured.load.index_memory,
-                parallel=configured.load.index_workers,
-                postgres_bin=configured.postgres_bin,
-                grants=grants or configured.grants,
-            ),
-            existing_schema=existing_schema,
+    return MigrateOptions(
+        name=configured.name,
+        source_dsn=configured.source.dsn_with_password(),
+        target_dsn=configured.target.dsn_with_password(),
+        include=configured.tables.include,
+        exclude=configured.tables.exclude,
+        accept=configured.accept,
+        capturing=capturing,
+        stated=Stated(
+            free_bytes=configured.target.free_bytes,
+            max_bytes_per_second=configured.load.max_bytes_per_second,
+            min_runway=configured.ready.min_runway.total_seconds(),
         ),
-        observer,
+        takeover_after=configured.service.takeover_after.total_seconds(),
+        load=LoadOptions(
+            workers=configured.load.workers,
+            chunk_bytes=configured.load.chunk_bytes,
+            freeze_bytes=configured.load.freeze_bytes,
+            postgres_bin=configured.postgres_bin,
+            throttle=ThrottleOptions(
+                configured.load.max_rows_per_second,
+                configured.load.max_bytes_per_second,
+                lag.total_seconds() if lag is not None else None,
+                configured.load.max_active_sessions,
+            ),
+            fence=configured.target.fence,
+        ),
+        schema=SchemaOptions(
+            jobs=configured.load.index_jobs or configured.load.workers,
+            memory=configured.load.index_memory,
+            parallel=configured.load.index_workers,
+            postgres_bin=configured.postgres_bin,
+            grants=grants or configured.grants,
+        ),
+        existing_schema=existing_schema,
     )
 
 

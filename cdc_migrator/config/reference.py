@@ -140,7 +140,7 @@ def _default(name: str, field: FieldInfo) -> str | None:
         return json.dumps([_item(one) for one in value])
     if isinstance(value, timedelta):
         return duration_text(value)
-    if name.endswith("_bytes"):
+    if isinstance(value, int) and name.endswith(("_bytes", "_wal_warn", "_wal_limit")):
         return size_text(value)
     return str(value)
 

@@ -26,6 +26,7 @@ from cdc_migrator.config.values import Duration, FilePath, Size, TextLike, Words
 from cdc_migrator.config.watch import Watch
 from cdc_migrator.model.changes import BadRecords, TruncatePolicy
 from cdc_migrator.model.naming import NAME_PATTERN
+from cdc_migrator.model.retained import RetainedAction
 
 ENV_PREFIX = "CDC_MIGRATOR_"
 
@@ -92,6 +93,39 @@ class Capture(Section):
         description="More connector settings, such as max.batch.size; those that exactness rests "
         "on cannot be changed, and secrets do not belong here.",
     )
+    retained_wal_warn: Size | None = Field(
+        default=10 << 30,
+        ge=1 << 20,
+        description="When the source keeps more log than this for the slot, `run` warns; null: "
+        "never.",
+    )
+    retained_wal_limit: Size | None = Field(
+        default=None,
+        ge=1 << 20,
+        description="When it keeps more than this, `run` does what capture.retained_wal_action "
+        "says. Default: there is no limit.",
+    )
+    retained_wal_action: RetainedAction = Field(
+        default=RetainedAction.ALERT,
+        description="Beyond the limit: `alert` tells it, and the verdict on switching over is no; "
+        "`drop-slot` drops the slot so that the source's disk does not fill, which "
+        "`migrate --new-capture` mends. Only the slot that capture.drop_slot_confirmed names.",
+    )
+    drop_slot_confirmed: str | None = Field(
+        default=None,
+        min_length=1,
+        description="The name of the slot that may be dropped, as `status` shows it. It ends in "
+        "the capture's number: what was confirmed for one capture does not hold for the next.",
+    )
+
+    @model_validator(mode="after")
+    def _limit_above_warning(self) -> Capture:
+        warn, limit = self.retained_wal_warn, self.retained_wal_limit
+        if self.retained_wal_action is RetainedAction.DROP_SLOT and limit is None:
+            raise ValueError("retained_wal_action: drop-slot needs a retained_wal_limit")
+        if warn is not None and limit is not None and limit < warn:
+            raise ValueError("retained_wal_limit must not be below retained_wal_warn")
+        return self
 
 
 class Load(Section):

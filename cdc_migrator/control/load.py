@@ -52,6 +52,7 @@ class TableLoad:
         planned: its chunks are written down.
         joining: None for a table that the stream is applied to.
         seconds: from its first chunk's beginning to its last one's end; None before that.
+        keeps: capture begins anew, and its rows stay: only what differs is written.
     """
 
     source: TableName
@@ -68,6 +69,7 @@ class TableLoad:
     planned: bool
     joining: Joining | None = None
     seconds: float | None = None
+    keeps: bool = False
 
     @property
     def due(self) -> bool:
@@ -192,7 +194,8 @@ def read_tables(conn: psycopg.Connection) -> list[TableLoad]:
             "attempt, joining, reread_snapshot::text, reread_until::text, "
             "EXISTS (SELECT FROM cdc_migrator.backfill_chunk c WHERE "
             "(c.source_schema, c.source_table) = (t.source_schema, t.source_table)) AS planned, "
-            "extract(epoch FROM load_ended_at - load_started_at)::float8 AS seconds "
+            "extract(epoch FROM load_ended_at - load_started_at)::float8 AS seconds, "
+            "coalesce(to_jsonb(t) ->> 'keeps', 'false')::boolean AS keeps "
             "FROM cdc_migrator.table_progress t "
             "ORDER BY estimated_bytes DESC, source_schema, source_table"
         ).fetchall()

@@ -30,7 +30,7 @@ class Progress:
     `applies` counts the apply transactions; `applied_ahead` are the commit positions above
     `commit_position` whose transactions are applied all the same. While it is not `active` nothing
     is written: the other side was opened, on the way that `leg` counts. `changes_ignored`: what
-    came over since.
+    came over since. `topic_id`: which topic of this name; None where an earlier release made it.
     """
 
     stream: str
@@ -51,6 +51,7 @@ class Progress:
     active: bool
     leg: int
     changes_ignored: int
+    topic_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,9 @@ Counts = tuple[int, int, int, int, int]
 _COLUMNS = (
     "stream, topic, partition, generation, next_offset, commit_position, source_committed_at, "
     "applied_at, transactions_applied, transactions_redelivered, transactions_suspect, epoch, "
-    "owner, applies, applied_ahead, active, leg, changes_ignored"
+    "owner, applies, applied_ahead, active, leg, changes_ignored, "
+    # Also read where an earlier release's row has no such column.
+    "to_jsonb(stream_progress) ->> 'topic_id' AS topic_id"
 )
 _THIS_BACKEND = (
     "owner_backend = pg_backend_pid(), owner_backend_start = "
@@ -93,18 +96,24 @@ def create(
     generation: int,
     stream: str = FORWARD,
     commit_position: int = 0,
+    topic_id: str | None = None,
 ) -> None:
     """Make the progress row of a new stream; does nothing if it is there.
 
-    `commit_position` is the slot's consistent point: what ends there or before is in the load.
-    Epochs begin at the time of day, so that an owner from before an abort, of a stream with the
-    same name, finds a newer one.
+    A row of an earlier generation goes on as that of this one: its counts, its leg and its epochs
+    stay. `commit_position` is the slot's consistent point: what ends there or before is in the
+    load. Epochs begin at the time of day, so that an owner from before an abort, of a stream with
+    the same name, finds a newer one.
     """
     conn.execute(
-        "INSERT INTO cdc_migrator.stream_progress "
-        "(stream, topic, generation, commit_position, epoch) VALUES "
-        "(%s, %s, %s, %s, extract(epoch FROM clock_timestamp())::bigint) ON CONFLICT DO NOTHING",
-        (stream, topic, generation, commit_position),
+        "INSERT INTO cdc_migrator.stream_progress AS p "
+        "(stream, topic, generation, commit_position, topic_id, epoch) VALUES "
+        "(%s, %s, %s, %s, %s, extract(epoch FROM clock_timestamp())::bigint) "
+        "ON CONFLICT (stream) DO UPDATE SET topic = excluded.topic, "
+        "generation = excluded.generation, next_offset = 0, topic_id = excluded.topic_id, "
+        "commit_position = excluded.commit_position, applied_ahead = '{}', epoch = p.epoch + 1 "
+        "WHERE p.generation < excluded.generation",
+        (stream, topic, generation, commit_position, topic_id),
     )
 
 
@@ -127,8 +136,8 @@ def claim(
     Each statement is a transaction of its own: whoever is stopped here holds no lock. The epoch
     is compared each time, so of several that claim at once one wins, and keeps its session.
 
-    Returns None while another owner has been seen within the last `stale_after` seconds, or
-    when another one claims the stream at this moment.
+    Returns None while another owner has been seen within the last `stale_after` seconds, when
+    another one claims the stream at this moment, or while capture begins anew.
 
     Raises:
         Refused: CDCM-STREAM-MISSING: there is no such stream yet.
@@ -149,10 +158,12 @@ def claim(
         return cursor.execute(
             "WITH claimed AS (UPDATE cdc_migrator.stream_progress "  # noqa: S608
             f"SET epoch = epoch + 1, owner = %s, {_THIS_BACKEND} "
-            f"WHERE stream = %s AND epoch = %s RETURNING {_COLUMNS}), "
+            "WHERE stream = %s AND epoch = %s "
+            "AND NOT EXISTS (SELECT FROM cdc_migrator.table_progress WHERE keeps) "
+            f"RETURNING {_COLUMNS}), "
             "said AS (INSERT INTO cdc_migrator.stream_owner_seen (stream, epoch, seen_at) "
             f"SELECT stream, epoch, clock_timestamp() FROM claimed {_SEEN}) "
-            f"SELECT {_COLUMNS} FROM claimed",
+            "SELECT * FROM claimed",
             (owner, stream, epoch),
         ).fetchone()
 

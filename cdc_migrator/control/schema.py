@@ -14,7 +14,7 @@ from psycopg import sql
 from cdc_migrator.errors import Refused
 from cdc_migrator.model.naming import CONTROL_SCHEMA
 
-VERSION = 8
+VERSION = 9
 _LOCK = 0x43444D31  # one migrator of the control schema at a time ("CDM1")
 _SOURCES = ("captured", "marker", "side", "heartbeat", "cutover_copy")
 _SHARED = ("schema_version", "route")

@@ -10,6 +10,7 @@ from cdc_migrator.control.dead_letters import Standing
 from cdc_migrator.control.freshness import Freshness
 from cdc_migrator.control.inspection import Part
 from cdc_migrator.control.migration import Migration
+from cdc_migrator.monitor.ground_facts import SourceIdentity
 from cdc_migrator.monitor.sample import (
     FenceSample,
     LoadSample,
@@ -40,6 +41,7 @@ class TargetFacts:
     freshness: Freshness | None = None
     inspection: Mapping[str, Part] | None = None
     parked: Standing | None = None
+    topic_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,3 +54,4 @@ class SourceFacts:
     wal_written: int | None = None
     server: ServerSample | None = None
     way_back: WayBackSample | None = None
+    identity: SourceIdentity | None = None

@@ -14,6 +14,7 @@ from cdc_migrator.control.migration import Phase
 from cdc_migrator.model.gates import Gate, fails, passes, unknown
 from cdc_migrator.model.wording import few
 from cdc_migrator.monitor import inspected
+from cdc_migrator.monitor.ground import WAY_OUT, losses, retained_beyond
 from cdc_migrator.monitor.limits import Limits
 from cdc_migrator.monitor.sample import Sample
 from cdc_migrator.monitor.unknowns import GO_ON, early, not_measured, span, unanswered
@@ -133,20 +134,20 @@ def slot(sample: Sample, _: Limits) -> Gate:
     if there is None or sample.phase is None or not sample.phase.reached(Phase.CAPTURE):
         return not_measured(name, sample, "the replication slot was not looked at")
     evidence = {"slot": there.name, "active": there.active, "wal_status": there.wal_status}
+    for loss in losses(sample):
+        if loss.code in _OF_SOURCE:
+            return fails(name, loss.cause, loss.remedy, code=loss.code, **evidence)
     if not there.exists:
-        return fails(name, f"the replication slot {there.name} is gone from the source", _ANEW)
+        return fails(name, f"the replication slot {there.name} is gone from the source", WAY_OUT)
     if there.wal_status in ("unreserved", "lost"):
         why = f"the slot's write-ahead log is {there.wal_status}"
-        return fails(name, why, _ANEW if there.wal_status == "lost" else _CAPTURE, **evidence)
+        return fails(name, why, WAY_OUT if there.wal_status == "lost" else _CAPTURE, **evidence)
     if not there.active:
         return fails(name, "nobody reads from the replication slot", _CAPTURE, **evidence)
     return passes(name, "the connector reads from the replication slot", **evidence)
 
 
-_ANEW = (
-    "Changes are lost for good: `cdc-migrator abort`, then `cdc-migrator migrate` starts over. "
-    "Raise or unset max_slot_wal_keep_size on the source before."
-)
+_OF_SOURCE = frozenset({"CDCM-SLOT-LOST", "CDCM-SOURCE-CHANGED", "CDCM-PUBLICATION-LOST"})
 _CAPTURE = "`cdc-migrator capture status` tells why; `cdc-migrator capture start` starts it."
 
 
@@ -168,6 +169,9 @@ def connector(sample: Sample, _: Limits) -> Gate:
 def runway(sample: Sample, limits: Limits) -> Gate:
     """What is still needed of the source's log and of the topic will be there for long enough."""
     name, there, kept = "runway", sample.slot, sample.retention
+    for loss in losses(sample):
+        if loss.code not in _OF_SOURCE:
+            return fails(name, loss.cause, loss.remedy, code=loss.code)
     if there is None or kept is None:
         return not_measured(name, sample, "how long log and topic are kept is not known")
     log, topic = sample.slot_seconds_left, sample.retention_seconds_left
@@ -179,6 +183,9 @@ def runway(sample: Sample, limits: Limits) -> Gate:
         "topic_seconds_left": topic,
         "least_seconds": least.total_seconds(),
     }
+    beyond, told = retained_beyond(sample)
+    if beyond > 1 and told is not None:
+        return fails(name, told, _CAPTURE, **evidence)
     if log is not None and log < least.total_seconds():
         why = f"the source's limit for the slot's log is reached in {span(timedelta(seconds=log))}"
         how = "Raise max_slot_wal_keep_size on the source, or set it to -1 until the cutover."

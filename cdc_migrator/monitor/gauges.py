@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from cdc_migrator.control.migration import Phase
+from cdc_migrator.monitor.ground import CODES, losses
 from cdc_migrator.monitor.sample import Sample, ServerSample, ServiceState
 
 
@@ -214,6 +215,16 @@ GAUGES: Final = (
         lambda s: s.wal_bytes_per_second,
     ),
     Gauge(
+        "slot_retained_warn_bytes",
+        "Above so much retained log `run` warns; absent where it does not.",
+        lambda s: _number(s.ground.retained.warn) if s.ground else None,
+    ),
+    Gauge(
+        "slot_retained_limit_bytes",
+        "Above so much retained log `run` does what is configured; absent without limit.",
+        lambda s: _number(s.ground.retained.limit) if s.ground else None,
+    ),
+    Gauge(
         "topic_retention_unlimited",
         "1 while the stream's topic deletes nothing, as it must.",
         lambda s: _number(s.retention.unlimited) if s.retention else None,
@@ -263,6 +274,16 @@ LABELLED: Final = (
         "state",
         lambda s: (
             {str(one): float(one is s.service.state) for one in ServiceState} if s.service else {}
+        ),
+    ),
+    LabelledGauge(
+        "ground_lost",
+        "1 for each way in which changes are lost for good, by its error's code; 0 for the others.",
+        "code",
+        lambda s: (
+            {code: float(code in {one.code for one in losses(s)}) for code in CODES}
+            if s.ground
+            else {}
         ),
     ),
     LabelledGauge(

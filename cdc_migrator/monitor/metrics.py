@@ -2,7 +2,8 @@
 
 Gauges come from the latest `Sample`, so `/metrics` shows the numbers that `status` shows; what is
 unknown is absent, never 0. Counters and the histogram are told by the applier. Labels are
-migration, table, op, phase, state, part, side and rule; never a key, a value or an error's text.
+migration, table, op, phase, state, part, side, code and rule; never a key, a value or an error's
+text.
 """
 
 from __future__ import annotations

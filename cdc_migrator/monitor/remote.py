@@ -6,7 +6,7 @@ a client is made when the first question is asked.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 TIMEOUT_SECONDS = 4.0
 # A topic's settings change when somebody changes them.
 RETENTION_SECONDS = 60.0
+IDENTITY_SECONDS = 2.0
 TRACE_LENGTH = 600
 
 
@@ -84,10 +85,11 @@ class ConnectAsker:
 
 @dataclass(frozen=True, slots=True)
 class TopicFacts:
-    """The offset behind the topic's last committed record, and what the topic keeps."""
+    """The offset behind the topic's last committed record, what the topic keeps, and its id."""
 
     end_offset: int
     retention: RetentionSample | None
+    topic_id: str | None = None
 
 
 class KafkaAsker:
@@ -97,6 +99,7 @@ class KafkaAsker:
         self._brokers = brokers
         self._admin: Admin | None = None
         self._retention: dict[str, Paced[RetentionSample]] = {}
+        self._ids: dict[str, Paced[str]] = {}
 
     def look(self, topic: str) -> TopicFacts:
         """The topic's partition 0; what it keeps is asked every `RETENTION_SECONDS`.
@@ -121,7 +124,14 @@ class KafkaAsker:
             end = _offset(client, topic, OffsetSpec.latest())  # type: ignore[no-untyped-call]
             right = Right("DescribeConfigs", "topic", topic)
             paced = self._retention.setdefault(topic, Paced(RETENTION_SECONDS))
-            return TopicFacts(end, paced.get(lambda: _retention(client, topic)))
+            known = self._ids.setdefault(topic, Paced(IDENTITY_SECONDS))
+            start = _offset(client, topic, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
+            kept = paced.get(lambda: _retention(client, topic))
+            return TopicFacts(
+                end,
+                replace(kept, start_offset=start) if kept else None,
+                known.get(lambda: _id(client, topic)),
+            )
         except KafkaException as error:
             assert self._admin is not None
             # Without a leader to ask, librdkafka finds "no entry".
@@ -130,7 +140,8 @@ class KafkaAsker:
                 raise Failed(
                     "CDCM-STREAM-TOPIC-MISSING",
                     f"the topic {topic} does not exist",
-                    "Check kafka.bootstrap_servers; if the topic was deleted, the stream is lost.",
+                    "Check kafka.bootstrap_servers; if the topic was deleted, "
+                    "`cdc-migrator migrate --new-capture`.",
                 ) from None
             raise self._explained(error.args[0], right) from None
         except TimeoutError:
@@ -157,8 +168,15 @@ def _offset(client: AdminClient, topic: str, which: OffsetSpec) -> int:
     return int(answer.result(timeout=TIMEOUT_SECONDS + 2).offset)
 
 
+def _id(client: AdminClient, topic: str) -> str:
+    from confluent_kafka import TopicCollection
+
+    asked = client.describe_topics(TopicCollection([topic]), request_timeout=TIMEOUT_SECONDS)
+    return str(asked[topic].result(timeout=TIMEOUT_SECONDS + 2).topic_id)
+
+
 def _retention(client: AdminClient, topic: str) -> RetentionSample:
-    from confluent_kafka.admin import ConfigResource, OffsetSpec  # type: ignore[attr-defined]
+    from confluent_kafka.admin import ConfigResource  # type: ignore[attr-defined]
 
     resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
     asked = client.describe_configs([resource], request_timeout=TIMEOUT_SECONDS)
@@ -171,5 +189,5 @@ def _retention(client: AdminClient, topic: str) -> RetentionSample:
         seconds=milliseconds / 1000 if deletes and milliseconds >= 0 else None,
         bytes=size if deletes and size >= 0 else None,
         compacted="compact" in policies,
-        start_offset=_offset(client, topic, OffsetSpec.earliest()),  # type: ignore[no-untyped-call]
+        start_offset=0,
     )

@@ -16,6 +16,7 @@ from cdc_migrator.control.dead_letters import Standing
 from cdc_migrator.control.freshness import Freshness
 from cdc_migrator.control.inspection import Part
 from cdc_migrator.control.migration import Phase
+from cdc_migrator.monitor.ground_facts import GroundSample
 
 
 class ServiceState(StrEnum):
@@ -51,6 +52,7 @@ class ServiceSample:
         wal_bytes_per_second: what the source writes to its log.
         waiting: why it does not go on, by the error's name.
         comparing: what its own comparing is doing; None where it does not compare by itself.
+        connector_restarts: how often it started the failed connector again, since that was well.
     """
 
     at: datetime
@@ -64,6 +66,7 @@ class ServiceSample:
     queue_bytes: int | None = None
     waiting: str | None = None
     comparing: str | None = None
+    connector_restarts: int | None = None
     capture_seconds: float | None = None
     delivery_seconds: float | None = None
     records_applied_per_second: float | None = None
@@ -97,9 +100,8 @@ class OwnerSample:
 
     Attributes:
         owner: user, host and process id; None where nobody ever applied.
-        seen_seconds: since its last sign of life, by the target's clock; None where it has
-            given the stream up in good order, or never was there.
-        said: its latest measurements.
+        seen_seconds: since it last said something (`said`), by the target's clock; None where it
+            has given the stream up in good order, or never was there.
     """
 
     owner: str | None
@@ -260,13 +262,8 @@ class ProofSample:
 
 @dataclass(frozen=True, slots=True)
 class RetentionSample:
-    """What the topic keeps.
-
-    Attributes:
-        seconds, bytes: its limits; None where it has none.
-        compacted: older records of a key are deleted.
-        start_offset: of the oldest record that is still there.
-    """
+    """What the topic keeps: its limits (None: it has none), whether older records of a key are
+    deleted, and the offset of the oldest record that is still there."""
 
     seconds: float | None
     bytes: int | None
@@ -337,7 +334,8 @@ class Sample:
         not_added: tables of the source that shall move and are not part of the migration; None
             where nobody looked.
         fence: None where nobody looked. way_back: None where the source did not say.
-        parked: what the stream keeps back. notes: what could not be measured, and why.
+        parked: what the stream keeps back. ground: None before capture has begun.
+        notes: what could not be measured, and why.
     """
 
     at: datetime
@@ -371,6 +369,7 @@ class Sample:
     target_server: ServerSample | None = None
     way_back: WayBackSample | None = None
     parked: Standing | None = None
+    ground: GroundSample | None = None
     notes: tuple[Note, ...] = ()
 
     @property

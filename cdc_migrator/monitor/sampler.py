@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import psycopg
 
@@ -27,12 +27,13 @@ from cdc_migrator.control import (
     schema,
 )
 from cdc_migrator.control.dead_letters import Standing
-from cdc_migrator.databases.postgres.catalog import table_names
 from cdc_migrator.errors import MigratorError
 from cdc_migrator.model.naming import Names
 from cdc_migrator.model.outside import Brokers, Workers
-from cdc_migrator.monitor import lag, reading, way_back
+from cdc_migrator.model.retained import UNLIMITED, Retained
+from cdc_migrator.monitor import lag, reading
 from cdc_migrator.monitor.facts import SourceFacts, TargetFacts
+from cdc_migrator.monitor.ground_facts import GroundSample
 from cdc_migrator.monitor.remote import ConnectAsker, KafkaAsker, TopicFacts
 from cdc_migrator.monitor.sample import (
     ConnectorSample,
@@ -44,13 +45,13 @@ from cdc_migrator.monitor.sample import (
     Sample,
     ServerSample,
     ServiceSample,
-    SlotSample,
     StreamSample,
     TableSample,
     WayBackSample,
 )
 from cdc_migrator.monitor.servers import read_server
 from cdc_migrator.monitor.session import Paced, Session, clock, unless_slow
+from cdc_migrator.monitor.source_side import read_source
 
 # Longer than any part's own limits, so that it ends by itself with a reason.
 _PATIENCE_SECONDS = 12.0
@@ -63,7 +64,8 @@ class Places:
     """Where to measure. The functions give complete connection strings, read anew each time a
     session is opened; Connect and Kafka are None where there are none. `shall_move` says by its
     names whether a table of the source does; without it nobody looks for new ones.
-    `look_at_fence`: also ask whether each table of the target is fenced."""
+    `look_at_fence`: also ask whether each table of the target is fenced. `retained`: how much log
+    the source may keep for the slot."""
 
     migration: str
     source_dsn: Callable[[], str]
@@ -72,6 +74,7 @@ class Places:
     brokers: Brokers | None
     shall_move: Callable[[Sequence[str]], bool] | None = None
     look_at_fence: bool = False
+    retained: Retained = UNLIMITED
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +146,13 @@ class Sampler:
         names = Names(name, generation) if generation is not None else None
         source_asked = self._pool.submit(
             self._source.ask,
-            lambda conn: _read_source(
-                conn, name, names, self._places.shall_move is not None, self._dear
+            lambda conn: read_source(
+                conn,
+                name,
+                names,
+                self._places.shall_move is not None,
+                self._dear.source,
+                self._dear.way_back,
             ),
         )
         connector: Future[ConnectorSample | None] | None = None
@@ -185,6 +193,7 @@ class Sampler:
                 parked=target.parked,
                 way_back=_whole(source.way_back, target.tables) if source else None,
                 not_added=self._not_added(target, source) if source else None,
+                ground=self._ground(target, source, topic),
             )
         if row and generation is None:
             notes.append(
@@ -220,6 +229,21 @@ class Sampler:
             retention_seconds_left=lag.retention_left(
                 kept.seconds if kept else None, committed_at, sample.at
             ),
+        )
+
+    def _ground(
+        self, target: TargetFacts, source: SourceFacts | None, topic: TopicFacts | None
+    ) -> GroundSample | None:
+        row = target.migration
+        if row is None or row.consistent_point is None:
+            return None
+        return GroundSample(
+            row.source_system_identifier,
+            row.source_timeline,
+            target.topic_id,
+            source.identity if source else None,
+            topic.topic_id if topic else None,
+            self._places.retained,
         )
 
     def _not_added(self, target: TargetFacts, source: SourceFacts) -> tuple[str, ...] | None:
@@ -320,8 +344,19 @@ def _read_target(
         read = dear.proofs.get(lambda: unless_slow(conn, lambda: reading.read_proofs(conn)))
     moved = conn.execute(_NAMES).fetchall()
     server = dear.target.get(lambda: unless_slow(conn, lambda: read_server(conn, moved)))
+    topic_id = stored.topic_id if stored else None
     facts = TargetFacts(
-        now, ahead, row, stream, owner, tables, _read_load(conn), guard, read, server
+        now,
+        ahead,
+        row,
+        stream,
+        owner,
+        tables,
+        _read_load(conn),
+        guard,
+        read,
+        server,
+        topic_id=topic_id,
     )
     if schema.has(conn, "parked_key"):
         parked = dear.parked.get(lambda: unless_slow(conn, lambda: dead_letters.standing(conn)))
@@ -348,47 +383,3 @@ def _read_load(conn: psycopg.Connection) -> LoadSample:
         "FROM cdc_migrator.table_progress"
     ).fetchone()
     return LoadSample(done / whole if whole else None, elapsed[0] if elapsed else None)
-
-
-_WRITTEN = """
-SELECT pg_wal_lsn_diff(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()
-                       ELSE pg_current_wal_lsn() END, '0/0')::bigint
-"""
-
-_SLOT = """
-SELECT active, wal_status, safe_wal_size, confirmed_flush_lsn::text,
-       greatest(%(written)s - pg_wal_lsn_diff(restart_lsn, '0/0'), 0)::bigint,
-       greatest(%(written)s - pg_wal_lsn_diff(confirmed_flush_lsn, '0/0'), 0)::bigint
-FROM pg_replication_slots WHERE slot_name = %(name)s
-"""
-
-
-def _read_source(
-    conn: psycopg.Connection, name: str, names: Names | None, look_at_tables: bool, dear: _Dear
-) -> SourceFacts:
-    _, ahead = clock(conn)
-    if names is None:
-        names = _names_on_source(conn, name)
-    server = dear.source.get(lambda: unless_slow(conn, lambda: read_server(conn)))
-    (written,) = conn.execute(_WRITTEN).fetchone() or (None,)
-    if names is None:
-        return SourceFacts(ahead, None, (), written, server)
-    tables = tuple(table_names(conn)) if look_at_tables else ()
-    row = conn.execute(_SLOT, {"written": written, "name": names.slot}).fetchone()
-    if row is None:
-        slot = SlotSample(names.slot, exists=False)
-    else:
-        active, status, safe, confirmed, retained, unconfirmed = row
-        slot = SlotSample(names.slot, True, active, status, retained, safe, confirmed, unconfirmed)
-    back = dear.way_back.get(lambda: unless_slow(conn, lambda: way_back.read(conn, name)))
-    return SourceFacts(ahead, slot, tables, written, server, back)
-
-
-def _names_on_source(conn: psycopg.Connection, name: str) -> Names | None:
-    """While the target does not answer, the source still knows the generation."""
-    if not schema.has(conn, "captured"):
-        return None
-    row: Any = conn.execute(
-        "SELECT generation FROM cdc_migrator.captured WHERE name = %s", (name,)
-    ).fetchone()
-    return Names(name, row[0]) if row else None

@@ -10,6 +10,7 @@ from typing import Any
 
 from cdc_migrator.model.gates import Gate, ready, reasons
 from cdc_migrator.monitor.gates import gates
+from cdc_migrator.monitor.ground import losses, retained_beyond
 from cdc_migrator.monitor.limits import Limits
 from cdc_migrator.monitor.sample import Sample, ServerSample, TableSample
 
@@ -43,6 +44,7 @@ def document(sample: Sample, limits: Limits) -> dict[str, Any]:
         "slot": _slot(sample),
         "connector": _connector(sample),
         "retention": _retention(sample),
+        "ground": _ground(sample),
         "servers": {
             "source": _server(sample.source_server),
             "target": _server(sample.target_server),
@@ -206,6 +208,7 @@ def _connector(sample: Sample) -> dict[str, Any] | None:
         "tasks": list(sample.connector.tasks),
         "trace": sample.connector.trace,
         "worker": sample.connector.worker,
+        "restarts": sample.service.connector_restarts if sample.service else None,
     }
 
 
@@ -238,6 +241,32 @@ def _retention(sample: Sample) -> dict[str, Any] | None:
         "compacted": sample.retention.compacted,
         "start_offset": sample.retention.start_offset,
         "seconds_left": _round(sample.retention_seconds_left, 0),
+    }
+
+
+def _ground(sample: Sample) -> dict[str, Any] | None:
+    """None before capture has begun; `lost` is empty while changes can be captured and applied."""
+    ground = sample.ground
+    if ground is None:
+        return None
+    level, told = retained_beyond(sample)
+    now = ground.source
+    return {
+        "lost": [loss.as_dict() for loss in losses(sample)],
+        "source_system": now.system if now else None,
+        "source_timeline": now.timeline if now else None,
+        "captured_system": ground.system,
+        "captured_timeline": ground.timeline,
+        "slot_invalidated": now.invalidated if now else None,
+        "topic_id": ground.present_topic_id,
+        "captured_topic_id": ground.topic_id,
+        "retained_wal": {
+            "level": ("fine", "warn", "limit")[level],
+            "warn_bytes": ground.retained.warn,
+            "limit_bytes": ground.retained.limit,
+            "action": ground.retained.action,
+            "told": told,
+        },
     }
 
 

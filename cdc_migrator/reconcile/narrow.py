@@ -64,11 +64,16 @@ def differences(look: Look, part: Range, rows: int) -> Iterator[RowDifference]:
     Raises:
         SnapshotLost, TableMoved, HashesDisagree, MigratorError.
     """
-    of_some = _of_keys if look.pair.key else _of_contents
 
     def within(target: bool) -> sql.Composable:
         return look.slicer.within(part, target) or sql.SQL("true")
 
+    yield from differing(look, within, rows)
+
+
+def differing(look: Look, within: Where, rows: int) -> Iterator[RowDifference]:
+    """As `differences`, of the rows for which a condition holds that is the same on both sides."""
+    of_some = _of_keys if look.pair.key else _of_contents
     if rows <= _DIRECTLY:
         yield from of_some(look, within)
         return

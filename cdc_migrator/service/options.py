@@ -12,6 +12,7 @@ from cdc_migrator.errors import Refused
 from cdc_migrator.model.changes import BadRecords, TruncatePolicy
 from cdc_migrator.model.naming import way_back_of
 from cdc_migrator.model.outside import Brokers, Workers
+from cdc_migrator.model.retained import UNLIMITED, Retained
 from cdc_migrator.monitor.limits import Limits
 from cdc_migrator.monitor.sampler import Places
 from cdc_migrator.service.comparing import Continuous
@@ -34,7 +35,7 @@ class RunOptions:
         continuous: how both sides are compared all the time; None: only when somebody asks.
         takeover_after: seconds without a sign of life after which an owner is replaced.
         fence: the target's tables are fenced against everybody else.
-        shall_move: see `Places`. ready: what the gates measure by.
+        shall_move, retained: see `Places`. ready: what the gates measure by.
         inspected: what `inspect` looks at, every `inspect_every` seconds.
         watched, roll_back: see `Watching`.
         http_host, http_port: where metrics and health are served; no port serves nothing.
@@ -68,6 +69,7 @@ class RunOptions:
     roll_back: Callable[[Firing], None] | None
     http_host: str
     http_port: int | None
+    retained: Retained = UNLIMITED
     way_back: bool = False
 
     @property
@@ -86,6 +88,7 @@ class RunOptions:
             self.brokers,
             self.shall_move,
             look_at_fence=not self.way_back,
+            retained=self.retained,
         )
 
     def mirrored(self) -> RunOptions:

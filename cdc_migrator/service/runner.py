@@ -25,7 +25,6 @@ from cdc_migrator.control.migration import Migration, Phase
 from cdc_migrator.control.progress import Progress
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.errors import Fenced, MigratorError, Refused, StreamHalted
-from cdc_migrator.model.changes import Op
 from cdc_migrator.model.naming import Names
 from cdc_migrator.monitor.http import Answers
 from cdc_migrator.monitor.metrics import Metrics
@@ -35,6 +34,7 @@ from cdc_migrator.service import health, registry
 from cdc_migrator.service.comparing import Comparing
 from cdc_migrator.service.dead_letters import Settling
 from cdc_migrator.service.fencing import fence_target
+from cdc_migrator.service.ground import Ground, require_topic
 from cdc_migrator.service.inspecting import Inspecting
 from cdc_migrator.service.keeper import Keeper
 from cdc_migrator.service.options import RunOptions
@@ -45,7 +45,7 @@ from cdc_migrator.service.registry import Registry
 from cdc_migrator.service.repairing import Repairs
 from cdc_migrator.service.responder import Responder
 from cdc_migrator.service.resuming import Resuming, reread
-from cdc_migrator.service.suspects import suspects
+from cdc_migrator.service.telling import tell_applied
 from cdc_migrator.service.watching import Watching
 from cdc_migrator.service.writer import Writer
 from cdc_migrator.stream.assembler import Assembler
@@ -59,7 +59,6 @@ _STANDBY_SECONDS = 1.0
 _STOP_SECONDS = 60.0
 # Nothing says meanwhile that this process lives.
 _FENCE_SECONDS = 20.0
-_OPS = (Op.INSERT, Op.UPDATE, Op.DELETE, Op.TRUNCATE)
 
 _log = structlog.get_logger("cdc_migrator.service")
 
@@ -82,6 +81,7 @@ class Service:
         self._consumer: StreamConsumer | None = None
         self._keeper: Keeper | None = None
         self._comparing: Comparing | None = None
+        self._ground: Ground | None = None
 
     def stop(self) -> None:
         """Finish the batch under way and end."""
@@ -120,6 +120,8 @@ class Service:
             claimed = self._claim(applier)
             if claimed is None:
                 return
+            if claimed.generation != there.generation:
+                raise Fenced("capture began anew while this process waited for its turn")
             try:
                 self._stream(applier, claimed, known)
             except Fenced:
@@ -181,6 +183,8 @@ class Service:
     def _stream(self, applier: Applier, claimed: Progress, known: Registry) -> None:
         """Apply until stopped; where a table is being added, wait for it, then go on with it."""
         options = self._options
+        with self._target() as conn:
+            require_topic(options, claimed, conn)
         if claimed.active and not options.way_back:
             self._fence()
         with ExitStack() as stack:
@@ -196,6 +200,10 @@ class Service:
                     self._on_lost,
                     options.ready,
                 )
+            )
+            keeper = self._keeper
+            self._ground = stack.enter_context(
+                Ground(options, lambda: keeper.sample, self._on_lost)
             )
             if not options.way_back:
                 stack.enter_context(Inspecting(options.inspected, options.inspect_every))
@@ -314,25 +322,7 @@ class Service:
         self._transactions += applied.transactions
         self._events += applied.changes
         self._passing.note(batch)
-        self._metrics.batch_applied(
-            applied.seconds,
-            applied.transactions,
-            {
-                (str(name), op): count
-                for name, of_table in applied.counts.items()
-                for op, count in zip(_OPS, of_table[:4], strict=True)
-                if count
-            },
-            batch.redelivered,
-            batch.suspect,
-            applied.retries,
-        )
-        if batch.suspect:
-            _log.warning("transactions-suspect", transactions=suspects(batch))
-        if applied.parked:
-            _log.warning("records-parked", records=applied.parked, offset=batch.next_offset)
-        if applied.retries:
-            _log.warning("applied-after-retries", retries=applied.retries, seconds=applied.seconds)
+        tell_applied(self._metrics, batch, applied)
         if self._consumer is not None:
             self._consumer.hint(batch.next_offset)
 
@@ -356,6 +346,7 @@ class Service:
             queue_bytes=pipeline.queued_bytes if pipeline else None,
             waiting=waiting,
             comparing=self._comparing.state if self._comparing else None,
+            connector_restarts=self._ground.restarts if self._ground else None,
             capture_seconds=stages.capture if stages else None,
             delivery_seconds=stages.delivery if stages else None,
         )

@@ -248,8 +248,8 @@ class StreamConsumer:
             return Refused(
                 "CDCM-STREAM-TOPIC-MISSING",
                 f"topic {self._topic} does not exist on {self._brokers.servers}",
-                "See `cdc-migrator capture status`. If the topic was deleted, changes are lost: "
-                "`cdc-migrator abort`, then `cdc-migrator migrate`.",
+                "Check kafka.bootstrap_servers. If the topic was deleted, changes are lost: "
+                "`cdc-migrator migrate --new-capture` captures anew.",
             )
         if code in DENIED:
             right = Right("Read", "topic", self._topic)
@@ -297,6 +297,8 @@ class StreamConsumer:
             "CDCM-STREAM-GAP",
             f"The stored position is offset {wanted}, but {what}",
             f"{self._topic}[{PARTITION}]@{wanted}",
+            "Nothing past this position was applied. `cdc-migrator migrate --new-capture` captures "
+            "anew: the target's rows stay, and only what differs is written.",
         )
 
 

@@ -102,6 +102,48 @@ def odd_server(
 
 
 @contextmanager
+def standby_of(server_dsn: str) -> Iterator[str]:
+    """The connection string of a standby; ``SELECT pg_promote()`` makes it a primary."""
+    account, (port,) = unprivileged(), ports.choose(1)
+    base = Path(tempfile.mkdtemp(prefix="cdcm-pg-"))
+    base.chmod(0o755)
+    as_account = {"user": account.uid, "group": account.gid, "extra_groups": ()} if account else {}
+    try:
+        binaries = postgres.locate(None, account, base)
+        home = base / "home"
+        home.mkdir(mode=0o700)
+        if account is not None:
+            os.chown(home, account.uid, account.gid)
+        data = home / "standby"
+        subprocess.run(
+            [
+                *(binaries.directory / "pg_basebackup", "-D", data, "-d", server_dsn),
+                *("-R", "-c", "fast", "--no-sync"),
+            ],
+            check=True,
+            capture_output=True,
+            cwd=base,
+            **as_account,  # type: ignore[call-overload]
+        )
+        server = subprocess.Popen(
+            [binaries.directory / "postgres", "-D", data, "-c", "fsync=off", "-c", f"port={port}"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd=data,
+            **as_account,  # type: ignore[call-overload]
+        )
+        here = conninfo_to_dict(server_dsn)
+        dsn = f"postgresql://{here['user']}:{here['password']}@{ports.HOST}:{port}/{here['dbname']}"
+        try:
+            _wait_for(server, dsn)
+            yield dsn
+        finally:
+            end_server(server)
+    finally:
+        shutil.rmtree(base)
+
+
+@contextmanager
 def _own_server(
     epoch: int, *settings: str, standby: bool = False, directory: Path | None = None
 ) -> Iterator[str]:

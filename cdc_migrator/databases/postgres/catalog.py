@@ -141,8 +141,8 @@ def chosen(names: Sequence[str], include: Sequence[str] | None, exclude: Sequenc
 class ServerFacts:
     """What a server says about itself.
 
-    `system_identifier` and `timeline` are None where the role may not read them;
-    `max_slot_wal_keep_bytes` is None where nothing limits it.
+    `system_identifier` is None where the role may not read it; `timeline`, that is written now, is
+    None on a standby; `max_slot_wal_keep_bytes` is None where nothing limits it.
     """
 
     version_num: int
@@ -170,8 +170,9 @@ SELECT current_setting('server_version_num')::int AS version_num,
        CASE WHEN has_function_privilege('pg_control_system()', 'EXECUTE')
             THEN (SELECT system_identifier::text FROM pg_control_system()) END
             AS system_identifier,
-       CASE WHEN has_function_privilege('pg_control_checkpoint()', 'EXECUTE')
-            THEN (SELECT timeline_id FROM pg_control_checkpoint()) END AS timeline,
+       CASE WHEN NOT pg_is_in_recovery()
+            THEN ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int END
+            AS timeline,
        (SELECT count(*) FROM pg_replication_slots) AS slots_used,
        current_setting('max_replication_slots')::int AS slots_allowed,
        (SELECT count(*) FROM pg_stat_replication) AS senders_used,

@@ -65,6 +65,11 @@ def document(**changes: object) -> dict[str, object]:
             "state": "RUNNING",
             "tasks": ["RUNNING"],
             "trace": None,
+            "restarts": 0,
+        },
+        "ground": {
+            "lost": [],
+            "retained_wal": {"level": "fine", "told": None},
         },
         "stages": {"capture_seconds": 0.021, "delivery_seconds": 0.022},
         "catch_up": {
@@ -145,7 +150,11 @@ def test_what_threatens_is_told() -> None:
         document(
             slot=whole["slot"] | {"safe_bytes": 7372800, "seconds_to_limit": 3600.0},  # type: ignore[operator]
             connector=whole["connector"]  # type: ignore[operator]
-            | {"tasks": ["FAILED"], "trace": "ConnectException: no route"},
+            | {"tasks": ["FAILED"], "trace": "ConnectException: no route", "restarts": 2},
+            ground={
+                "lost": [{"code": "CDCM-SLOT-LOST", "cause": "it is gone", "remedy": "go on"}],
+                "retained_wal": {"level": "warn", "told": "the source keeps much"},
+            },
             retention=whole["retention"]  # type: ignore[operator]
             | {"unlimited": False, "seconds": 7200.0, "bytes": 1024, "seconds_left": 60.0},
             servers={
@@ -158,7 +167,9 @@ def test_what_threatens_is_told() -> None:
     )
     for part in (
         "7.0 MiB to the limit (1 h 0 min at 2.0 KiB/s)",
-        "tasks: FAILED: ConnectException: no route",
+        "tasks: FAILED, started again 2 times: ConnectException: no route",
+        "lost CDCM-SLOT-LOST: it is gone remedy: go on",
+        "the source keeps much",
         "DELETES what is older than 2 h 0 min, what is beyond 1.0 KiB; the next record is kept "
         "for 1 min 0 s at least",
         "7 of 100 connections, database 3.0 GiB, waits for locks: 2, the longest 4.2 s",
