@@ -16,7 +16,7 @@ from cdc_migrator.cli.throttle import ThrottleFlag, hold_back
 
 if TYPE_CHECKING:
     from cdc_migrator.config.settings import Settings
-    from cdc_migrator.service.migrate import Observer
+    from cdc_migrator.service.migrate_options import Observer
 
 
 def migrate(

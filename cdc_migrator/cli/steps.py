@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from cdc_migrator.capture.start import CaptureOptions
     from cdc_migrator.cli.endpoints import Endpoints
     from cdc_migrator.config.settings import Settings
-    from cdc_migrator.service.migrate import Migrate, MigrateOptions, Observer
+    from cdc_migrator.service.migrate import Migrate
+    from cdc_migrator.service.migrate_options import MigrateOptions, Observer
 
 _LINE_SECONDS = 5.0
 
@@ -60,7 +61,7 @@ def migrate_options(
     from cdc_migrator.capture.checks.estimate import Stated
     from cdc_migrator.cli.endpoints import endpoints
     from cdc_migrator.service.capturing import Capturing
-    from cdc_migrator.service.migrate import MigrateOptions
+    from cdc_migrator.service.migrate_options import MigrateOptions
 
     capturing = None
     if not databases_only:

@@ -9,27 +9,19 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import psycopg
 import structlog
 
 from cdc_migrator.backfill.diff.run import require_alike
 from cdc_migrator.backfill.early import early_indexes
-from cdc_migrator.backfill.load import Loaded, LoadOptions, load
-from cdc_migrator.backfill.progress import LoadProgress
-from cdc_migrator.backfill.schema import (
-    Restored,
-    SchemaOptions,
-    make_indexes,
-    make_tables,
-)
+from cdc_migrator.backfill.load import Loaded, load
+from cdc_migrator.backfill.schema import Restored, make_indexes, make_tables
 from cdc_migrator.backfill.statistics import analyze
 from cdc_migrator.backfill.views import populate
 from cdc_migrator.capture import preflight
-from cdc_migrator.capture.checks.estimate import Stated
 from cdc_migrator.capture.join import join_capture
 from cdc_migrator.capture.start import CaptureStarted, start_capture
 from cdc_migrator.control import cutover, journal, migration, progress, schema
@@ -47,45 +39,10 @@ from cdc_migrator.model.tables import Table, TableName
 from cdc_migrator.service.capturing import Capturing
 from cdc_migrator.service.compare import Sides, diff_schemas
 from cdc_migrator.service.fencing import fence_target, tell_taken_off
+from cdc_migrator.service.migrate_options import MigrateOptions, Observer
 
 _KEY_SECONDS = 2.0
 _log = structlog.get_logger("cdc_migrator.migrate")
-
-
-@dataclass(frozen=True, slots=True)
-class MigrateOptions:
-    """Where everything is, and how each step is done. The strings hold passwords.
-
-    Attributes:
-        accept: reasons for which a finding of `check` is accepted, by code.
-        capturing: what `check`, `capture` and `until_streaming` need beside the databases.
-        stated: what `check` cannot measure, and by what it judges.
-        existing_schema: the target's schema is made by other tools. Once said it is stored with
-            the migration.
-    """
-
-    name: str
-    source_dsn: str
-    target_dsn: str
-    include: Sequence[str]
-    exclude: Sequence[str]
-    accept: Mapping[str, str]
-    capturing: Capturing | None = None
-    stated: Stated = field(default_factory=Stated)
-    takeover_after: float = 15.0
-    load: LoadOptions = field(default_factory=LoadOptions)
-    schema: SchemaOptions = field(default_factory=SchemaOptions)
-    existing_schema: bool = False
-
-
-class Observer(Protocol):
-    """Told how the steps go; neither method may block for long."""
-
-    def step(self, text: str) -> None:
-        """Something begins or is done, as a sentence fragment."""
-
-    def loading(self, progress: LoadProgress) -> None:
-        """Four times a second while rows are copied."""
 
 
 class Migrate:

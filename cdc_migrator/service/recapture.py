@@ -30,7 +30,7 @@ from cdc_migrator.monitor.ground import Loss, losses
 from cdc_migrator.monitor.sample import Sample
 from cdc_migrator.monitor.sampler import Places, Sampler
 from cdc_migrator.service.keeping import Keeping
-from cdc_migrator.service.migrate import MigrateOptions, Observer
+from cdc_migrator.service.migrate_options import MigrateOptions, Observer
 
 # The tables and the schema are there, and hold rows.
 _NO_MATTER = frozenset({*ACCEPTABLE, "CDCM-TARGET-NOT-EMPTY"})

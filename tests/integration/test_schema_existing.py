@@ -25,7 +25,8 @@ from cdc_migrator.model.naming import Names
 from cdc_migrator.model.parts import Difference
 from cdc_migrator.model.tables import TableName
 from cdc_migrator.service.compare import Sides, diff_schemas, plan_schema
-from cdc_migrator.service.migrate import Migrate, MigrateOptions
+from cdc_migrator.service.migrate import Migrate
+from cdc_migrator.service.migrate_options import MigrateOptions
 from tests.support.private_postgres import private_database
 from tests.support.rich_schema import RICH
 
