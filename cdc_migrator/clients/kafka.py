@@ -78,7 +78,7 @@ class Ear:
     def __call__(self, error: KafkaError) -> None:
         """For ``error_cb``."""
         # That all brokers are down comes behind each failure, and is no reason.
-        if self.told is None or self.told.code() not in _LOGIN | _TLS:
+        if self.told is None or not (self.login_refused or _of_tls(self.told)):
             self.told = error
 
     def forget(self) -> None:
@@ -95,7 +95,7 @@ class Ear:
         if self.told is None:
             return False
         # A broker that goes away in the middle of a handshake is one of TLS' errors as well.
-        tls = self.told.code() in _TLS and "certificate" in self.told.str()
+        tls = _of_tls(self.told) and "certificate" in self.told.str()
         return tls or self.login_refused
 
 
@@ -208,7 +208,7 @@ def explained(
             "Check sasl.mechanism, sasl.username and the password in kafka.properties and "
             "kafka.property_files, and that the cluster knows this user.",
         )
-    if why is not None and why.code() in _TLS:
+    if why is not None and _of_tls(why):
         return Refused(
             "CDCM-KAFKA-TLS",
             f"no TLS session with the Kafka brokers at {servers}: {_reason(why)}",
@@ -242,6 +242,11 @@ def denied(right: Right | None, doing: str) -> Refused:
         f"{lacks}, which the brokers want for {doing}",
         "Grant it; `cdc-migrator init --acls` prints all that are needed, as commands.",
     )
+
+
+def _of_tls(error: KafkaError) -> bool:
+    # That a broker wants another certificate of us comes behind the handshake, as a lost session.
+    return error.code() in _TLS or "SSL routines" in error.str()
 
 
 def _reason(error: KafkaError) -> str:
