@@ -17,9 +17,21 @@ import orjson
 import structlog
 
 from cdc_migrator.model.redaction import HIDDEN, redact
+from cdc_migrator.model.traces import chain
 
 _SENSITIVE_KEY = re.compile(r"(?i)password|passwd|secret|token|jaas")
 _NOISY = ("httpx", "httpcore", "urllib3", "asyncio")
+
+
+def _trace(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """An exception as its chain of frames: its text may quote a row."""
+    found = event.pop("exc_info", None)
+    error = found[1] if isinstance(found, tuple) else found
+    if error is True:
+        error = sys.exc_info()[1]
+    if isinstance(error, BaseException):
+        event["exception"] = chain(error)
+    return event
 
 
 def _redact_event(
@@ -80,7 +92,7 @@ def configure(
             foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder()],
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.format_exc_info,
+                _trace,
                 _redact_event,
                 *renderer,
             ],

@@ -25,6 +25,7 @@ from typer.main import get_command, get_group
 from cdc_migrator.cli.context import Session
 from cdc_migrator.cli.options import shared_options
 from cdc_migrator.errors import MigratorError
+from cdc_migrator.model.traces import chain
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +199,7 @@ def _finish(error: MigratorError, current: Session) -> None:
     from cdc_migrator.cli.output import report_error
 
     if current.verbose:
-        traceback.print_exc()
+        sys.stderr.write(chain(sys.exc_info()[1] or error))
     report_error(error, current)
     sys.exit(error.exit_code)
 

@@ -1,8 +1,9 @@
-"""What a Java stack trace says, without what it may quote: rows' values and secrets."""
+"""What a stack trace says, Java's or our own, without what it may quote: rows' values, secrets."""
 
 from __future__ import annotations
 
 import re
+import traceback
 
 _FRAME = re.compile(r"^\s*(at |\.\.\. \d+ more)")
 _QUOTING = re.compile(
@@ -12,6 +13,7 @@ _QUOTING = re.compile(
     re.IGNORECASE,
 )
 _LINE, _LINES = 300, 6
+_CHAINED = 10
 
 
 def summary(trace: str) -> str:
@@ -47,3 +49,19 @@ def noteworthy(log: str) -> str:
         if found and found["level"] in ("WARN", "ERROR", "FATAL"):
             told.append(summary("\n".join(record)))
     return "".join(f"{one}\n" for one in told)
+
+
+def chain(error: BaseException) -> str:
+    """Where an error came from: the frames of it and of what caused it, each with its kind.
+
+    Without their texts: a server's error quotes the row that it refuses.
+    """
+    told: list[str] = []
+    current: BaseException | None = error
+    while current is not None and len(told) < _CHAINED:
+        kind = type(current)
+        frames = "".join(traceback.format_tb(current.__traceback__))
+        told.append(f"{frames}{kind.__module__}.{kind.__qualname__}\n")
+        # Also what was suppressed: who asks for a trace wants to see it.
+        current = current.__cause__ or current.__context__
+    return "which led to\n".join(reversed(told))

@@ -164,9 +164,10 @@ def test_no_password_and_no_value_gets_out(stack: StackInfo, role: str, tmp_path
     watch = Watch(search)
     watch.start()
     port = free_port()
-    password_file = tmp_path / "password"
-    password_file.write_text(PASSWORD)
-    password_file.chmod(0o600)
+    password_file, wrong_file = tmp_path / "password", tmp_path / "wrong"
+    for file, text in ((password_file, PASSWORD), (wrong_file, WRONG)):
+        file.write_text(text)
+        file.chmod(0o600)
     with fresh_database(stack.source_dsn) as source, fresh_database(stack.target_dsn) as target:
         with psycopg.connect(source, autocommit=True) as conn:
             conn.execute(SHOP)
@@ -194,7 +195,7 @@ def test_no_password_and_no_value_gets_out(stack: StackInfo, role: str, tmp_path
 
         try:
             cli("config", "show", "-o", "yaml")
-            cli("--set", f"source.password={WRONG}", "-v", "check", check=3)
+            cli("--set", f"source.password_file={wrong_file}", "-v", "check", check=3)
             cli("check", "-v")
             process = migration.start("-v", "migrate")
             wait_for("the service streams", lambda: "stream-claimed" in migration.log(), 90)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cdc_migrator.model.traces import noteworthy, summary
+from cdc_migrator.model.traces import chain, noteworthy, summary
 
 TRACE = """org.apache.kafka.connect.errors.ConnectException: An exception occurred in the event
 \tat io.debezium.pipeline.ErrorHandler.setProducerThrowable(ErrorHandler.java:67)
@@ -66,3 +66,19 @@ def test_of_a_log_only_warnings_and_errors_are_told_and_nothing_that_they_quote(
     failed, warned = told.splitlines()
     assert failed.startswith("2026-11-22T17:00:01,123 ERROR o.a.k.Task failed; java.lang.Failure")
     assert "WARN" in warned
+
+
+def test_a_chain_shows_where_errors_came_from_and_none_of_their_texts() -> None:
+    """Causes first, as Python tells it; suppressed ones as well."""
+    try:
+        try:
+            raise KeyError("secret")
+        except KeyError:
+            raise ValueError("secret, too") from None
+    except ValueError as error:
+        told = chain(error)
+    assert "secret" not in told.replace('raise KeyError("secret")', "").replace(
+        'raise ValueError("secret, too")', ""
+    )
+    assert told.index("builtins.KeyError") < told.index("builtins.ValueError")
+    assert "test_traces.py" in told
