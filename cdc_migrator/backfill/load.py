@@ -24,7 +24,7 @@ from cdc_migrator.backfill.columns import Passage, passage
 from cdc_migrator.backfill.emptied import empty, require_empty
 from cdc_migrator.backfill.progress import LoadProgress, Meter
 from cdc_migrator.backfill.reading import Job
-from cdc_migrator.backfill.snapshot import HeldSnapshot, Snapshot, alive
+from cdc_migrator.backfill.snapshot import HeldSnapshot, Snapshot, still
 from cdc_migrator.backfill.throttle import Throttle, ThrottleOptions
 from cdc_migrator.backfill.tools import find_psql
 from cdc_migrator.backfill.workers import Workers
@@ -250,11 +250,8 @@ class _Round:
                 "capture has not been started for this migration",
                 "Run `cdc-migrator capture start` (or `cdc-migrator migrate`) first.",
             )
-        if there.snapshot_name is None or there.snapshot is None:
-            return None
-        snapshot = Snapshot(there.snapshot_name, there.snapshot)
         with speaking("source", "looking for the load's snapshot"):
-            return snapshot if alive(self._source, snapshot) else None
+            return still(self._source, there.snapshot_name, there.snapshot)
 
     def _snapshot(self, table: TableLoad, first: Snapshot | None) -> Snapshot | None:
         """What a table can be read under now; None: it must be read anew."""

@@ -125,3 +125,11 @@ def alive(conn: psycopg.Connection, snapshot: Snapshot) -> bool:
         return False
     conn.execute("ROLLBACK")
     return True
+
+
+def still(conn: psycopg.Connection, name: str | None, sees: str | None) -> Snapshot | None:
+    """The snapshot that was written down, if there is one and it can still be read under."""
+    if name is None or sees is None:
+        return None
+    snapshot = Snapshot(name, sees)
+    return snapshot if alive(conn, snapshot) else None

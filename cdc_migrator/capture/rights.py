@@ -17,7 +17,7 @@ from confluent_kafka import (
     TopicPartition,
 )
 from confluent_kafka.admin import AclOperation, ConfigResource  # type: ignore[attr-defined]
-from confluent_kafka.cimpl import KafkaError, NewTopic
+from confluent_kafka.cimpl import KafkaError
 
 from cdc_migrator.capture import topics as stream_topics
 from cdc_migrator.capture.findings import Finding, Severity, from_error
@@ -102,7 +102,7 @@ class _Look:
         client, timeout = self._admin.client, self._admin.timeout
         topic = right.name
         if right.operation == "Create":
-            new = NewTopic(topic, num_partitions=1, config=dict(stream_topics.SETTINGS))
+            new = stream_topics.new_topic(topic)
             asked = client.create_topics([new], request_timeout=timeout, validate_only=True)[topic]
         elif right.operation == "DescribeConfigs":
             resource = ConfigResource(ConfigResource.Type.TOPIC, topic)

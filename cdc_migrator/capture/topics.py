@@ -136,7 +136,7 @@ class Topics:
         Limits, policies and names that are too much alike are the brokers' own to judge.
         """
         asked = self._admin.client.create_topics(
-            [_new(topic, replication_factor)],
+            [new_topic(topic, replication_factor)],
             request_timeout=self._admin.timeout,
             validate_only=True,
         )[topic]
@@ -172,7 +172,7 @@ class Topics:
         return settings
 
     def _create(self, topic: str, replication_factor: int) -> bool:
-        new = _new(topic, replication_factor)
+        new = new_topic(topic, replication_factor)
         timeout = self._admin.timeout
         future = self._admin.client.create_topics([new], request_timeout=timeout)[topic]
         try:
@@ -212,7 +212,8 @@ _HEARSAY = {
 }
 
 
-def _new(topic: str, replication_factor: int) -> NewTopic:
+def new_topic(topic: str, replication_factor: int = -1) -> NewTopic:
+    """A stream's topic as it is asked for; -1: as many replicas as is the brokers' default."""
     return NewTopic(
         topic, num_partitions=1, replication_factor=replication_factor, config=dict(SETTINGS)
     )

@@ -125,6 +125,12 @@ def _secrets(configured: Settings) -> Iterator[str | None]:
             yield read()
         except MigratorError:
             continue
+    if configured.connect is not None:
+        try:
+            login = configured.connect.reveal_login()
+            yield login[1] if login else None
+        except MigratorError:
+            pass
     if configured.kafka is not None:
         try:
             for name, value in configured.kafka.other_properties().items():

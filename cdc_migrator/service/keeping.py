@@ -20,7 +20,7 @@ from contextlib import ExitStack, contextmanager
 
 import psycopg
 
-from cdc_migrator.backfill.snapshot import HeldSnapshot, Snapshot, alive, enter
+from cdc_migrator.backfill.snapshot import HeldSnapshot, enter, still
 from cdc_migrator.backfill.snapshot import SnapshotLost as NotHeld
 from cdc_migrator.control import fence, load, locks, migration
 from cdc_migrator.control.load import LoadState
@@ -110,11 +110,9 @@ class Keeping:
                 "capture has not begun anew for this migration",
                 "Type `cdc-migrator migrate`, which goes on where it stopped.",
             )
-        if there.snapshot_name is None or there.snapshot is None:
-            return None
-        snapshot = Snapshot(there.snapshot_name, there.snapshot)
         with speaking("source", "looking for the new slot's snapshot"):
-            return Base(snapshot, there.consistent_point) if alive(source, snapshot) else None
+            snapshot = still(source, there.snapshot_name, there.snapshot)
+        return Base(snapshot, there.consistent_point) if snapshot else None
 
     def _round(
         self,
