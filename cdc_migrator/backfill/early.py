@@ -190,12 +190,16 @@ class _Builder:
 
     def _large(self, post: PostData, table: TableName, entries: Sequence[Entry]) -> list[Task]:
         """First what locks everybody out; then all indexes at once; then keys of their indexes,
-        and statistics: the last build of a load leaves processors to them."""
+        and statistics: the last build of a load leaves processors to them.
+
+        Of the indexes those of keys come last, as the quickest to build, most of them of integers
+        that arrive in order: what is built alone in the end is then little.
+        """
         keys = [self._keys[e.object] for e in entries if e.object in self._keys]
         alone = [e for e in entries if e.kind != "INDEX" and e.object not in self._keys]
         builds: list[Callable[[], object]] = [
-            *(partial(self._execute, key.build) for key in keys),
             *(partial(self._make, post, [entry]) for entry in entries if entry.kind == "INDEX"),
+            *(partial(self._execute, key.build) for key in keys),
         ]
         tasks = _together(builds, partial(self._end, table, keys))
         return [partial(self._make, post, alone, tasks)] if alone else tasks
