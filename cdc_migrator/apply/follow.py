@@ -19,14 +19,16 @@ values win. Whole rows sent that way take the place of the events, which are the
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec.structs import replace
 
 from cdc_migrator.apply.shape import Row, Shape
 from cdc_migrator.control.progress import Counts
 from cdc_migrator.errors import StreamHalted
-from cdc_migrator.model.changes import Change, Op, TruncatePolicy
+from cdc_migrator.model.changes import Change, Image, Op, TruncatePolicy
 from cdc_migrator.model.positions import lsn_to_text
 from cdc_migrator.stream.rows import UNCHANGED
 
@@ -65,8 +67,13 @@ def sequence_fault(shape: Shape, change: Change, what: str) -> StreamHalted:
 # One row on its way through the batch: first the change that named it under the key at which the
 # target holds it (None for a row that the batch inserted), then the changes that carry its
 # images, oldest first; images from the side table among them as rows. A bare list, because there
-# is one for each row of a batch.
+# is one for each row of a batch; and a row that was updated once is that change alone, because
+# that is what most are.
 _Followed = list[Any]
+
+
+def _steps(row: _Followed | Change) -> _Followed:
+    return row if type(row) is list else [row, row]
 
 
 class _Counted:
@@ -110,7 +117,7 @@ class Keyed(_Counted):
     def __init__(self, shape: Shape, truncates: TruncatePolicy) -> None:
         super().__init__(shape, truncates)
         self._truncated = False
-        self._live: dict[bytes, _Followed] = {}
+        self._live: dict[bytes, _Followed | Change] = {}
         # Keys that the target holds and that no row of the target is at any more.
         self._gone: dict[bytes, Change] = {}
         self._moving: _Followed | None = None
@@ -133,9 +140,11 @@ class Keyed(_Counted):
             row = self._live.get(key)
             if row is None:
                 self._require_there(change)
-                self._live[key] = [change, change]
-            else:
+                self._live[key] = change
+            elif type(row) is list:
                 row.append(change)
+            else:
+                self._live[key] = [row, row, change]
         elif op is _INSERT:
             self._inserts += 1
             if key in self._live:
@@ -146,15 +155,17 @@ class Keyed(_Counted):
                 self._live[key] = [None, change]
         elif op is _DELETE:
             self._deletes += 1
-            row = self._live.pop(key, None)
-            if row is None:
+            found = self._live.pop(key, None)
+            if found is None:
                 self._require_there(change)
-                row = [change]
-            if row[0] is not None and row[0].key == key:
+                steps = [change]
+            else:
+                steps = _steps(found)
+            if steps[0] is not None and steps[0].key == key:
                 self._gone[key] = change
             if change.key_moves_on:
                 self._require_arrived()
-                self._moving = row
+                self._moving = steps
         elif self._truncate(change):
             self._truncated = True
             self._live.clear()
@@ -184,7 +195,8 @@ class Keyed(_Counted):
         row = self._live.get(key)
         # The row may be gone by the time that the trigger fires.
         if row is not None:
-            row.append(image)
+            steps = self._live[key] = _steps(row)
+            steps.append(image)
 
     def _with_key(self, image: Row, parts: Row) -> Row:
         row = list(image)
@@ -196,11 +208,14 @@ class Keyed(_Counted):
         """Bring in what the side table said of rows whose change was in an earlier piece."""
         for parts, image in self._alone.items():
             key = self._met.get(parts)
-            row = self._live.get(key) if key is not None else None
             if key is None:
                 state.partial.append((None, image))
-            elif row is not None and row[0] is not None:
-                row.insert(1, image)
+                continue
+            row = self._live.get(key)
+            if row is not None:
+                steps = self._live[key] = _steps(row)
+                if steps[0] is not None:
+                    steps.insert(1, image)
 
     def _arrive(self, change: Change) -> None:
         row, self._moving = self._moving, None
@@ -225,12 +240,17 @@ class Keyed(_Counted):
         self._require_arrived()
         self._require_nothing_due()
         if b"" in self._live or b"" in self._gone:
-            nameless = self._gone.get(b"") or self._live[b""][-1]
+            nameless = self._gone.get(b"") or _steps(self._live[b""])[-1]
             raise sequence_fault(shape, nameless, "changes a row without its key")
         state = TableState(shape, self._truncated)
         self._settle_alone(state)
-        for key in self._sorted(self._live):
-            row = self._live[key]
+        ordered = self._sorted(self._live)
+        for key, whole in zip(ordered, self._newest(ordered), strict=True):
+            if whole is not None:
+                state.complete.append(whole)
+                self._gone.pop(key, None)
+                continue
+            row = _steps(self._live[key])
             image = _latest(shape, row)
             if UNCHANGED not in image:
                 state.complete.append(image)
@@ -247,6 +267,14 @@ class Keyed(_Counted):
         for key in self._sorted(self._gone):
             state.deletes.append(keys.decode(key, self._gone[key].lsn))
         return state
+
+    def _newest(self, keys: list[bytes]) -> Sequence[tuple[str | None, ...] | None]:
+        """The newest image of each row, where that is a whole row; decoded together."""
+        if self.shape.values is not None:
+            return [None] * len(keys)
+        rows: Iterable[Any] = (self._live[key] for key in keys)
+        images = [row[-1].after if type(row) is list else row.after for row in rows]
+        return [None] * len(keys) if None in images else self.shape.rows.decode_many(images)
 
     def _require_nothing_due(self) -> None:
         if self._due:
@@ -286,7 +314,7 @@ def _fill(image: Row, older: Row) -> Row:
     return tuple(o if n is UNCHANGED else n for n, o in zip(image, older, strict=True))
 
 
-def _decode(shape: Shape, image: bytes | None, change: Change) -> Row:
+def _decode(shape: Shape, image: Image | None, change: Change) -> Row:
     if image is None:
         raise sequence_fault(shape, change, "carries a change without its row")
     return shape.rows.decode(image, change.lsn)

@@ -5,11 +5,11 @@ No SQL and no driver here; `plan` adds the statements of the target.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from cdc_migrator.model.changes import Op, Transaction
+from cdc_migrator.model.changes import Image, Op, Transaction
 from cdc_migrator.model.positions import Snapshot
 from cdc_migrator.model.tables import TableName
 from cdc_migrator.stream.rows import Text
@@ -20,7 +20,9 @@ Row = tuple[Text, ...]
 class DecodesRows(Protocol):
     """`stream.rows.RowDecoder`, as far as folding needs it."""
 
-    def decode(self, image: bytes, lsn: int) -> Row: ...
+    def decode(self, image: Image, lsn: int) -> Row: ...
+
+    def decode_many(self, images: Sequence[Image]) -> list[tuple[str | None, ...] | None]: ...
 
 
 class DecodesKeys(Protocol):
@@ -35,7 +37,7 @@ class SaysValues(Protocol):
     name: TableName
     always: bool
 
-    def decode(self, image: bytes, lsn: int) -> tuple[Row, Row]: ...
+    def decode(self, image: Image, lsn: int) -> tuple[Row, Row]: ...
 
 
 class SaysRows(Protocol):
@@ -43,7 +45,7 @@ class SaysRows(Protocol):
 
     name: TableName
 
-    def decode(self, image: bytes, lsn: int) -> tuple[Op, Row | None, Row | None]: ...
+    def decode(self, image: Image, lsn: int) -> tuple[Op, Row | None, Row | None]: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 
 from cdc_migrator.apply.follow import TableState
 from cdc_migrator.apply.shape import Row, Shape
@@ -72,34 +71,36 @@ def encode(state: TableState, inline: int = 0) -> Staged:
             quicker by COPY from about 400 rows on.
     """
     shape = state.shape
-    partial: Counter[str] = Counter()
-    lines: list[Iterable[_Cells]] = []
     no_base: tuple[None, ...] = (None,) * len(shape.key_places)
     no_row: tuple[None, ...] = (None,) * len(shape.columns)
-    if shape.keys is None:
-        lines.append((DELETE, *row) for row in state.deletes)  # type: ignore[arg-type]
-    else:
-        lines.append((DELETE, *key, *no_row) for key in state.deletes)  # type: ignore[arg-type]
+    after = () if shape.keys is None else no_row
+    deletes: list[_Cells] = [(DELETE, *row, *after) for row in state.deletes]  # type: ignore[arg-type]
     prefix = (COMPLETE, *no_base)
-    lines.append(prefix + row for row in state.complete)  # type: ignore[operator]
+    kinds: Counter[str] = Counter()
+    partial: list[_Cells] = []
     for base, row in state.partial:
         kind = _kind(base is not None, row)
-        partial[kind] += 1
+        kinds[kind] += 1
         cells = [None if cell is UNCHANGED else cell for cell in row]
-        lines.append([(kind, *(base or no_base), *cells)])
-    rows: Iterable[_Cells] = chain.from_iterable(lines)
-    number = len(state.deletes) + len(state.complete) + len(state.partial)
-    if number <= inline:
-        rows = list(rows)
-    payload = tuple(copy_text(rows))
+        partial.append([kind, *(base or no_base), *cells])
+    payload = (
+        *copy_text(deletes),
+        *_complete(prefix, state.complete),
+        *copy_text(partial),
+    )
+    few = None
+    number = len(deletes) + len(state.complete) + len(partial)
+    if number <= inline and _is_little(shape, payload):
+        complete: list[_Cells] = [(*prefix, *row) for row in state.complete]  # type: ignore[arg-type]
+        few = _by_column([*deletes, *complete, *partial])
     return Staged(
         shape=shape,
         truncated=state.truncated,
         payload=payload,
         deletes=len(state.deletes),
         complete=len(state.complete),
-        partial=dict(partial),
-        few=_by_column(rows) if number <= inline and _is_little(shape, payload) else None,
+        partial=dict(kinds),
+        few=few,
     )
 
 
@@ -119,6 +120,28 @@ def _by_column(rows: Iterable[_Cells]) -> list[list[str | None]]:
 def _kind(moved: bool, row: Row) -> str:
     places = ",".join(str(place) for place, cell in enumerate(row) if cell is UNCHANGED)
     return ("m:" if moved else "u:") + places
+
+
+def _complete(prefix: tuple[str | None, ...], rows: Sequence[Row]) -> Iterator[bytes]:
+    """Complete rows as `copy_text` has them, each behind the same cells.
+
+    Most rows are written as they are: joined, they have no tab and no line end of their own, and
+    nothing to escape.
+    """
+    begin = "".join(f"{NULL if cell is None else cell}\t" for cell in prefix)
+    for start in range(0, len(rows), _PIECE):
+        piece = rows[start : start + _PIECE]
+        try:
+            lines = list(map("\t".join, piece))  # type: ignore[arg-type]
+        except TypeError:  # a NULL is no text
+            lines = []
+        text = "\n".join(lines)
+        tabs = len(lines) * (len(piece[0]) - 1)
+        plain = "\\" not in text and "\r" not in text and text.count("\t") == tabs
+        if lines and plain and text.count("\n") == len(lines) - 1:
+            yield (begin + f"\n{begin}".join(lines) + "\n").encode()
+        else:
+            yield _piece([prefix + row for row in piece])  # type: ignore[operator]
 
 
 def copy_text(rows: Iterable[_Cells]) -> Iterator[bytes]:

@@ -8,6 +8,7 @@ that counts is the one committed on the target.
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from cdc_migrator.stream.reader import Read
 _READ_MESSAGES = 5_000
 _READ_SECONDS = 0.01
 _TURN_SECONDS = 0.5
+_COLLECT_OBJECTS = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,11 @@ class Pipeline:
 
     def start(self) -> None:
         """Start both threads."""
+        # What a stream is made of has no cycles, and there is much of it at a time: looking through
+        # it every 700 objects takes a third of the reader's time.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(_COLLECT_OBJECTS, *gc.get_threshold()[1:])
         for thread in self._threads:
             thread.start()
 

@@ -156,7 +156,18 @@ class Assembler:
         if record.offset != self._next_offset:
             self._note_pause(record)
         if type(record) is Row:
-            self._row(record)
+            part = self._open
+            if part is None or part.xid != record.xid:
+                raise self._unopened(record)
+            changes = part.changes
+            if not changes:
+                part.first_order = record.total_order
+            elif part.size > self._spill.bytes or len(changes) >= self._spill.rows:
+                changes = self._spill_out(part)
+            changes.append(record.change)
+            part.last_order = record.total_order
+            part.committed_at_us = record.committed_at_us
+            part.size += record.size
         elif type(record) is Begin:
             self._begin(record)
         elif type(record) is End:
@@ -169,23 +180,11 @@ class Assembler:
         if self._open is not None and record.sent_ms - self._last_sent_ms >= PAUSE_MS:
             self._open.cuts.append(len(self._open.changes))
 
-    def _row(self, row: Row) -> None:
-        part = self._open
-        if part is None or part.xid != row.xid:
-            raise self._unopened(row)
-        if not part.changes:
-            part.first_order = row.total_order
-        if part.size > self._spill.bytes or len(part.changes) >= self._spill.rows:
-            self._spill_out(part)
-        part.changes.append(row.change)
-        part.last_order = row.total_order
-        part.committed_at_us = row.committed_at_us
-        part.size += row.size
-
-    def _spill_out(self, part: Part) -> None:
+    def _spill_out(self, part: Part) -> Spilled:
         if isinstance(part.changes, list):
             part.changes = Spilled.of(part.changes, self._spill.directory)
             self.counters.spilled += 1
+        return part.changes
 
     def _begin(self, begin: Begin) -> None:
         if self._open is not None:

@@ -103,6 +103,10 @@ class _Value(msgspec.Struct, gc=False):
 _decode_value = msgspec.json.Decoder(_Value, strict=False).decode
 
 _OPS = {op.value: op for op in Op}
+# An enumeration's member costs more to look up than all else that is done for a change.
+_INSERT, _UPDATE = Op.INSERT, Op.UPDATE
+_NULL = msgspec.Raw(b"null")
+_NULL_LENGTH = len(_NULL)
 
 
 class Envelope:
@@ -112,6 +116,10 @@ class Envelope:
         self._topic = topic
         self._partition = partition
         self._tables: dict[tuple[str, str], TableName] = {}
+        # Of the event before: the next one's are mostly the same.
+        self._table = TableName("", "")
+        self._xid = 0
+        self._xid_text = ":"
 
     def position(self, offset: int) -> str:
         """How messages name a record: ``topic[partition]@offset``."""
@@ -139,51 +147,54 @@ class Envelope:
             # msgspec names the place and the expected type, never the value.
             raise self._undecodable(offset, str(exc)) from None
         size = len(value) + len(key) if key else len(value)
-        if decoded.op is not None:
-            return self._row(offset, size, sent_ms, key, decoded, headers)
-        if decoded.status is not None:
+        if decoded.op is None:
+            if decoded.status is None:
+                raise self._undecodable(offset, "neither a row event nor a transaction marker")
             return self._marker(offset, size, sent_ms, decoded)
-        raise self._undecodable(offset, "neither a row event nor a transaction marker")
-
-    def _row(
-        self,
-        offset: int,
-        size: int,
-        sent_ms: int,
-        key: bytes | None,
-        value: _Value,
-        headers: Headers | None,
-    ) -> Row:
-        op = _OPS.get(value.op or "")
-        if op is None:
-            raise self._unknown_operation(offset, value.op or "")
-        source, block = value.source, value.transaction
-        if source is None:
-            raise self._undecodable(offset, "a row event without its source block")
-        if block is None:
-            raise self._no_transaction(offset)
-        before, after = bytes(value.before), bytes(value.after)
-        if (op is Op.INSERT or op is Op.UPDATE) and after == b"null":
-            raise self._undecodable(offset, f"operation '{op}' without a row image")
-        table = self._tables.get((source.schema, source.table))
-        if table is None:
-            table = TableName(source.schema, source.table)
-            self._tables[source.schema, source.table] = table
-        change = Change(
-            table,
-            op,
-            b"" if key is None or key == b"null" else key,
-            None if before == b"null" else before,
-            None if after == b"null" else after,
-            source.lsn,
-        )
+        # From here on there are no calls that can be spared: this is done for every row event.
+        op = _OPS.get(decoded.op)
+        source, block = decoded.source, decoded.transaction
+        if op is None or source is None or block is None:
+            raise self._refused(offset, decoded)
+        before: msgspec.Raw | None = decoded.before
+        if len(decoded.before) == _NULL_LENGTH and decoded.before == _NULL:
+            before = None
+        after: msgspec.Raw | None = decoded.after
+        if len(decoded.after) == _NULL_LENGTH and decoded.after == _NULL:
+            after = None
+            if op is _INSERT or op is _UPDATE:
+                raise self._undecodable(offset, f"operation '{op}' without a row image")
+        table = self._table
+        if source.table != table.name or source.schema != table.schema:
+            table = self._turn_to(source.schema, source.table)
+        if key is None or key == b"null":
+            key = b""
+        change = Change(table, op, key, before, after, source.lsn)
         if headers:
             names = {name for name, _ in headers}
             change.key_moves_on = op is Op.DELETE and KEY_MOVES_ON in names
             change.key_moved_here = op is Op.INSERT and KEY_MOVED_HERE in names
-        at_us = source.ts_ms * 1000 if source.ts_us is None else source.ts_us
-        xid, _ = self._split_id(offset, block.id)
-        return Row(offset, size, sent_ms, xid, block.total_order, at_us, change)
+        if not block.id.startswith(self._xid_text):
+            self._xid, _ = self._split_id(offset, block.id)
+            self._xid_text = f"{self._xid}:"
+        at_us = source.ts_us if source.ts_us is not None else source.ts_ms * 1000
+        return Row(offset, size, sent_ms, self._xid, block.total_order, at_us, change)
+
+    def _turn_to(self, schema: str, name: str) -> TableName:
+        """The table that the next events are of, too: they come in runs."""
+        table = self._tables.get((schema, name))
+        if table is None:
+            table = self._tables[schema, name] = TableName(schema, name)
+        self._table = table
+        return table
+
+    def _refused(self, offset: int, value: _Value) -> StreamHalted:
+        """Why a row event is none."""
+        if value.op not in _OPS:
+            return self._unknown_operation(offset, value.op or "")
+        if value.source is None:
+            return self._undecodable(offset, "a row event without its source block")
+        return self._no_transaction(offset)
 
     def _marker(self, offset: int, size: int, sent_ms: int, value: _Value) -> Begin | End:
         xid, lsn = self._split_id(offset, value.id)

@@ -17,6 +17,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from cdc_migrator.errors import StreamHalted
+from cdc_migrator.model.changes import Image
 from cdc_migrator.model.positions import lsn_to_text
 
 
@@ -50,17 +51,40 @@ class RowDecoder:
         # An image in which none of these occurs has no placeholder in any column.
         self._traces = _traces(self._texts, self._tokens)
 
-    def decode(self, image: bytes, lsn: int) -> tuple[Text, ...]:
+    def decode(self, image: Image, lsn: int) -> tuple[Text, ...]:
         """The columns of one row image in their order; `lsn` is for messages only.
 
         Raises StreamHalted: CDCM-STREAM-SCHEMA (not the columns that the catalog says, named),
         CDCM-STREAM-UNDECODABLE.
         """
         values = self._shape.decode(image, lsn)
+        text = bytes(image)
         for trace in self._traces:
-            if trace in image:
+            if trace in text:
                 return self._with_unchanged(values)
         return values
+
+    def decode_many(self, images: Sequence[Image]) -> list[tuple[str | None, ...] | None]:
+        """The columns of many row images, in a fraction of the time.
+
+        None where an image may hold a placeholder or is not as it should be: `decode` tells.
+        """
+        rows: list[tuple[str | None, ...] | None] = []
+        for start in range(0, len(images), _AT_ONCE):
+            some = images[start : start + _AT_ONCE]
+            array = b"[" + b",".join(some) + b"]"
+            decoded = self._shape.decode_many(array, len(some))
+            if decoded is None:
+                rows += [None] * len(some)
+            elif any(trace in array for trace in self._traces):
+                texts = map(bytes, some)
+                rows += [
+                    None if any(trace in text for trace in self._traces) else row
+                    for text, row in zip(texts, decoded, strict=True)
+                ]
+            else:
+                rows += decoded
+        return rows
 
     def _with_unchanged(self, values: tuple[str | None, ...]) -> tuple[Text, ...]:
         forms = self._texts, self._tokens
@@ -94,9 +118,11 @@ class _Shape:
         self.names = [name for name, _ in columns]
         self.is_string = [is_string for _, is_string in columns]
         self._token_places = [i for i, is_string in enumerate(self.is_string) if not is_string]
+        # All images of an array at once; None for names that a struct's member cannot have.
+        self._split_all: Callable[[bytes], list[Any]] | None = None
         self._split = self._split_by_name if _odd(self.names) else self._splitter()
 
-    def _splitter(self) -> Callable[[bytes], Sequence[Any]]:
+    def _splitter(self) -> Callable[[Image], Sequence[Any]]:
         """The fast way: one typed decode into a struct made for this table."""
         image = msgspec.defstruct(
             "Image",
@@ -106,9 +132,31 @@ class _Shape:
             gc=False,
         )
         decode, astuple = msgspec.json.Decoder(image).decode, msgspec.structs.astuple
+        self._split_all = msgspec.json.Decoder(list[image]).decode  # type: ignore[valid-type]
         return lambda text: astuple(decode(text))
 
-    def _split_by_name(self, image: bytes) -> Sequence[Any]:
+    def decode_many(self, array: bytes, count: int) -> list[tuple[str | None, ...]] | None:
+        """The images of a JSON array of `count`; None where one is not as it should be.
+
+        Works on whole columns: little runs once a cell in Python.
+        """
+        if self._split_all is None:
+            return None
+        try:
+            images = self._split_all(array)
+            if len(images) != count:
+                return None
+            columns: list[Any] = list(zip(*map(msgspec.structs.astuple, images), strict=True))
+            for place in self._token_places:
+                tokens = [str(token, "utf-8") for token in columns[place]]
+                columns[place] = [
+                    token if token[0] not in _OTHERWISE else _text_of(token) for token in tokens
+                ]
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return None
+        return list(zip(*columns, strict=True))
+
+    def _split_by_name(self, image: Image) -> Sequence[Any]:
         """The same for names that a struct's member cannot have."""
         members = msgspec.json.decode(image, type=dict[str, msgspec.Raw])
         if members.keys() != set(self.names):
@@ -118,17 +166,11 @@ class _Shape:
             for name, is_string in zip(self.names, self.is_string, strict=True)
         ]
 
-    def decode(self, image: bytes, lsn: int) -> tuple[str | None, ...]:
+    def decode(self, image: Image, lsn: int) -> tuple[str | None, ...]:
         try:
             values = list(self._split(image))
             for place in self._token_places:
-                token = str(values[place], "utf-8")
-                if token == "null":
-                    values[place] = None
-                elif token[0] == '"':
-                    values[place] = _decode_text(token)
-                else:
-                    values[place] = token
+                values[place] = _text_of(str(values[place], "utf-8"))
         except msgspec.ValidationError:
             raise self.halt(lsn, self._differences(image)) from None
         except (msgspec.DecodeError, UnicodeDecodeError) as exc:
@@ -147,7 +189,7 @@ class _Shape:
             self._position(lsn),
         )
 
-    def _differences(self, image: bytes) -> list[str]:
+    def _differences(self, image: Image) -> list[str]:
         """What is wrong with an image, by column name."""
         try:
             members = msgspec.json.decode(image, type=dict[str, msgspec.Raw])
@@ -165,7 +207,20 @@ class _Shape:
         return f"log position {lsn_to_text(lsn)}"
 
 
+# Images decoded in one go: few enough to stay in the processor's cache.
+_AT_ONCE = 500
+
 _decode_text = msgspec.json.Decoder(str).decode
+# How JSON tokens begin that are not their own text.
+_OTHERWISE = frozenset('n"')
+
+
+def _text_of(token: str) -> str | None:
+    if token[0] == '"':
+        return _decode_text(token)
+    return None if token == "null" else token
+
+
 _decode_nullable = msgspec.json.Decoder(str | None).decode
 
 

@@ -20,7 +20,7 @@ from typing import Any, overload
 import msgspec
 
 from cdc_migrator.errors import Failed
-from cdc_migrator.model.changes import Change, Op
+from cdc_migrator.model.changes import Change, Image, Op
 from cdc_migrator.model.tables import TableName
 
 # Every so many changes their place in the file is noted.
@@ -83,8 +83,8 @@ class ChangeFile:
             number,
             change.op.value,
             change.key,
-            change.before,
-            change.after,
+            _copied(change.before),
+            _copied(change.after),
             change.lsn,
             change.key_moves_on,
             change.key_moved_here,
@@ -136,9 +136,14 @@ class ChangeFile:
                 buffer = buffer[at:] + more
 
 
+def _copied(image: Image | None) -> bytes | None:
+    return None if image is None else bytes(image)
+
+
 def _change(tables: list[TableName], body: bytes) -> Change:
     number, op, key, before, after, lsn, moves_on, moved_here = _decode(body)
-    return Change(tables[number], _OPS[op], key, before, after, lsn, moves_on, moved_here)
+    old, new = (None if image is None else msgspec.Raw(image) for image in (before, after))
+    return Change(tables[number], _OPS[op], key, old, new, lsn, moves_on, moved_here)
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from cdc_migrator.apply.fold import UnknownTable, fold
@@ -27,6 +29,10 @@ class Counting:
     def decode(self, image: bytes, lsn: int) -> tuple[object, ...]:
         self.decoded += 1
         return self.decoder.decode(image, lsn)
+
+    def decode_many(self, images: Sequence[bytes]) -> list[tuple[str | None, ...] | None]:
+        self.decoded += len(images)
+        return self.decoder.decode_many(images)
 
 
 def shapes(reread: Reread | None = None) -> dict[TableName, Shape]:

@@ -71,7 +71,7 @@ def parked(*numbers: int, state: KeyState = KeyState.PARKED) -> ParkedKeys:
 
 
 def numbers(changes: Iterable[Change]) -> list[Any]:
-    return [json.loads(one.after or one.key)["id"] for one in changes]
+    return [json.loads(bytes(one.after or one.key))["id"] for one in changes]
 
 
 def kept(rest: Sequence[Transaction]) -> list[int]:

@@ -190,7 +190,7 @@ def test_what_is_not_suspect_is_exact(
     applied, code = read(topic.records, stops)
     for transaction, source in zip(applied, made, strict=False):
         ids = [
-            int(c.after.split(b":")[1].split(b",")[0]) if c.after else None
+            int(bytes(c.after).split(b":")[1].split(b",")[0]) if c.after else None
             for c in transaction.changes
         ]
         wanted = [row["row_id"] if row.get("op", "c") != "d" else None for _, row in source.events]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,8 +21,8 @@ changes = st.builds(
     table=st.sampled_from([TableName("s", "t"), TableName("s", "größe")]),
     op=st.sampled_from(Op),
     key=st.binary(max_size=9),
-    before=st.none() | st.binary(max_size=30),
-    after=st.none() | st.binary(max_size=300),
+    before=st.none() | st.binary(max_size=30).map(msgspec.Raw),
+    after=st.none() | st.binary(max_size=300).map(msgspec.Raw),
     lsn=st.integers(0, 2**63 - 1),
     key_moves_on=st.booleans(),
     key_moved_here=st.booleans(),
@@ -60,7 +61,8 @@ def test_changes_larger_than_what_is_read_at_a_time_come_back(
     monkeypatch.setattr(spill, "_READ_BYTES", 100)
     monkeypatch.setattr(spill, "_GLANCE_BYTES", 7)
     rows = [
-        Change(TableName("s", "t"), Op.INSERT, b"k", None, os.urandom(n), n) for n in (0, 5000, 99)
+        Change(TableName("s", "t"), Op.INSERT, b"k", None, msgspec.Raw(os.urandom(n)), n)
+        for n in (0, 5000, 99)
     ]
     assert list(Spilled.of(rows)) == rows
     assert Spilled.of(rows)[1] == rows[1]
