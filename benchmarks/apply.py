@@ -4,7 +4,7 @@ For each workload the source commits its changes once, while our connector and t
 JDBC sink capture them and a slot keeps them for logical replication. Then every way in turn applies
 them to a fresh copy of the target; its content is compared with the source's after each. What is
 told is the median of the rounds, in row events a second and for each processor second. Which ways
-there are, and from when on they are timed: `draining`.
+there are, and how they are timed: `draining`.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def main() -> int:
     """Measure, print, append to the results; 1 if some content differs."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--events", type=int, default=300_000)
+    parser.add_argument("--events", type=int, default=400_000)
     parser.add_argument("--rows", type=int, default=1_000_000, help="of the largest table")
     parser.add_argument("--workloads", nargs="*", choices=list(WORKLOADS), default=list(WORKLOADS))
     parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))

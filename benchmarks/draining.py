@@ -1,12 +1,13 @@
 """Ways to apply one and the same run of changes to a fresh copy of the target, and what each takes.
 
-    ours     `cdc-migrator run`, from the moment at which it has claimed the stream
-    native   a subscription (binary), from the moment at which it is enabled
-    sink     Debezium's JDBC sink, a connector for each table, from its first visible row
+    ours     `cdc-migrator run`
+    native   a subscription (binary)
+    sink     Debezium's JDBC sink, a connector for each table
     folded   the same with its reduction buffer
     copy     COPY of the rows that the changes inserted, into the table with its key
 
-Every way ends when the last transaction's rows are visible.
+Every way but `copy` is timed from the moment at which the first transaction's row is visible to
+that at which the last one's is: how long a program takes to start is no part of draining.
 """
 
 from __future__ import annotations
@@ -162,8 +163,8 @@ def ours(scene: Scene) -> Drained:
     try:
         while not claimed.wait(0.001):
             watch()
-        began = time.monotonic()
         client, server = Processors(process.pid), Processors(_pid(scene.stack, "target"))
+        began = until(dsn, scene.workload.seen("begin"), watch)
         ended = until(dsn, scene.workload.seen("end"), watch)
         told = Drained(ended - began, client.seconds(), server.seconds(), _peak(process.pid))
     finally:
@@ -187,7 +188,7 @@ def native(scene: Scene) -> Drained:
         client = Processors(_pid(scene.stack, "source"))
         server = Processors(_pid(scene.stack, "target"))
         conn.execute("ALTER SUBSCRIPTION bench ENABLE")
-        began = time.monotonic()
+        began = until(dsn, scene.workload.seen("begin"))
         ended = until(dsn, scene.workload.seen("end"))
         told = Drained(ended - began, client.seconds(), server.seconds())
         conn.execute("DROP SUBSCRIPTION bench")

@@ -87,9 +87,9 @@ class BatchLimits:
         rows: row events. bytes: size on the wire. age: seconds since its first transaction.
     """
 
-    rows: int = 20_000
-    bytes: int = 16 << 20
-    age: float = 0.2
+    rows: int = 50_000
+    bytes: int = 32 << 20
+    age: float = 0.5
 
 
 class Batcher:

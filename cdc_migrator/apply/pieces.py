@@ -25,8 +25,8 @@ class PieceLimits:
         inline: rows of one table in a piece that go along with a statement, at most.
     """
 
-    rows: int = 20_000
-    bytes: int = 16 << 20
+    rows: int = 50_000
+    bytes: int = 32 << 20
     inline: int = 250
 
 

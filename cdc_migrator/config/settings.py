@@ -187,15 +187,15 @@ class Apply(Section):
     """How changes are put into the target."""
 
     max_batch_rows: int = Field(
-        default=20_000,
+        default=50_000,
         ge=1,
         description="A batch is closed at the end of the transaction that reaches it.",
     )
     max_batch_bytes: Size = Field(
-        default=16 << 20, ge=1 << 10, description="The same by size of the events."
+        default=32 << 20, ge=1 << 10, description="The same by size of the events."
     )
     max_batch_age: Duration = Field(
-        default=timedelta(milliseconds=200),
+        default=timedelta(milliseconds=500),
         description="The same by age; a topic read to its end closes a batch at once.",
     )
     inline_rows: int = Field(

@@ -36,7 +36,7 @@ from dataclasses import dataclass
 from cdc_migrator.errors import StreamHalted
 from cdc_migrator.model.changes import Transaction
 from cdc_migrator.model.tables import TableName
-from cdc_migrator.stream.envelope import Begin, End, Record, Row
+from cdc_migrator.stream.envelope import Begin, End, Record, Rows
 from cdc_migrator.stream.parts import (
     Joint,
     Part,
@@ -155,30 +155,36 @@ class Assembler:
         # Control records leave a hole between two Kafka transactions; a cut always lies there.
         if record.offset != self._next_offset:
             self._note_pause(record)
-        if type(record) is Row:
-            part = self._open
-            if part is None or part.xid != record.xid:
-                raise self._unopened(record)
-            changes = part.changes
-            if not changes:
-                part.first_order = record.total_order
-            elif part.size > self._spill.bytes or len(changes) >= self._spill.rows:
-                changes = self._spill_out(part)
-            changes.append(record.change)
-            part.last_order = record.total_order
-            part.committed_at_us = record.committed_at_us
-            part.size += record.size
+        self._next_offset = record.offset + 1
+        if type(record) is Rows:
+            self._rows(record)
+            self._next_offset = record.offset + len(record.changes)
         elif type(record) is Begin:
             self._begin(record)
         elif type(record) is End:
             given = self._end(record)
-        self._next_offset = record.offset + 1
         self._last_sent_ms = record.sent_ms
         return given
 
     def _note_pause(self, record: Record) -> None:
         if self._open is not None and record.sent_ms - self._last_sent_ms >= PAUSE_MS:
             self._open.cuts.append(len(self._open.changes))
+
+    def _rows(self, rows: Rows) -> None:
+        part = self._open
+        if part is None or part.xid != rows.xid:
+            raise self._unopened(rows)
+        changes = part.changes
+        if not changes:
+            part.first_order = rows.first_order
+            part.changes = list(rows.changes)
+        else:
+            if part.size > self._spill.bytes or len(changes) >= self._spill.rows:
+                changes = self._spill_out(part)
+            changes.extend(rows.changes)
+        part.last_order = rows.last_order
+        part.committed_at_us = rows.committed_at_us
+        part.size += rows.size
 
     def _spill_out(self, part: Part) -> Spilled:
         if isinstance(part.changes, list):
@@ -277,8 +283,8 @@ class Assembler:
             return place
         return f"{place}, transaction {part.xid} from offset {part.first_offset}"
 
-    def _unopened(self, record: Row | End) -> StreamHalted:
-        what = "A row" if isinstance(record, Row) else "The end"
+    def _unopened(self, record: Rows | End) -> StreamHalted:
+        what = "A row" if isinstance(record, Rows) else "The end"
         return StreamHalted(
             "CDCM-STREAM-UNOPENED",
             f"{what} of transaction {record.xid} comes without its BEGIN; the connector must "

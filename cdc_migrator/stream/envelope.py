@@ -8,7 +8,8 @@ headers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Protocol
 
 import msgspec
 
@@ -54,23 +55,36 @@ class End(_Placed, frozen=True, gc=False):
     event_count: int
 
 
-class Row(_Placed, frozen=True, gc=False):
-    """One change of one row (or one truncated table) inside the transaction `xid`.
+class Rows(_Placed, frozen=True, gc=False):
+    """Changes of rows (or truncated tables) that follow each other inside the transaction `xid`.
 
+    Their records lie at `offset` and behind it without a hole; `size` is of all, `sent_ms` of the
+    last. `first_order` and `last_order` are the ``total_order`` of the first and the last,
     `committed_at_us` is the source's commit time in microseconds since 1970 UTC.
     """
 
     xid: int
-    total_order: int
+    first_order: int
+    last_order: int
     committed_at_us: int
-    change: Change
+    changes: list[Change]
 
 
 class Tombstone(_Placed, frozen=True, gc=False):
     """A record without a value: compaction's business, nothing to apply."""
 
 
-Record = Begin | End | Row | Tombstone
+Record = Begin | End | Rows | Tombstone
+
+
+class Message(Protocol):
+    """`confluent_kafka.Message`, as far as decoding needs it; it has an offset."""
+
+    def offset(self) -> int | None: ...
+    def timestamp(self) -> tuple[int, int]: ...
+    def key(self) -> bytes | None: ...
+    def value(self) -> bytes | None: ...
+    def headers(self) -> Any: ...
 
 
 class _Source(msgspec.Struct, gc=False):
@@ -99,8 +113,9 @@ class _Value(msgspec.Struct, gc=False):
     transaction: _TransactionBlock | None = None
 
 
+_decode_value = msgspec.json.Decoder(_Value).decode
 # Numbers as text are accepted: Debezium's documentation shows both forms.
-_decode_value = msgspec.json.Decoder(_Value, strict=False).decode
+_decode_lax = msgspec.json.Decoder(_Value, strict=False).decode
 
 _OPS = {op.value: op for op in Op}
 # An enumeration's member costs more to look up than all else that is done for a change.
@@ -141,26 +156,73 @@ class Envelope:
         """
         if value is None:
             return Tombstone(offset, len(key) if key else 0, sent_ms)
-        try:
-            decoded = _decode_value(value)
-        except (msgspec.DecodeError, UnicodeDecodeError) as exc:
-            # msgspec names the place and the expected type, never the value.
-            raise self._undecodable(offset, str(exc)) from None
+        decoded = self._decode(offset, value)
         size = len(value) + len(key) if key else len(value)
         if decoded.op is None:
             if decoded.status is None:
                 raise self._undecodable(offset, "neither a row event nor a transaction marker")
             return self._marker(offset, size, sent_ms, decoded)
-        # From here on there are no calls that can be spared: this is done for every row event.
-        op = _OPS.get(decoded.op)
-        source, block = decoded.source, decoded.transaction
+        change = self._change(offset, key, decoded, headers)
+        return self._rows([change], offset, size, sent_ms, decoded, decoded)
+
+    def decode_many(self, messages: Iterable[Message]) -> Iterator[Record]:
+        """The typed values of consecutive messages; rows that follow each other are one record.
+
+        Raises as `decode`, when every record in front of that message has been given.
+        """
+        # All that is in this loop is done for every row event.
+        changes: list[Change] = []
+        first = last = _Value()
+        start = size = sent_ms = 0
+        for message in messages:
+            key, value = message.key(), message.value()
+            offset: int = message.offset()  # type: ignore[assignment]
+            decoded = None
+            if value is not None:
+                try:
+                    decoded = _decode_value(value)
+                except (msgspec.DecodeError, UnicodeDecodeError):
+                    decoded = None  # `decode` looks again
+            block = decoded.transaction if decoded is not None else None
+            if changes and not (
+                block is not None
+                and offset == start + len(changes)
+                and block.id.startswith(self._xid_text)
+            ):
+                yield self._rows(changes, start, size, sent_ms, first, last)
+                changes = []
+            if decoded is None or decoded.op is None or block is None:
+                yield self.decode(offset, message.timestamp()[1], key, value, message.headers())
+                continue
+            change = self._change(offset, key, decoded, message.headers())
+            if not changes:
+                start, size, first = offset, 0, decoded
+            changes.append(change)
+            last = decoded
+            size += len(value) + len(key) if key else len(value)  # type: ignore[arg-type]
+            sent_ms = message.timestamp()[1]
+        if changes:
+            yield self._rows(changes, start, size, sent_ms, first, last)
+
+    def _decode(self, offset: int, value: bytes) -> _Value:
+        try:
+            return _decode_lax(value)
+        except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+            # msgspec names the place and the expected type, never the value.
+            raise self._undecodable(offset, str(exc)) from None
+
+    def _change(
+        self, offset: int, key: bytes | None, value: _Value, headers: Headers | None
+    ) -> Change:
+        op = _OPS.get(value.op)  # type: ignore[arg-type]
+        source, block = value.source, value.transaction
         if op is None or source is None or block is None:
-            raise self._refused(offset, decoded)
-        before: msgspec.Raw | None = decoded.before
-        if len(decoded.before) == _NULL_LENGTH and decoded.before == _NULL:
+            raise self._refused(offset, value)
+        before: msgspec.Raw | None = value.before
+        if len(value.before) == _NULL_LENGTH and value.before == _NULL:
             before = None
-        after: msgspec.Raw | None = decoded.after
-        if len(decoded.after) == _NULL_LENGTH and decoded.after == _NULL:
+        after: msgspec.Raw | None = value.after
+        if len(value.after) == _NULL_LENGTH and value.after == _NULL:
             after = None
             if op is _INSERT or op is _UPDATE:
                 raise self._undecodable(offset, f"operation '{op}' without a row image")
@@ -169,16 +231,33 @@ class Envelope:
             table = self._turn_to(source.schema, source.table)
         if key is None or key == b"null":
             key = b""
+        if not block.id.startswith(self._xid_text):
+            self._xid, _ = self._split_id(offset, block.id)
+            self._xid_text = f"{self._xid}:"
         change = Change(table, op, key, before, after, source.lsn)
         if headers:
             names = {name for name, _ in headers}
             change.key_moves_on = op is Op.DELETE and KEY_MOVES_ON in names
             change.key_moved_here = op is Op.INSERT and KEY_MOVED_HERE in names
-        if not block.id.startswith(self._xid_text):
-            self._xid, _ = self._split_id(offset, block.id)
-            self._xid_text = f"{self._xid}:"
+        return change
+
+    def _rows(
+        self,
+        changes: list[Change],
+        offset: int,
+        size: int,
+        sent_ms: int,
+        first: _Value,
+        last: _Value,
+    ) -> Rows:
+        """Changes of the transaction that was seen last."""
+        begin, end, source = first.transaction, last.transaction, last.source
+        assert begin is not None
+        assert end is not None
+        assert source is not None
         at_us = source.ts_us if source.ts_us is not None else source.ts_ms * 1000
-        return Row(offset, size, sent_ms, self._xid, block.total_order, at_us, change)
+        orders = begin.total_order, end.total_order
+        return Rows(offset, size, sent_ms, self._xid, *orders, at_us, changes)
 
     def _turn_to(self, schema: str, name: str) -> TableName:
         """The table that the next events are of, too: they come in runs."""

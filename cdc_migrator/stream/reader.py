@@ -38,7 +38,7 @@ class StreamReader:
     def __init__(self, consumer: StreamConsumer, envelope: Envelope, assembler: Assembler) -> None:
         self.consumer = consumer
         self.assembler = assembler
-        self._decode = envelope.decode
+        self._decode = envelope.decode_many
         self._halt: StreamHalted | None = None
 
     def read(self, max_messages: int, timeout: float) -> Read:
@@ -50,17 +50,9 @@ class StreamReader:
             raise self._halt
         polled = self.consumer.poll(max_messages, timeout)
         transactions: list[Transaction] = []
-        decode, feed = self._decode, self.assembler.feed
+        feed = self.assembler.feed
         try:
-            for message in polled.messages:
-                # A consumed message has an offset, and its headers are pairs.
-                record = decode(
-                    message.offset(),  # type: ignore[arg-type]
-                    message.timestamp()[1],
-                    message.key(),
-                    message.value(),
-                    message.headers(),  # type: ignore[arg-type]
-                )
+            for record in self._decode(polled.messages):
                 complete = feed(record)
                 if complete is not None:
                     transactions.append(complete)

@@ -201,6 +201,11 @@ class Spilled(Sequence[Change]):
         self._pieces[-1] = (self._tail, 0, len(self._tail))
         self._length += 1
 
+    def extend(self, changes: Iterable[Change]) -> None:
+        """Add several. Raises as `append`."""
+        for change in changes:
+            self.append(change)
+
     def __len__(self) -> int:
         return self._length
 

@@ -9,14 +9,14 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
+from msgspec.structs import replace
 
 from cdc_migrator.cli.main import main
 from cdc_migrator.model import positions
 from cdc_migrator.model.changes import Op, Transaction
 from cdc_migrator.service import writer
 from cdc_migrator.stream.assembler import Assembler
-from cdc_migrator.stream.envelope import End, Row
+from cdc_migrator.stream.envelope import End, Rows
 from cdc_migrator.stream.rows import RowDecoder
 
 ONE_IN = 10_000
@@ -68,16 +68,20 @@ def half() -> None:
     lost: dict[int, int] = {}
 
     def broken(self: Assembler, record: Any) -> Transaction | None:
-        if isinstance(record, Row):
-            if not lost and record.change.key_moved_here:
-                lost[record.xid] = record.offset
-            if lost.get(record.xid) == record.offset:
-                # A place without a record, as between two Kafka transactions.
-                return None
-            if lost.get(record.xid, record.offset) < record.offset:
-                record = msgspec.structs.replace(record, total_order=record.total_order - 1)
-        elif isinstance(record, End) and lost.get(record.xid, record.offset) < record.offset:
-            record = msgspec.structs.replace(record, event_count=record.event_count - 1)
+        if isinstance(record, Rows):
+            for number, change in enumerate(record.changes):
+                place, order = record.offset + number, record.first_order + number
+                if not lost and change.key_moved_here:
+                    lost[record.xid] = place
+                if lost.get(record.xid) == place:
+                    # A place without a record, as between two Kafka transactions.
+                    continue
+                order -= lost.get(record.xid, place) < place
+                one = {"offset": place, "changes": [change], "size": 0}
+                feed(self, replace(record, **one, first_order=order, last_order=order))
+            return None
+        if isinstance(record, End) and lost.get(record.xid, record.offset) < record.offset:
+            record = replace(record, event_count=record.event_count - 1)
         return feed(self, record)
 
     Assembler.feed = broken  # type: ignore[method-assign]

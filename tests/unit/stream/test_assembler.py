@@ -11,7 +11,7 @@ from cdc_migrator.errors import StreamHalted
 from cdc_migrator.model.changes import Op
 from cdc_migrator.model.tables import TableName
 from cdc_migrator.stream.assembler import Assembler, Counters
-from cdc_migrator.stream.envelope import Row
+from cdc_migrator.stream.envelope import Rows
 
 
 def halted(records: list[RawRecord], **start: int) -> StreamHalted:
@@ -59,7 +59,7 @@ class TestPlain:
         """A real connector's records of every kind of change make whole transactions."""
         records = load("operations.jsonl")
         transactions, assembler = assemble(records[:-2])
-        events = [r for r in decode(records[:-2]) if isinstance(r, Row)]
+        events = [r for r in decode(records[:-2]) if isinstance(r, Rows)]
         assert sum(len(t.changes) for t in transactions) == len(events)
         assert all(a.commit_lsn < b.commit_lsn for a, b in itertools.pairwise(transactions))
         truncated = [t for t in transactions if t.changes and t.changes[0].op is Op.TRUNCATE]

@@ -12,7 +12,7 @@ from topics import TOPIC, Topic, decode, load
 from cdc_migrator.errors import StreamHalted
 from cdc_migrator.model.changes import Op
 from cdc_migrator.model.tables import TableName
-from cdc_migrator.stream.envelope import Begin, End, Envelope, Headers, Record, Row, Tombstone
+from cdc_migrator.stream.envelope import Begin, End, Envelope, Headers, Record, Rows, Tombstone
 
 SECRET = "4111 1111 1111 1111"
 
@@ -36,8 +36,8 @@ def decode_one(
     return Envelope(TOPIC).decode(41, 9000, key, raw, headers)
 
 
-def row_of(record: Record) -> Row:
-    assert isinstance(record, Row)
+def row_of(record: Record) -> Rows:
+    assert isinstance(record, Rows)
     return record
 
 
@@ -57,11 +57,11 @@ def test_row_passes_its_bytes_through() -> None:
     raw = json.dumps(row_value(after="X", before="Y")).encode()
     raw = raw.replace(b'"X"', after).replace(b'"Y"', b"null")
     row = row_of(decode_one(raw))
-    assert row.change.after == msgspec.Raw(after)
-    assert row.change.before is None
-    assert row.change.key == b'{"id":7}'
-    assert (row.offset, row.xid, row.total_order, row.committed_at_us) == (41, 31, 2, 5123)
-    assert (row.change.table, row.change.op, row.change.lsn) == (
+    assert row.changes[0].after == msgspec.Raw(after)
+    assert row.changes[0].before is None
+    assert row.changes[0].key == b'{"id":7}'
+    assert (row.offset, row.xid, row.first_order, row.committed_at_us) == (41, 31, 2, 5123)
+    assert (row.changes[0].table, row.changes[0].op, row.changes[0].lsn) == (
         TableName("shop", "orders"),
         Op.INSERT,
         90,
@@ -72,7 +72,7 @@ def test_row_passes_its_bytes_through() -> None:
 @pytest.mark.parametrize("key", [None, b"null"])
 def test_keyless_tables_have_an_empty_key(key: bytes | None) -> None:
     """A null key, in either spelling, is no key."""
-    assert row_of(decode_one(row_value(), key)).change.key == b""
+    assert row_of(decode_one(row_value(), key)).changes[0].key == b""
 
 
 def test_commit_time_falls_back_to_milliseconds() -> None:
@@ -84,15 +84,15 @@ def test_commit_time_falls_back_to_milliseconds() -> None:
 def test_numbers_as_text_are_numbers() -> None:
     """The documentation shows numbers as text in places; both forms are accepted."""
     source = {"schema": "s", "table": "t", "lsn": "91", "ts_ms": "5"}
-    assert row_of(decode_one(row_value(source=source))).change.lsn == 91
+    assert row_of(decode_one(row_value(source=source))).changes[0].lsn == 91
 
 
 def test_key_change_headers() -> None:
     """Only a delete moves a key on, and only a create is where it moved."""
     new, old = [("__debezium.newkey", b"{}")], [("__debezium.oldkey", b"{}")]
-    delete = row_of(decode_one(row_value(op="d", after=None), headers=new)).change
-    create = row_of(decode_one(row_value(), headers=old)).change
-    plain = row_of(decode_one(row_value(), headers=[("traceparent", b"00")])).change
+    delete = row_of(decode_one(row_value(op="d", after=None), headers=new)).changes[0]
+    create = row_of(decode_one(row_value(), headers=old)).changes[0]
+    plain = row_of(decode_one(row_value(), headers=[("traceparent", b"00")])).changes[0]
     assert (delete.key_moves_on, delete.key_moved_here) == (True, False)
     assert (create.key_moves_on, create.key_moved_here) == (False, True)
     assert (plain.key_moves_on, plain.key_moved_here) == (False, False)
@@ -166,18 +166,20 @@ def test_equal_names_are_one_object() -> None:
     envelope = Envelope(TOPIC)
     raw = json.dumps(row_value()).encode()
     first, second = (row_of(envelope.decode(i, 0, b"{}", raw, None)) for i in range(2))
-    assert first.change.table is second.change.table
+    assert first.changes[0].table is second.changes[0].table
 
 
 def test_captured_records() -> None:
     """What a real connector sends for each kind of change is understood."""
     records = decode(load("operations.jsonl"))
-    seen = {r.change.op for r in records if isinstance(r, Row)}
+    seen = {r.changes[0].op for r in records if isinstance(r, Rows)}
     assert seen == set(Op)
-    tables = {str(r.change.table) for r in records if isinstance(r, Row)}
+    tables = {str(r.changes[0].table) for r in records if isinstance(r, Rows)}
     assert tables == {"shop.item", "shop.line", "shop.audit", "cdc_migrator.heartbeat"}
-    moved = [r.change for r in records if isinstance(r, Row) and r.change.key_moves_on]
-    arrived = [r.change for r in records if isinstance(r, Row) and r.change.key_moved_here]
+    moved = [c for r in records if isinstance(r, Rows) for c in r.changes if c.key_moves_on]
+    arrived = [c for r in records if isinstance(r, Rows) for c in r.changes if c.key_moved_here]
     assert [c.lsn for c in moved] == [c.lsn for c in arrived] != []
-    truncates = [r.change for r in records if isinstance(r, Row) and r.change.op is Op.TRUNCATE]
+    truncates = [
+        c for r in records if isinstance(r, Rows) for c in r.changes if c.op is Op.TRUNCATE
+    ]
     assert [(c.key, c.before, c.after) for c in truncates] == [(b"", None, None)] * 2

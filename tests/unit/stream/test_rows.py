@@ -1,4 +1,4 @@
-"""Row images become texts, NULL or "unchanged", and nothing else; a wrong shape is named."""
+"""Rows images become texts, NULL or "unchanged", and nothing else; a wrong shape is named."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from topics import decode, load
 
 from cdc_migrator.errors import StreamHalted
-from cdc_migrator.stream.envelope import Row
+from cdc_migrator.stream.envelope import Rows
 from cdc_migrator.stream.rows import UNCHANGED, KeyDecoder, RowDecoder
 
 P = "__cdcm_6f1d2c3b4a5968778695"
@@ -124,7 +124,7 @@ def test_near_misses_are_text(text: str) -> None:
 
 def test_captured_unchanged_columns() -> None:
     """A real update that leaves long values alone has them unchanged, of every type."""
-    rows = [r.change for r in decode(load("operations.jsonl")) if isinstance(r, Row)]
+    rows = [c for r in decode(load("operations.jsonl")) if isinstance(r, Rows) for c in r.changes]
     items = [c for c in rows if c.table.name == "item" and c.after]
     decoder = RowDecoder("shop.item", ITEM, P)
     names = [name for name, _ in ITEM]

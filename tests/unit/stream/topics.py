@@ -160,19 +160,45 @@ def decode(records: Iterable[RawRecord]) -> list[Record]:
     return [envelope.decode(r.offset, r.sent_ms, r.key, r.value, r.headers) for r in records]
 
 
+class _Message:
+    """A record as a consumer gives it."""
+
+    def __init__(self, record: RawRecord) -> None:
+        self._record = record
+
+    def offset(self) -> int:
+        return self._record.offset
+
+    def timestamp(self) -> tuple[int, int]:
+        return 1, self._record.sent_ms
+
+    def key(self) -> bytes | None:
+        return self._record.key
+
+    def value(self) -> bytes | None:
+        return self._record.value
+
+    def headers(self) -> list[tuple[str, bytes]] | None:
+        return self._record.headers
+
+
 def assemble(
     records: Iterable[RawRecord], next_offset: int = 0, last_commit_lsn: int = 0
 ) -> tuple[list[Transaction], Assembler]:
     """All transactions of the records, and the assembler behind them. Raises StreamHalted.
 
-    The same must come out where a transaction keeps one or three of its rows in memory.
+    The same must come out where a transaction keeps one or three of its rows in memory, and where
+    records are decoded together.
     """
+    records = list(records)
     decoded = decode(records)
-    plain, *spilling = [
-        _outcome(decoded, Assembler(TOPIC, next_offset, last_commit_lsn, spill=limits))
+    in_runs = list(Envelope(TOPIC).decode_many(map(_Message, records)))
+    plain, *others = [
+        _outcome(given, Assembler(TOPIC, next_offset, last_commit_lsn, spill=limits))
+        for given in (decoded, in_runs)
         for limits in (SpillLimits(), SpillLimits(rows=1), SpillLimits(rows=3))
     ]
-    assert all(_seen(one) == _seen(plain) for one in spilling)
+    assert all(_seen(one) == _seen(plain) for one in others)
     transactions, assembler, halt = plain
     if halt is not None:
         raise halt
