@@ -8,6 +8,7 @@ from cdc_migrator.apply.merge import SESSION_SETTINGS
 from cdc_migrator.control import fence
 from cdc_migrator.databases.postgres.connect import connect, describe_dsn
 from cdc_migrator.errors import Refused
+from cdc_migrator.model.logins import Role, login
 
 
 def open_session(dsn: str) -> psycopg.Connection:
@@ -18,7 +19,7 @@ def open_session(dsn: str) -> psycopg.Connection:
     `connect` raises.
     """
     conn = connect(
-        dsn,
+        login(dsn, Role.APPLY),
         application_name="cdc-migrator apply",
         side="target",
         settings=SESSION_SETTINGS,

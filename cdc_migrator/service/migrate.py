@@ -30,6 +30,7 @@ from cdc_migrator.control.load import Joining
 from cdc_migrator.control.migration import Migration, Phase
 from cdc_migrator.databases.postgres.catalog import read_tables
 from cdc_migrator.databases.postgres.connect import connect
+from cdc_migrator.databases.postgres.grants import named
 from cdc_migrator.errors import MigratorError, Refused
 from cdc_migrator.faultpoints import reach
 from cdc_migrator.model.naming import Names
@@ -76,6 +77,7 @@ class Migrate:
             stated=replace(options.stated, measure=measure),
             replication_factor=capturing.options.replication_factor,
             connector=capturing.options.connector,
+            way_back=options.way_back,
         )
 
     def until_streaming(self) -> None:
@@ -162,15 +164,8 @@ class Migrate:
         if there.existing_schema:
             if not options.existing_schema:
                 self._observer.step("schema: --existing-schema, as this migration was started")
-            found = diff_schemas(
-                Sides(
-                    options.name,
-                    options.source_dsn,
-                    options.target_dsn,
-                    options.include,
-                    options.exclude,
-                )
-            )
+            dsns = (options.source_dsn, options.target_dsn)
+            found = diff_schemas(Sides(options.name, *dsns, options.include, options.exclude))
             require_alike(found)
             warned = sum(one.severity is Severity.WARN for one in found)
             self._observer.step(f"schema: taken as it is, {warned} differences to look at")
@@ -347,7 +342,7 @@ class Migrate:
 
     def _create(self) -> Migration:
         with self._target() as conn:
-            schema.ensure(conn, "target")
+            schema.ensure(conn, "target", named=named(self._options.target_dsn))
             there = migration.create(conn, self._options.name)
             if self._options.existing_schema and not there.existing_schema:
                 migration.update(conn, "existing-schema", existing_schema=True)

@@ -23,14 +23,25 @@ from cdc_migrator.capture import slot as slots
 from cdc_migrator.capture.abort import Aborted, abort
 from cdc_migrator.capture.leftover import ACCEPTABLE
 from cdc_migrator.capture.start import start_capture
-from cdc_migrator.control import cutover, journal, load, markers, migration, progress, schema
+from cdc_migrator.control import (
+    access,
+    cutover,
+    journal,
+    load,
+    markers,
+    migration,
+    progress,
+    schema,
+)
 from cdc_migrator.control import fence as fences
 from cdc_migrator.control.migration import Phase
 from cdc_migrator.databases.postgres.catalog import read_tables
 from cdc_migrator.databases.postgres.coded import speaking
 from cdc_migrator.databases.postgres.connect import connect
+from cdc_migrator.databases.postgres.grants import named
 from cdc_migrator.errors import Failed, MigratorError, Refused
 from cdc_migrator.faultpoints import reach
+from cdc_migrator.model.logins import Role, login
 from cdc_migrator.model.naming import Names, way_back_of
 from cdc_migrator.model.positions import lsn_to_text
 from cdc_migrator.model.tables import TableName
@@ -86,11 +97,12 @@ def prepare(options: WayBackOptions, notify: Callable[[str], None] = lambda _: N
             _require_gone(drop(options))
             there = None
         with speaking("source", "preparing its control schema"):
-            schema.ensure(source, "target", beside=True)
+            schema.ensure(source, "target", True, named(options.source_dsn))
+            access.give_rows(source, named(options.source_dsn), tables, (Role.APPLY,))
             fences.have_token(source)
             migration.create(source, options.back)
         with speaking("target", "preparing its control schema"):
-            schema.ensure(target, "source", beside=True)
+            schema.ensure(target, "source", True, named(options.target_dsn))
         if there is None or there.consistent_point is None:
             notify("checking the target as a source")
             _require_fit(options, tables)
@@ -165,7 +177,9 @@ def look(name: str, source_dsn: str, stale_after: float = 15.0) -> dict[str, Any
     """The document of `way-back status`. Raises MigratorError where the source does not answer."""
     called = f"cdcm-{name}-way-back-status"
     with (
-        connect(source_dsn, application_name=called, side="source", read_only=True) as source,
+        connect(
+            login(source_dsn, Role.MONITOR), application_name=called, side="source", read_only=True
+        ) as source,
         speaking("source", "reading the way back"),
     ):
         there = _find(source, way_back_of(name))

@@ -16,6 +16,7 @@ from cdc_migrator.databases.postgres.coded import speaking
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.databases.postgres.parts.read import read_catalog
 from cdc_migrator.errors import Refused
+from cdc_migrator.model.logins import Role, login
 from cdc_migrator.model.naming import Names
 from cdc_migrator.model.parts import Catalog, Difference, Part, Severity
 from cdc_migrator.model.tables import TableName
@@ -85,8 +86,12 @@ def _both(
 ) -> Iterator[tuple[psycopg.Connection, psycopg.Connection]]:
     called = f"cdcm-{names.migration}-diff"
     with (
-        connect(source_dsn, application_name=called, side="source", read_only=True) as source,
-        connect(target_dsn, application_name=called, side="target", read_only=True) as target,
+        connect(
+            login(source_dsn, Role.VERIFY), application_name=called, side="source", read_only=True
+        ) as source,
+        connect(
+            login(target_dsn, Role.VERIFY), application_name=called, side="target", read_only=True
+        ) as target,
     ):
         yield source, target
 

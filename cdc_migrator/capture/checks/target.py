@@ -9,8 +9,11 @@ from cdc_migrator.databases.postgres.catalog import ServerFacts
 from cdc_migrator.model.tables import TableName
 
 
-def server(facts: ServerFacts, source_version: int | None, may_set_role: bool) -> list[Finding]:
-    """The target server: not older than the source, and keys and triggers can be held off."""
+def server(
+    facts: ServerFacts, source_version: int | None, may_set_role: bool, role: str = "…"
+) -> list[Finding]:
+    """The target server: not older than the source, and keys and triggers can be held off by
+    `role`, which applies."""
     found = []
     if source_version is not None and facts.version_num // 10000 < source_version // 10000:
         found.append(
@@ -35,9 +38,9 @@ def server(facts: ServerFacts, source_version: int | None, may_set_role: bool) -
             refuse(
                 "CDCM-TARGET-REPLICA-ROLE",
                 "target",
-                "the role of the target's connection string may not set session_replication_role, "
-                "so the target's triggers and foreign keys would act on what is loaded",
-                "GRANT SET ON PARAMETER session_replication_role TO …; or use a superuser.",
+                f"on the target the role {role} may not set session_replication_role, so the "
+                "target's triggers and foreign keys would act on what is loaded",
+                f"GRANT SET ON PARAMETER session_replication_role TO {role}; or use a superuser.",
             )
         )
     return found
