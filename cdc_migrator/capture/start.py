@@ -120,6 +120,7 @@ def start_capture(
             "Check `tables.include` and `tables.exclude`.",
         )
     called = f"cdcm-{names.migration}-capture"
+    as_connector = login(source_dsn, Role.CAPTURE)
     did: list[str] = []
 
     def step(text: str) -> None:
@@ -149,9 +150,17 @@ def start_capture(
         with speaking("source", "preparing the control schema"):
             schema.ensure(source, "source", named=named(source_dsn))
         if there.consistent_point is None and names.generation > 1:
-            former.leave(
-                source, client, topics, names, there.placeholder, options.secrets_dir, step
-            )
+            with connect(as_connector, application_name=called, side="source") as capture:
+                former.leave(
+                    source,
+                    capture,
+                    client,
+                    topics,
+                    names,
+                    there.placeholder,
+                    options.secrets_dir,
+                    step,
+                )
             with speaking("target", "reading the tables of the migration"):
                 known = {one.source for one in load.read_tables(target)}
             tables = [table for table in tables if table.name in known]
@@ -165,7 +174,6 @@ def start_capture(
         assert row is not None
         assert row.consistent_point is not None
         _make_topics(target, topics, names, options, step)
-        as_connector = login(source_dsn, Role.CAPTURE)
         with connect(as_connector, application_name=called, side="source") as capture:
             password = capture.info.password
             settings = _settings(capture, names, row.placeholder, options)

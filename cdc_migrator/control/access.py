@@ -35,18 +35,50 @@ _OF_BOTH: Mapping[str, Mapping[Role, Sequence[str]]] = {
 }
 # Rows on their way are in there, and are thrown away.
 _SIDE_TABLE: Mapping[Role, Sequence[str]] = {Role.APPLY: ("DELETE", "TRUNCATE")}
+
+
+def _columns(*names: str) -> Sequence[str]:
+    """To see these columns alone."""
+    return (f"SELECT ({', '.join(names)})",)
+
+
+_TABLE = ("source_schema", "source_table")
 _OF_TARGET: Mapping[str, Mapping[Role, Sequence[str]]] = {
     "fence": {Role.APPLY: _ADD},
     "journal": {Role.APPLY: _ADD, Role.MONITOR: _READ},
     # Read under the snapshot in which the rows are.
-    "reconcile_map": {Role.APPLY: _KEEP, Role.MONITOR: _READ, Role.VERIFY: _READ},
+    "reconcile_map": {
+        Role.APPLY: _KEEP,
+        Role.VERIFY: _READ,
+        Role.MONITOR: _columns("id", *_TABLE, "chunks", "signature", "marked"),
+    },
     "reconcile_mark": {Role.APPLY: _KEEP, Role.MONITOR: _READ, Role.VERIFY: _READ},
+    # These hold keys, bounds of keys, or whole rows, which who only measures must not see.
+    "dead_letter": {Role.APPLY: _KEEP, Role.MONITOR: _columns("id", "parked_key", "seen_at")},
+    "parked_key": {
+        Role.APPLY: _KEEP,
+        Role.MONITOR: _columns("id", *_TABLE, "chain", "state", "left_out", "parked_at", "tries"),
+    },
+    "difference": {
+        Role.APPLY: _KEEP,
+        Role.MONITOR: _columns("id", *_TABLE, "kind", "state", "first_seen", "last_seen"),
+    },
+    "repair": {Role.APPLY: _KEEP, Role.MONITOR: _columns("id", *_TABLE, "action", "at")},
+    "reconcile_chunk": {Role.APPLY: _KEEP},
+    "rebuild": {Role.APPLY: _KEEP},
+    "rebuild_range": {Role.APPLY: _KEEP},
+    "request": {Role.APPLY: _KEEP},
+}
+# Of which a number is asked for by itself, or the last one that was given.
+_NUMBERS: Mapping[str, Mapping[Role, Sequence[str]]] = {
+    "parked_key_id_seq": {Role.APPLY: ("USAGE",)},
+    "reconcile_mark_id_seq": {Role.APPLY: ("SELECT",)},
 }
 _ELSE: Mapping[Role, Sequence[str]] = {Role.APPLY: _KEEP, Role.MONITOR: _READ}
 
 
 def kept(tables: Iterable[str]) -> dict[Role, dict[str, Sequence[str]]]:
-    """The rights of each role on these tables of the control schema."""
+    """The rights of each role on these tables and sequences of the control schema."""
     found: dict[Role, dict[str, Sequence[str]]] = {role: {} for role in _WORKING}
     for table in sorted(tables):
         for role, privileges in _rights(table).items():
@@ -61,6 +93,8 @@ _WORKING = (Role.CAPTURE, Role.APPLY, Role.VERIFY, Role.MONITOR)
 def _rights(table: str) -> Mapping[Role, Sequence[str]]:
     if table.startswith("side_"):
         return _SIDE_TABLE
+    if table.endswith("_seq"):
+        return _NUMBERS.get(table, {})
     of_server = _OF_SOURCE.get(table, _OF_BOTH.get(table))
     if of_server is not None:
         return {**of_server, Role.MONITOR: _READ}
@@ -93,8 +127,11 @@ def _known(named: Mapping[Role, str], there: grants.There) -> dict[Role, str]:
     return {role: user for role, user in named.items() if user in there.roles}
 
 
+_PLAIN = (Kind.SCHEMA, Kind.TABLE, Kind.SEQUENCE)
+
+
 def _give(conn: psycopg.Connection, named: Mapping[Role, str], wanted: Iterable[Grant]) -> None:
-    plain = [one for one in wanted if one.kind in (Kind.SCHEMA, Kind.TABLE)]
+    plain = [one for one in wanted if one.kind in _PLAIN]
     if not named or not plain:
         return
     with conn.transaction():

@@ -33,6 +33,7 @@ class Kind(StrEnum):
     DATABASE = "database"
     SCHEMA = "schema"
     TABLE = "table"
+    SEQUENCE = "sequence"
     PARAMETER = "parameter"
 
 
@@ -44,7 +45,8 @@ class Grant:
         role: for which work. user: the server's role that does it.
         object: its name, unquoted; for MEMBER the role to be a member of.
         quoted: the same for SQL.
-        privilege: such as SELECT; for ATTRIBUTE the attribute; MEMBER for MEMBER.
+        privilege: such as SELECT, or SELECT (id, state) of a table's columns; for ATTRIBUTE the
+            attribute; MEMBER for MEMBER.
         oid: of the object; 0 for what has none.
         lost: what is lost without it; empty: the migration cannot be.
     """
@@ -95,12 +97,13 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Owned:
-    """An object, its name for SQL, and the role that it belongs to."""
+    """An object, its name for SQL, and the role that it belongs to; `numbers`: a sequence."""
 
     name: str
     quoted: str
     oid: int
     owner: str
+    numbers: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +113,7 @@ class There:
     Attributes:
         schemas, tables: those of the migration, as far as they are there.
         secured: tables with row security, those included that have yet to be made.
-        control, kept: the control schema, and its tables by name.
+        control, kept: the control schema, and its tables and sequences by name.
         roles, superusers: of the server.
     """
 
@@ -164,9 +167,9 @@ _TABLES = (
     "AND c.relkind IN ('r', 'p') ORDER BY 1, 2"
 )
 _KEPT = (
-    "SELECT relname::text, oid::int8, pg_get_userbyid(relowner)::text FROM pg_class "
-    "WHERE relkind = 'r' AND relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = %s) "
-    "ORDER BY 1"
+    "SELECT relname::text, oid::int8, pg_get_userbyid(relowner)::text, relkind = 'S' "
+    "FROM pg_class WHERE (relkind = 'r' OR relkind = 'S' AND NOT starts_with(relname, 'side_')) "
+    "AND relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = %s) ORDER BY 1"
 )
 
 
@@ -306,7 +309,9 @@ def control(
         if there.control is not None:
             yield from _on(role, who[role], Kind.SCHEMA, there.control, "USAGE")
         for name, privileges in rights.items():
-            yield from _on(role, who[role], Kind.TABLE, there.kept[name], *privileges)
+            one = there.kept[name]
+            kind = Kind.SEQUENCE if one.numbers else Kind.TABLE
+            yield from _on(role, who[role], kind, one, *privileges)
 
 
 def _owners(user: str, there: There) -> Iterator[Grant]:
@@ -342,7 +347,13 @@ SELECT CASE w.kind
     WHEN 'member' THEN pg_has_role(w.who, w.object::name, 'USAGE')
     WHEN 'database' THEN has_database_privilege(w.who, w.oid, w.privilege)
     WHEN 'schema' THEN has_schema_privilege(w.who, w.oid, w.privilege)
-    WHEN 'table' THEN has_table_privilege(w.who, w.oid, w.privilege)
+    WHEN 'table' THEN CASE split_part(w.privilege, ' ', 2)
+        WHEN '' THEN has_table_privilege(w.who, w.oid, w.privilege)
+        ELSE (SELECT bool_and(has_column_privilege(w.who, w.oid, a.attnum, 'SELECT'))
+              FROM pg_attribute a WHERE a.attrelid = w.oid
+              AND a.attname = ANY (string_to_array(substring(w.privilege FROM '[(](.*)[)]'), ', ')))
+        END
+    WHEN 'sequence' THEN has_sequence_privilege(w.who, w.oid, w.privilege)
     WHEN 'parameter' THEN has_parameter_privilege(w.who, w.object, w.privilege)
 END
 FROM unnest(%s::name[], %s::text[], %s::text[], %s::text[], %s::oid[])
