@@ -21,7 +21,7 @@ from cdc_migrator.backfill.progress import LoadProgress, Meter
 from cdc_migrator.backfill.reading import Job, PsqlFailed, SourceError
 from cdc_migrator.backfill.snapshot import SnapshotLost
 from cdc_migrator.backfill.throttle import Throttle
-from cdc_migrator.control import fence
+from cdc_migrator.control import deferring, fence
 from cdc_migrator.databases.postgres.coded import coded
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.databases.postgres.sqlstate import Disposition, disposition
@@ -176,9 +176,9 @@ class Workers:
             settings={"transaction_timeout": "0"},
         )
         try:
-            target.execute("SET session_replication_role = replica")
+            deferring.hold_off(target)
             fence.present(target)
-        except psycopg.Error:
+        except (psycopg.Error, MigratorError):
             target.close()
             raise
         return target

@@ -29,7 +29,8 @@ from cdc_migrator.capture.connector import PLUGIN
 from cdc_migrator.capture.findings import Finding, Severity
 from cdc_migrator.capture.leftover import accepted, leftover
 from cdc_migrator.capture.topics import MAX_MESSAGE_BYTES, Topics
-from cdc_migrator.control import migration, schema
+from cdc_migrator.control import deferring, migration, schema
+from cdc_migrator.control.migration import Phase
 from cdc_migrator.databases.postgres import acting, catalog, grants, sizes
 from cdc_migrator.databases.postgres import names as quoted
 from cdc_migrator.databases.postgres.coded import coded, speaking
@@ -215,17 +216,6 @@ def _may_replicate(source_dsn: str) -> bool:
     return True
 
 
-def _may_switch_off(target_dsn: str) -> bool:
-    """Whether who applies may keep triggers and foreign keys from acting; tried for its sake."""
-    dsn = login(target_dsn, Role.APPLY)
-    try:
-        with psycopg.connect(dsn, connect_timeout=10) as conn:
-            conn.execute("SET session_replication_role = replica")
-    except (psycopg.OperationalError, psycopg.errors.InsufficientPrivilege):
-        return False
-    return True
-
-
 def _defaults(dsn: str, side: str) -> Mapping[str, str]:
     try:
         return session_defaults(dsn)
@@ -259,7 +249,12 @@ def _target(target: psycopg.Connection, target_dsn: str, found: list[Finding], s
     tables = [table.name for table in seen.tables]
     role = grants.users(target_dsn, target.info.user)[Role.APPLY]
     facts = catalog.server_facts(target)
-    found += targets.server(facts, seen.version, _may_switch_off(target_dsn), role)
+    found += targets.server(facts, seen.version)
+    try:
+        if not deferring.may_hold_off(target_dsn):
+            found += _acting(target, role, tables)
+    except MigratorError as exc:
+        found.append(findings.from_error(exc, "target"))
     there_locale = locale_facts(target)
     found += locale.stale(there_locale, "target")
     if seen.locale is not None:
@@ -287,6 +282,14 @@ def _target(target: psycopg.Connection, target_dsn: str, found: list[Finding], s
             if target.execute(query).fetchone() == (True,):
                 filled.append(name)
     found += targets.filled(filled)
+
+
+def _acting(target: psycopg.Connection, role: str, tables: Sequence[TableName]) -> list[Finding]:
+    there = migration.read(target) if schema.exists(target, "target") else None
+    phase = there.phase if there else Phase.CREATED
+    begun_otherwise = phase.reached(Phase.SCHEMA) and not deferring.defers(target)
+    acts = [] if phase.reached(Phase.SWITCHED) else acting.always(target, tables)
+    return targets.acting(role, begun_otherwise, acts)
 
 
 def _connect(client: ConnectClient, found: list[Finding]) -> None:

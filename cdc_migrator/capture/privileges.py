@@ -7,6 +7,7 @@ Looked up in the catalog: no session is opened as the roles themselves. What onl
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import groupby
 
 import psycopg
@@ -54,7 +55,10 @@ def wanted(
         other: Part = "target" if part == "source" else "source"
         # Nothing is made on the source, so its owner needs no more than on the way there.
         back = [one for one in grants.needed(other, who, there, kept) if one.role != Role.CUTOVER]
-        found += [grants.spared(one, _BACK) for one in back]
+        found += [
+            replace(one, lost=_BACK) if one.kind is Kind.PARAMETER else grants.spared(one, _BACK)
+            for one in back
+        ]
     return grants.each_once(found)
 
 

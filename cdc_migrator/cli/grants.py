@@ -55,8 +55,9 @@ _LOST = {
         "Sessions of rdsadmin cannot be ended: where one is in the way of the fence, wait for it.",
     ],
     Managed.CLOUDSQL: [
-        "Nobody may set session_replication_role there, so it cannot be the target; as the source, "
-        "there is no way back to it: say so in cutover.without_way_back.",
+        "Nobody may set session_replication_role there. As the target, foreign keys and triggers "
+        "are made when it is opened; on either side, there is no way back: say so in "
+        "cutover.without_way_back.",
     ],
     Managed.AZURE: [
         "BYPASSRLS can be granted from PostgreSQL 16 on; before, tables with row security can only "

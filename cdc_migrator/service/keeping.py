@@ -22,7 +22,7 @@ import psycopg
 
 from cdc_migrator.backfill.snapshot import HeldSnapshot, enter, still
 from cdc_migrator.backfill.snapshot import SnapshotLost as NotHeld
-from cdc_migrator.control import fence, load, locks, migration
+from cdc_migrator.control import deferring, fence, load, locks, migration
 from cdc_migrator.control.load import LoadState
 from cdc_migrator.databases.postgres.coded import speaking
 from cdc_migrator.databases.postgres.connect import connect
@@ -179,7 +179,7 @@ class Keeping:
             target = stack.enter_context(self._session("target"))
             still = stack.enter_context(self._session("target"))
             with speaking("target", "getting ready to write"):
-                target.execute("SET session_replication_role = replica")
+                deferring.hold_off(target)
                 fence.present(target)
             with speaking("source", "reading under the snapshot"):
                 enter(source, base.snapshot)

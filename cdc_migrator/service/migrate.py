@@ -24,7 +24,7 @@ from cdc_migrator.backfill.views import populate
 from cdc_migrator.capture import preflight
 from cdc_migrator.capture.join import join_capture
 from cdc_migrator.capture.start import CaptureStarted, start_capture
-from cdc_migrator.control import cutover, journal, migration, progress, schema
+from cdc_migrator.control import cutover, deferring, journal, migration, progress, schema
 from cdc_migrator.control import load as loads
 from cdc_migrator.control.load import Joining
 from cdc_migrator.control.migration import Migration, Phase
@@ -317,6 +317,8 @@ class Migrate:
             self._observer.step(f"{step}: left out {label}")
         for label in made.postponed:
             self._observer.step(f"{step}: waits for the stream: {label}")
+        for label in made.deferred:
+            self._observer.step(f"{step}: made when the target is opened: {label}")
 
     def _source_tables(self) -> list[Table]:
         options = self._options
@@ -341,12 +343,17 @@ class Migrate:
             return there
 
     def _create(self) -> Migration:
+        options = self._options
         with self._target() as conn:
-            schema.ensure(conn, "target", named=named(self._options.target_dsn))
-            there = migration.create(conn, self._options.name)
-            if self._options.existing_schema and not there.existing_schema:
+            schema.ensure(conn, "target", named=named(options.target_dsn))
+            there = migration.create(conn, options.name)
+            if options.existing_schema and not there.existing_schema:
                 migration.update(conn, "existing-schema", existing_schema=True)
                 there = replace(there, existing_schema=True)
+            if not there.phase.reached(Phase.SCHEMA) and not deferring.may_hold_off(
+                options.target_dsn
+            ):
+                deferring.begin(conn)
             return there
 
     def _capturing(self) -> Capturing:

@@ -26,6 +26,7 @@ from cdc_migrator.capture.start import start_capture
 from cdc_migrator.control import (
     access,
     cutover,
+    deferring,
     journal,
     load,
     markers,
@@ -104,6 +105,7 @@ def prepare(options: WayBackOptions, notify: Callable[[str], None] = lambda _: N
         with speaking("target", "preparing its control schema"):
             schema.ensure(target, "source", True, named(options.target_dsn))
         if there is None or there.consistent_point is None:
+            _require_held_off(options, target)
             notify("checking the target as a source")
             _require_fit(options, tables)
         started = _capture(options, target, tables, notify)
@@ -272,6 +274,27 @@ def _require_in_time(target: psycopg.Connection, name: str) -> tuple[list[TableN
             "Wait for it (`cdc-migrator status`), then run the same command again.",
         )
     return sorted(one.target for one in loads), stored.leg
+
+
+def _require_held_off(options: WayBackOptions, target: psycopg.Connection) -> None:
+    """See that nothing acts on what is applied, there and back."""
+    grant = "GRANT SET ON PARAMETER session_replication_role TO the role that applies, on the "
+    without = "Or go without a way back: say why in cutover.without_way_back."
+    with speaking("target", "reading what waits until it is opened"):
+        if deferring.defers(target):
+            raise Refused(
+                "CDCM-WAY-BACK-DEFERS",
+                "the target's role may not hold off foreign keys and triggers, so they are made "
+                "when it is opened; after a rollback nothing could be applied there again",
+                f"{grant}target before a new start. {without}",
+            )
+    if not deferring.may_hold_off(options.source_dsn):
+        raise Refused(
+            "CDCM-WAY-BACK-REPLICA-ROLE",
+            "the source's role may not set session_replication_role: the source's foreign keys and "
+            "triggers would act on what comes back",
+            f"{grant}source. {without}",
+        )
 
 
 def _require_fit(options: WayBackOptions, tables: list[TableName]) -> None:

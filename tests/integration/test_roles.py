@@ -257,6 +257,11 @@ def test_each_single_grant_is_needed_and_missed(pair: Pair) -> None:
     live, source, target = pair
     live.prepare()
     run = live.start("run")
+    right = f"SET ON PARAMETER session_replication_role %s {source.user(Role.APPLY)}"
+    source.execute(f"REVOKE {right % 'FROM'}")
+    done = live.cli("way-back", "prepare", "-o", "json", check=3)
+    assert "CDCM-WAY-BACK-REPLICA-ROLE" in done.stderr
+    source.execute(f"GRANT {right % 'TO'}")
     live.cli("way-back", "prepare")
     live.stop(run)
     steps = migrate_steps(load(live.config), Silent())

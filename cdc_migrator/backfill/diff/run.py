@@ -37,6 +37,7 @@ def differences(
     *,
     loaded: bool,
     grants: bool = False,
+    deferred: bool = False,
 ) -> list[Difference]:
     """In what the target's schema is unlike the source's, for these tables and all around them.
 
@@ -47,12 +48,14 @@ def differences(
     Args:
         loaded: the load has ended; before that, missing keys and indexes are only information.
         grants: compare privileges and default privileges, too.
+        deferred: foreign keys and triggers are made when the target is opened; before that,
+            their absence is only information.
 
     Raises:
         Refused: CDCM-SCHEMA-DEPENDS.
     """
     with _both(source_dsn, target_dsn, names) as (source, target):
-        return between(source, target, tables, loaded=loaded, grants=grants)
+        return between(source, target, tables, loaded=loaded, grants=grants, deferred=deferred)
 
 
 def between(
@@ -62,10 +65,11 @@ def between(
     *,
     loaded: bool,
     grants: bool = False,
+    deferred: bool = False,
 ) -> list[Difference]:
     """`differences`, in sessions that are open already."""
-    ours, theirs = _read(source, target, tables, grants)
-    return compare(ours, theirs, loaded=loaded)
+    ours, theirs = read_both(source, target, tables, grants)
+    return compare(ours, theirs, loaded=loaded, deferred=deferred)
 
 
 def renamed(
@@ -76,7 +80,7 @@ def renamed(
     Raises: as `differences`.
     """
     with _both(source_dsn, target_dsn, names) as (source, target):
-        ours, theirs = _read(source, target, tables)
+        ours, theirs = read_both(source, target, tables)
     return {ours.parts[key].facts["object"] for key, _ in compare_names(ours, theirs)}
 
 
@@ -96,12 +100,13 @@ def _both(
         yield source, target
 
 
-def _read(
+def read_both(
     source: psycopg.Connection,
     target: psycopg.Connection,
     tables: Sequence[TableName],
     grants: bool = False,
 ) -> tuple[Catalog, Catalog]:
+    """Both schemas as far as they are compared. Raises: as `differences`."""
     with speaking("source", "reading its schema"):
         gone, _ = staying(source, tables)
         known = _tables(source)

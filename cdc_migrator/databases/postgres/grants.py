@@ -264,7 +264,8 @@ def _source(who: Mapping[Role, str], there: There) -> Iterator[Grant]:
 def _target(who: Mapping[Role, str], there: There) -> Iterator[Grant]:
     user = who[Role.APPLY]
     yield from _on(Role.APPLY, user, Kind.DATABASE, there.database, "TEMPORARY")
-    yield Grant(Role.APPLY, user, Kind.PARAMETER, PARAMETER, PARAMETER, "SET")
+    lost = "foreign keys and triggers are made when the target is opened, and there is no way back"
+    yield Grant(Role.APPLY, user, Kind.PARAMETER, PARAMETER, PARAMETER, "SET", lost=lost)
     yield from rows(who, there)
     # What is there already may be made, and be owned, by other tools.
     user = who[Role.CUTOVER]
