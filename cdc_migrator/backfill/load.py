@@ -28,14 +28,16 @@ from cdc_migrator.backfill.snapshot import HeldSnapshot, Snapshot, still
 from cdc_migrator.backfill.throttle import Throttle, ThrottleOptions
 from cdc_migrator.backfill.tools import find_psql
 from cdc_migrator.backfill.workers import Workers
-from cdc_migrator.control import fence, locks, migration
+from cdc_migrator.control import access, fence, locks, migration
 from cdc_migrator.control import load as rows
 from cdc_migrator.control.load import Chunk, TableLoad
 from cdc_migrator.databases.postgres import catalog
 from cdc_migrator.databases.postgres import names as quoted
 from cdc_migrator.databases.postgres.coded import speaking
 from cdc_migrator.databases.postgres.connect import connect
+from cdc_migrator.databases.postgres.grants import named
 from cdc_migrator.errors import Failed, Refused
+from cdc_migrator.model.logins import Role, login
 from cdc_migrator.model.naming import Names
 from cdc_migrator.model.tables import TableName
 
@@ -114,10 +116,14 @@ def load(
     with ExitStack() as stack:
         while True:
             with (
-                _control(target_dsn, called) as control,
-                connect(source_dsn, application_name=called, side="source") as source,
+                _control(login(target_dsn, Role.APPLY), called) as control,
+                connect(
+                    login(source_dsn, Role.VERIFY), application_name=called, side="source"
+                ) as source,
             ):
-                this = _Round(source_dsn, called, names, options, source, control, held, stack)
+                this = _Round(
+                    source_dsn, target_dsn, called, names, options, source, control, held, stack
+                )
                 jobs = this.prepare(anew)
                 taken_off.update(this.taken_off)
                 if jobs is None:
@@ -152,6 +158,7 @@ class _Round:
     def __init__(
         self,
         source_dsn: str,
+        target_dsn: str,
         called: str,
         names: Names,
         options: LoadOptions,
@@ -161,6 +168,7 @@ class _Round:
         stack: ExitStack,
     ) -> None:
         self._source_dsn = source_dsn
+        self._target_dsn = target_dsn
         self._called = called
         self._names = names
         self._options = options
@@ -223,10 +231,15 @@ class _Round:
     def _fence(self, fresh: Sequence[TableName]) -> None:
         """Let nobody else write from now on. Whether the tables are empty is seen afterwards; but
         rows that are there already are refused while those whose they are can remove them."""
-        with speaking("target", "fencing its tables"):
+        with (
+            # Only owners can fence a table, or let others write to it.
+            connect(self._target_dsn, application_name=self._called, side="target") as owner,
+            speaking("target", "fencing its tables"),
+        ):
+            access.give_rows(owner, named(self._target_dsn), fresh)
             for table in fresh:
                 require_empty(self._control, table)
-            self.taken_off = fence.keep(self._control, self._names.migration, self._options.fence)
+            self.taken_off = fence.keep(owner, self._names.migration, self._options.fence)
 
     def _job(self, chunk: Chunk, table: TableLoad, way: Passage, snapshot: Snapshot) -> Job:
         share = chunk.weight / max(table.estimated_bytes, chunk.weight)

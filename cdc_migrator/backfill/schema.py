@@ -28,7 +28,7 @@ from cdc_migrator.backfill.keyindexes import adopt
 from cdc_migrator.backfill.receiving import check_extensions, told_of_public
 from cdc_migrator.backfill.toc import Entry, ObjectId
 from cdc_migrator.backfill.tools import Tools, find, session_name
-from cdc_migrator.control import journal, load, locks, progress
+from cdc_migrator.control import deferring, journal, load, locks, progress
 from cdc_migrator.databases.postgres.coded import speaking
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.errors import Refused
@@ -83,11 +83,13 @@ class Restored:
     Attributes:
         left_out: objects that depend on tables which are not migrated, or that are never made.
         postponed: foreign keys that wait until the stream has passed the tables read anew.
+        deferred: what would act on what is applied, and is made when the target is opened.
     """
 
     made: tuple[str, ...]
     left_out: tuple[str, ...]
     postponed: tuple[str, ...] = ()
+    deferred: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +160,8 @@ def make_indexes(
     ):
         named_otherwise = renamed(source_dsn, target_dsn, names, tables)
         entries = toc.without_renamed(dump.entries, named_otherwise)
+        acting = toc.acting(entries) if _defers(target) else []
+        entries = toc.without(entries, {one.object for one in acting if one.object is not None})
         left = toc.remaining(entries, there, post=True)
         keys = [entry for entry in left if entry.kind == _FOREIGN_KEY]
         rest = [entry for entry in left if entry.kind != _FOREIGN_KEY]
@@ -170,7 +174,8 @@ def make_indexes(
             keys = []
         _restore(dump, target, keys, parallel, "schema-foreign-keys", options)
         made = [e for e in rest if e.object is not None] + keys
-        return Restored(tuple(e.label for e in made), dump.left_out, postponed)
+        deferred = tuple(e.label for e in acting if e.object not in there)
+        return Restored(tuple(e.label for e in made), dump.left_out, postponed, deferred)
 
 
 def plan(
@@ -371,6 +376,11 @@ def _restore(
         target,
         options.settings if options else None,
     )
+
+
+def _defers(target: psycopg.Connection) -> bool:
+    with speaking("target", "reading what waits until it is opened"):
+        return deferring.waits(target)
 
 
 def _anew(target: psycopg.Connection) -> bool:

@@ -14,6 +14,7 @@ from psycopg import sql
 
 from cdc_migrator.databases.postgres import names as quoted
 from cdc_migrator.databases.postgres.connect import connect
+from cdc_migrator.model.logins import Role, login
 from cdc_migrator.model.tables import TableName
 
 # No such snapshot; none of this name; its exporting session has just ended.
@@ -42,7 +43,7 @@ class HeldSnapshot:
 
     def __init__(self, source_dsn: str, application_name: str) -> None:
         self._conn = connect(
-            source_dsn,
+            login(source_dsn, Role.VERIFY),
             application_name=application_name,
             side="source",
             settings={"transaction_timeout": "0"},

@@ -17,6 +17,7 @@ import psycopg
 
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.errors import MigratorError, Refused
+from cdc_migrator.model.logins import Role, login
 
 _LOOK_SECONDS = 1.0
 _LONGEST_WAIT = 0.5
@@ -121,7 +122,8 @@ class Throttle:
                 self._ending.wait(min(_LONGEST_WAIT, max(0.0, until - time.monotonic())))
 
     def _source(self) -> psycopg.Connection:
-        return connect(self._source_dsn, application_name=f"{self._called}-throttle", side="source")
+        dsn = login(self._source_dsn, Role.MONITOR)
+        return connect(dsn, application_name=f"{self._called}-throttle", side="source")
 
     def _look(self) -> None:
         with ExitStack() as session:

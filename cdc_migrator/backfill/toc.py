@@ -92,6 +92,16 @@ def without(
     return kept
 
 
+def acting(entries: Collection[Entry]) -> list[Entry]:
+    """What would act on rows that are applied: foreign keys, triggers, rules but views' queries."""
+    return [
+        entry
+        for entry in entries
+        if entry.kind in ("FK CONSTRAINT", "TRIGGER")
+        or (entry.kind == "RULE" and not entry.label.endswith(" _RETURN"))
+    ]
+
+
 def remaining(entries: Collection[Entry], there: Collection[ObjectId], post: bool) -> list[Entry]:
     """What is still to be restored where the objects `there` exist already.
 

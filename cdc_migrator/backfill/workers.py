@@ -21,11 +21,12 @@ from cdc_migrator.backfill.progress import LoadProgress, Meter
 from cdc_migrator.backfill.reading import Job, PsqlFailed, SourceError
 from cdc_migrator.backfill.snapshot import SnapshotLost
 from cdc_migrator.backfill.throttle import Throttle
-from cdc_migrator.control import fence
+from cdc_migrator.control import deferring, fence
 from cdc_migrator.databases.postgres.coded import coded
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.databases.postgres.sqlstate import Disposition, disposition
 from cdc_migrator.errors import Failed, MigratorError
+from cdc_migrator.model.logins import Role, login
 from cdc_migrator.model.tables import TableName
 
 _TICK = 0.25
@@ -161,7 +162,7 @@ class Workers:
 
     def _source(self) -> psycopg.Connection:
         return connect(
-            self._source_dsn,
+            login(self._source_dsn, Role.VERIFY),
             application_name=self._called,
             side="source",
             settings={"transaction_timeout": "0"},
@@ -169,15 +170,15 @@ class Workers:
 
     def _target(self) -> psycopg.Connection:
         target = connect(
-            self._target_dsn,
+            login(self._target_dsn, Role.APPLY),
             application_name=self._called,
             side="target",
             settings={"transaction_timeout": "0"},
         )
         try:
-            target.execute("SET session_replication_role = replica")
+            deferring.hold_off(target)
             fence.present(target)
-        except psycopg.Error:
+        except (psycopg.Error, MigratorError):
             target.close()
             raise
         return target

@@ -24,6 +24,7 @@ from cdc_migrator.control import cutover, fence, journal, migration, schema
 from cdc_migrator.databases.postgres.coded import speaking
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.errors import MigratorError, Refused
+from cdc_migrator.model.logins import Role, login
 from cdc_migrator.model.outside import Brokers, TopicsMade, Workers
 
 
@@ -128,7 +129,7 @@ def abort(
                 _connectors(work, workers, name, secrets_dir)
             if source is not None:
                 with work.part("the source's slot, publication and control schema"):
-                    _source(work, source, name, keep_fence)
+                    _source(work, source, source_dsn, name, keep_fence)
             with work.part("the topics"):
                 pattern = re.compile(rf"(__debezium-heartbeat\.)?cdcm\.{name}\.\d+(\..*)?")
                 topics = Topics(brokers)
@@ -246,14 +247,22 @@ def _connectors(work: _Work, workers: Workers, name: str, secrets_dir: Path) -> 
         work.gone(f"secrets file {file}")
 
 
-def _source(work: _Work, source: psycopg.Connection, name: str, keep_fence: bool) -> None:
+def _source(
+    work: _Work, source: psycopg.Connection, source_dsn: str, name: str, keep_fence: bool
+) -> None:
     with speaking("source", "removing the slot, the publication and the control schema"):
         ended = slots.end_sessions(source, name)
         if ended:
             work.gone(f"{ended} sessions of this migration on the source")
-        for slot in slots.ours(source, name):
-            if slots.drop(source, slot):
-                work.gone(f"replication slot {slot}")
+        if made := slots.ours(source, name):
+            with connect(
+                login(source_dsn, Role.CAPTURE),
+                application_name=f"cdcm-{name}-abort",
+                side="source",
+            ) as capture:
+                for slot in made:
+                    if slots.drop(capture, slot):
+                        work.gone(f"replication slot {slot}")
         publication = f"cdcm_{name}"
         if slots.unpublish(source, publication):
             work.gone(f"publication {publication}")

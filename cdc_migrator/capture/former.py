@@ -24,6 +24,7 @@ from cdc_migrator.model.naming import Names
 
 def leave(
     source: psycopg.Connection,
+    capture: psycopg.Connection,
     client: ConnectClient,
     topics: Topics,
     names: Names,
@@ -35,6 +36,7 @@ def leave(
 
     Args:
         source: the server that is captured from now on; another one, that was left, keeps its own.
+        capture: there, as the connector's own login, to whom slots and their sessions belong.
         owner: by which the source knows whose the migration of this name is.
 
     Raises:
@@ -65,7 +67,7 @@ def leave(
         for slot in slots.ours(source, names.migration):
             if _is_former(slot, rf"cdcm_{names.migration}_(\d+)", names):
                 step(f"removing the replication slot {slot}")
-                slots.drop(source, slot)
+                slots.drop(capture, slot)
         slots.move_on(source, names, owner)
     if topics.given:
         return  # who made them removes them

@@ -43,18 +43,28 @@ from cdc_migrator.model.naming import Names
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What the holder is to do; `patience` is how many seconds the slot's creation may wait
-    for the source's open transactions."""
+    """What the holder is to do.
+
+    Attributes:
+        source_dsn: of who reads the source's rows. capture_dsn: of who makes its slot; empty: the
+            same.
+        patience: how many seconds the slot's creation may wait for the source's open transactions.
+    """
 
     source_dsn: str
     target_dsn: str
     migration: str
     generation: int
     patience: float
+    capture_dsn: str = ""
 
     @property
     def names(self) -> Names:
         return Names(self.migration, self.generation)
+
+    @property
+    def slot_dsn(self) -> str:
+        return self.capture_dsn or self.source_dsn
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +143,7 @@ def _make(request: Request, source: psycopg.Connection, target: psycopg.Connecti
     slot = request.names.slot
     try:
         journal.write(target, "slot-create", slot=slot)
-        slots.drop(source, slot)
+        _drop(request)
         facts = server_facts(source)
         with _replication(request) as replication:
             point, exported = _create(replication, slot, request.patience)
@@ -161,17 +171,23 @@ def _make(request: Request, source: psycopg.Connection, target: psycopg.Connecti
         # Nobody knows of the slot: better gone than keeping the source's log. Should this fail
         # too, the next holder or `abort` finds and drops it.
         source.execute("ROLLBACK")
-        slots.drop(source, slot)
+        _drop(request)
         raise coded(exc, "target", "noting the slot's consistent point") from exc
     _log(f"slot {slot} at {point}; holding snapshot {name}")
     return str(name)
+
+
+def _drop(request: Request) -> None:
+    called = application_name(request.migration)
+    with connect(request.slot_dsn, application_name=called, side="source") as conn:
+        slots.drop(conn, request.names.slot)
 
 
 def _replication(request: Request) -> psycopg.Connection:
     # A replication session understands the simple protocol only, hence the client-side cursor.
     return psycopg.connect(
         make_conninfo(
-            request.source_dsn,
+            request.slot_dsn,
             replication="database",
             application_name=application_name(request.migration),
         ),

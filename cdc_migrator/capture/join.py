@@ -30,11 +30,12 @@ from cdc_migrator.capture import publishing, sides
 from cdc_migrator.capture import slot as slots
 from cdc_migrator.capture.checks import tables as checks
 from cdc_migrator.capture.outlast import outlast
-from cdc_migrator.control import journal, load, locks
+from cdc_migrator.control import access, journal, load, locks
 from cdc_migrator.control.load import Joining
 from cdc_migrator.databases.postgres import catalog, side
 from cdc_migrator.databases.postgres.coded import speaking
 from cdc_migrator.databases.postgres.connect import connect
+from cdc_migrator.databases.postgres.grants import named
 from cdc_migrator.databases.postgres.side import Side
 from cdc_migrator.errors import Refused
 from cdc_migrator.faultpoints import reach
@@ -101,6 +102,8 @@ def join_capture(
         added = {one.name for one in joining}
         found = side.sides(tables, names.migration)
         _beside(source, target, names, [found[name] for name in found if name in added], notify)
+        with speaking("source", "letting its roles into the side tables"):
+            access.give(source, named(source_dsn))
         reach("join.beside")
         if missing:
             notify(f"publication {names.publication}: {len(joining)} tables more")

@@ -14,7 +14,7 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from cdc_migrator.capture import findings, rights
+from cdc_migrator.capture import findings, privileges, rights
 from cdc_migrator.capture import slot as slots
 from cdc_migrator.capture.checks import connect as plugins
 from cdc_migrator.capture.checks import connector as connectors
@@ -29,8 +29,9 @@ from cdc_migrator.capture.connector import PLUGIN
 from cdc_migrator.capture.findings import Finding, Severity
 from cdc_migrator.capture.leftover import accepted, leftover
 from cdc_migrator.capture.topics import MAX_MESSAGE_BYTES, Topics
-from cdc_migrator.control import migration, schema
-from cdc_migrator.databases.postgres import acting, catalog, sizes
+from cdc_migrator.control import deferring, migration, schema
+from cdc_migrator.control.migration import Phase
+from cdc_migrator.databases.postgres import acting, catalog, grants, sizes
 from cdc_migrator.databases.postgres import names as quoted
 from cdc_migrator.databases.postgres.coded import coded, speaking
 from cdc_migrator.databases.postgres.connect import connect
@@ -38,6 +39,7 @@ from cdc_migrator.databases.postgres.decoding import decoding_facts
 from cdc_migrator.databases.postgres.inventory import left_behind
 from cdc_migrator.databases.postgres.locale import LocaleFacts, locale_facts, session_defaults
 from cdc_migrator.errors import Failed, MigratorError, Refused
+from cdc_migrator.model.logins import Role, login
 from cdc_migrator.model.naming import Names
 from cdc_migrator.model.outside import Brokers, TopicsMade, Workers
 from cdc_migrator.model.tables import Table, TableName
@@ -110,6 +112,7 @@ def check(
     stated: Stated = Stated(),
     replication_factor: int = 1,
     connector: Mapping[str, str] | None = None,
+    way_back: bool = False,
 ) -> Preflight:
     """Look at everything; raises nothing that a finding can say.
 
@@ -119,15 +122,20 @@ def check(
         stated: what the user says that cannot be measured, and by what it is judged.
         replication_factor: of the stream's topic; -1 for the brokers' default.
         connector: settings of the user's own for the connector.
+        way_back: one is wanted, and its roles are looked at, too.
     """
     found: list[Finding] = []
     seen = _Seen()
+    secured: frozenset[TableName] = frozenset()
     called = f"cdcm-{names.migration}-check"
     try:
         with connect(source_dsn, application_name=called, side="source") as source:
             seen.version = source.info.server_version
             with speaking("source", "looking at the server and its tables"):
                 _source(source, source_dsn, names, include, exclude, found, seen)
+                known = [table.name for table in seen.tables]
+                secured = grants.look(source, known).secured
+                found += privileges.look(source, source_dsn, "source", known, way_back)
     except MigratorError as exc:
         found.append(findings.from_error(exc, "source"))
     try:
@@ -136,6 +144,8 @@ def check(
             speaking("target", "looking at the server and its tables"),
         ):
             _target(target, target_dsn, found, seen)
+            known = [table.name for table in seen.tables]
+            found += privileges.look(target, target_dsn, "target", known, way_back, secured)
     except MigratorError as exc:
         found.append(findings.from_error(exc, "target"))
     try:
@@ -174,6 +184,7 @@ def _source(
         facts,
         slot_exists=slots.read(source, names.slot) is not None,
         may_replicate=_may_replicate(source_dsn),
+        role=grants.users(source_dsn, source.info.user)[Role.CAPTURE],
     )
     found += sources.decoding(decoding_facts(source))
     seen.locale = locale_facts(source)
@@ -197,8 +208,9 @@ def _source(
 def _may_replicate(source_dsn: str) -> bool:
     # Tried, not read from the role's attributes: managed services grant it in other ways, and
     # pg_hba.conf has a word in it.
+    dsn = login(source_dsn, Role.CAPTURE)
     try:
-        psycopg.connect(make_conninfo(source_dsn, replication="database")).close()
+        psycopg.connect(make_conninfo(dsn, replication="database")).close()
     except psycopg.OperationalError:
         return False
     return True
@@ -235,17 +247,18 @@ def _measured(
 
 def _target(target: psycopg.Connection, target_dsn: str, found: list[Finding], seen: _Seen) -> None:
     tables = [table.name for table in seen.tables]
-    may_set_role = True
+    role = grants.users(target_dsn, target.info.user)[Role.APPLY]
+    facts = catalog.server_facts(target)
+    found += targets.server(facts, seen.version)
     try:
-        with target.transaction():
-            target.execute("SET LOCAL session_replication_role = replica")
-    except psycopg.errors.InsufficientPrivilege:
-        may_set_role = False
-    found += targets.server(catalog.server_facts(target), seen.version, may_set_role)
-    facts = locale_facts(target)
-    found += locale.stale(facts, "target")
+        if not deferring.may_hold_off(target_dsn):
+            found += _acting(target, role, tables)
+    except MigratorError as exc:
+        found.append(findings.from_error(exc, "target"))
+    there_locale = locale_facts(target)
+    found += locale.stale(there_locale, "target")
     if seen.locale is not None:
-        found += locale.between(seen.locale, facts)
+        found += locale.between(seen.locale, there_locale)
     if seen.defaults is not None:
         found += locale.defaults(seen.defaults, _defaults(target_dsn, "target"))
     found += targets.triggers(tables, acting.firing(target), seen.firing or {})
@@ -269,6 +282,14 @@ def _target(target: psycopg.Connection, target_dsn: str, found: list[Finding], s
             if target.execute(query).fetchone() == (True,):
                 filled.append(name)
     found += targets.filled(filled)
+
+
+def _acting(target: psycopg.Connection, role: str, tables: Sequence[TableName]) -> list[Finding]:
+    there = migration.read(target) if schema.exists(target, "target") else None
+    phase = there.phase if there else Phase.CREATED
+    begun_otherwise = phase.reached(Phase.SCHEMA) and not deferring.defers(target)
+    acts = [] if phase.reached(Phase.SWITCHED) else acting.always(target, tables)
+    return targets.acting(role, begun_otherwise, acts)
 
 
 def _connect(client: ConnectClient, found: list[Finding]) -> None:

@@ -19,6 +19,7 @@ from cdc_migrator.capture import access, secrets
 from cdc_migrator.capture.connect_rest import ConnectClient
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.errors import MigratorError
+from cdc_migrator.model.logins import Role, login
 from cdc_migrator.model.naming import Names
 from cdc_migrator.model.outside import Workers
 
@@ -71,7 +72,7 @@ class Rotating:
         there = {path.name for path in secrets.of_migration(self.directory, self.names.migration)}
         if not there:
             return []  # nothing is captured yet, or without any of this
-        dsn = self.dsn()
+        dsn = login(self.dsn(), Role.CAPTURE)
         seen = hash((dsn, *_ages(dsn)))
         if seen == self._seen:
             return []

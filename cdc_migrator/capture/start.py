@@ -33,11 +33,14 @@ from cdc_migrator.capture.ping import prove_streaming
 from cdc_migrator.capture.publishing import ABORT, check, wanted
 from cdc_migrator.capture.spawn import hold_snapshot
 from cdc_migrator.capture.topics import Topics
+from cdc_migrator.control import access as control_access
 from cdc_migrator.control import anew, journal, load, locks, migration, progress, schema
 from cdc_migrator.databases.postgres import side
 from cdc_migrator.databases.postgres.coded import speaking
 from cdc_migrator.databases.postgres.connect import connect
+from cdc_migrator.databases.postgres.grants import named
 from cdc_migrator.errors import Refused
+from cdc_migrator.model.logins import Role, login
 from cdc_migrator.model.naming import Names
 from cdc_migrator.model.outside import Brokers, Workers
 from cdc_migrator.model.positions import lsn_to_int
@@ -117,6 +120,7 @@ def start_capture(
             "Check `tables.include` and `tables.exclude`.",
         )
     called = f"cdcm-{names.migration}-capture"
+    as_connector = login(source_dsn, Role.CAPTURE)
     did: list[str] = []
 
     def step(text: str) -> None:
@@ -127,7 +131,7 @@ def start_capture(
         source = stack.enter_context(connect(source_dsn, application_name=called, side="source"))
         target = stack.enter_context(connect(target_dsn, application_name=called, side="target"))
         with speaking("target", "preparing the control schema"):
-            schema.ensure(target, "target")
+            schema.ensure(target, "target", named=named(target_dsn))
             there = migration.create(target, names.migration)
             if not locks.try_lock(target, locks.Role.CAPTURE):
                 raise Refused(
@@ -144,11 +148,19 @@ def start_capture(
         client = stack.enter_context(ConnectClient(workers))
         topics = Topics(brokers)
         with speaking("source", "preparing the control schema"):
-            schema.ensure(source, "source")
+            schema.ensure(source, "source", named=named(source_dsn))
         if there.consistent_point is None and names.generation > 1:
-            former.leave(
-                source, client, topics, names, there.placeholder, options.secrets_dir, step
-            )
+            with connect(as_connector, application_name=called, side="source") as capture:
+                former.leave(
+                    source,
+                    capture,
+                    client,
+                    topics,
+                    names,
+                    there.placeholder,
+                    options.secrets_dir,
+                    step,
+                )
             with speaking("target", "reading the tables of the migration"):
                 known = {one.source for one in load.read_tables(target)}
             tables = [table for table in tables if table.name in known]
@@ -162,8 +174,9 @@ def start_capture(
         assert row is not None
         assert row.consistent_point is not None
         _make_topics(target, topics, names, options, step)
-        settings = _settings(source, names, row.placeholder, options)
-        password = source.info.password
+        with connect(as_connector, application_name=called, side="source") as capture:
+            password = capture.info.password
+            settings = _settings(capture, names, row.placeholder, options)
         was_streaming = _streaming(source, names)
         _make_connector(client, target, topics, names, settings, row.consistent_point, step)
         if not (was_streaming and _streaming(source, names)):
@@ -198,7 +211,7 @@ def capture_status(source_dsn: str, workers: Workers, names: Names) -> CaptureSt
     """The slot and the connector as they are now."""
     called = f"cdcm-{names.migration}-status"
     with (
-        connect(source_dsn, application_name=called, side="source") as source,
+        connect(login(source_dsn, Role.MONITOR), application_name=called, side="source") as source,
         ConnectClient(workers, patience=5.0) as client,
     ):
         with speaking("source", "looking at the replication slot"):
@@ -222,6 +235,7 @@ def _make_slot(
             step(f"side tables and triggers for {len(beside)} tables")
             journal.write(target, "side-create", tables=[str(one.of.name) for one in beside])
         sides.install(source, names.migration, beside)
+        control_access.give(source, named(source_dsn))
     with speaking("source", "making the publication"):
         step(f"publication {names.publication} of {len(tables)} tables")
         journal.write(target, "publication-create", publication=names.publication)
@@ -234,7 +248,14 @@ def _make_slot(
             anew.note_files(target, {table.name: files[table.name] for table in tables})
     step(f"replication slot {names.slot} with its snapshot")
     hold_snapshot(
-        Request(source_dsn, target_dsn, names.migration, names.generation, options.slot_patience),
+        Request(
+            login(source_dsn, Role.VERIFY),
+            login(target_dsn, Role.APPLY),
+            names.migration,
+            names.generation,
+            options.slot_patience,
+            login(source_dsn, Role.CAPTURE),
+        ),
         options.state_dir,
     )
 
@@ -258,14 +279,18 @@ def _make_topics(
 
 
 def _settings(
-    source: psycopg.Connection,
+    capture: psycopg.Connection,
     names: Names,
     placeholder: str,
     options: CaptureOptions,
 ) -> dict[str, str]:
-    """The connector's configuration; writes the files that it refers to."""
+    """The connector's configuration; writes the files that it refers to.
+
+    Args:
+        capture: a session of the connector's own login.
+    """
     seen_by_worker = options.worker_secrets_dir or options.secrets_dir.absolute()
-    way_in = access.of(source, names, seen_by_worker, options.source_host, options.source_port)
+    way_in = access.of(capture, names, seen_by_worker, options.source_host, options.source_port)
     secrets.write(options.secrets_dir, way_in.files, options.secrets_mode)
     return config.configuration(
         names, way_in.settings, placeholder, options.replication_factor, options.connector

@@ -62,7 +62,7 @@ def check(ctx: typer.Context) -> None:
 
     settings = context.settings(ctx)
     for side in (settings.source, settings.target):
-        side.reveal_password()
+        side.dsn_with_password()
     if settings.kafka is not None:
         settings.kafka.other_properties()
     if settings.connect is not None:

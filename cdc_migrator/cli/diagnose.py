@@ -117,6 +117,8 @@ def _secrets(configured: Settings) -> Iterator[str | None]:
     readers: list[Callable[[], str | None]] = [
         configured.source.reveal_password,
         configured.target.reveal_password,
+        *(one.reveal_password for one in configured.source.roles.named().values()),
+        *(one.reveal_password for one in configured.target.roles.named().values()),
         lambda: os.environ.get("PGPASSWORD"),
         lambda: ((configured.connect and configured.connect.reveal_login()) or ("", None))[1],
     ]
@@ -209,12 +211,12 @@ def _metrics(configured: Settings) -> str:
 def _facts(configured: Settings, side: str) -> dict[str, Any]:
     from cdc_migrator.databases.postgres.connect import connect
     from cdc_migrator.databases.postgres.facts import read_facts
+    from cdc_migrator.model.logins import Role, login
 
     database = configured.source if side == "source" else configured.target
     called = f"cdcm-{configured.name}-diagnose"
-    with connect(
-        database.dsn_with_password(), application_name=called, side=side, read_only=True
-    ) as conn:
+    dsn = login(database.dsn_with_password(), Role.MONITOR)
+    with connect(dsn, application_name=called, side=side, read_only=True) as conn:
         return read_facts(conn)
 
 

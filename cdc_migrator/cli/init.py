@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +11,7 @@ import typer
 from pydantic import SecretStr, ValidationError
 
 from cdc_migrator.cli.acls import Users, print_acls
+from cdc_migrator.cli.grants import Managed, configured, print_grants
 from cdc_migrator.cli.output import Printer, printer
 from cdc_migrator.config import secrets
 from cdc_migrator.config.database import Database
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from rich.table import Table as View
 
     from cdc_migrator.databases.postgres.catalog import IdentityProblem
+    from cdc_migrator.databases.postgres.grants import Part
     from cdc_migrator.model.tables import Table
 
 
@@ -83,6 +86,18 @@ def init(
             metavar="GROUP", help="With --acls: group.id of the worker. Default: connect-cluster."
         ),
     ] = None,
+    grants: Annotated[
+        bool,
+        typer.Option(
+            "--grants",
+            help="Print the SQL that makes roles with the least rights instead, on both servers: "
+            "of the migration.yaml that there is, or of --source and --target.",
+        ),
+    ] = False,
+    managed: Annotated[
+        Managed,
+        typer.Option(help="With --grants: whose managed service the servers are."),
+    ] = Managed.NONE,
 ) -> None:
     """Look at a source and write a commented migration.yaml.
 
@@ -93,16 +108,19 @@ def init(
     CDC_MIGRATOR_TARGET__PASSWORD, PGPASSWORD or ~/.pgpass; one that stands in a DSN goes to a
     file of its own that only you can read, .cdc-migrator/source.password.
 
+    With --grants it writes nothing and runs nothing: the SQL on stdout is for who administers the
+    servers, and can be run again. [bold]cdc-migrator check[/bold] then looks at each grant.
+
     Example: cdc-migrator init --source postgresql://app@db1/shop --target postgresql://app@db2/shop
     """
     if acls:
         print_acls(ctx, Users(service_user, worker_user, worker_group))
         return
-    if source is None or target is None:
-        missing = "--source" if source is None else "--target"
-        raise typer.BadParameter("is needed, unless with --acls", param_hint=missing)
     from cdc_migrator.databases.postgres.catalog import identity_problems, read_tables
 
+    if grants:
+        _grants(ctx, source, target, include, exclude or (), managed)
+        return
     file = file.resolve()
     if file.exists() and not force:
         raise Refused(
@@ -110,8 +128,7 @@ def init(
             f"{file} is there already",
             "Name another file with --file, or replace it with --force.",
         )
-    sides = {"source": _database("source", source), "target": _database("target", target)}
-    _require_two(sides)
+    sides = _both(source, target)
     chosen = name or _name_from(sides["source"])
     if not re.fullmatch(NAME_PATTERN, chosen):
         raise typer.BadParameter(f"must match {NAME_PATTERN}", param_hint="--name")
@@ -137,7 +154,34 @@ def init(
     _tell(out, file, chosen, tables, problems, files)
 
 
-def _database(side: str, dsn: str) -> Database:
+def _grants(
+    ctx: typer.Context,
+    source: str | None,
+    target: str | None,
+    include: list[str] | None,
+    exclude: Sequence[str],
+    managed: Managed,
+) -> None:
+    if source is not None or target is not None:
+        print_grants(ctx, _both(source, target), include, exclude, managed, way_back=True)
+        return
+    databases, found = configured(ctx)
+    chosen = (include or found.tables.include, exclude or found.tables.exclude)
+    print_grants(ctx, databases, *chosen, managed, found.cutover.without_way_back is None)
+
+
+def _both(source: str | None, target: str | None) -> dict[Part, Database]:
+    sides: dict[Part, Database] = {
+        "source": _database("source", source),
+        "target": _database("target", target),
+    }
+    _require_two(sides)
+    return sides
+
+
+def _database(side: str, dsn: str | None) -> Database:
+    if dsn is None:
+        raise typer.BadParameter("is needed", param_hint=f"--{side}")
     try:
         return Database(dsn=SecretStr(dsn), password=environment_password(side))
     except ValidationError as error:
@@ -145,7 +189,7 @@ def _database(side: str, dsn: str) -> Database:
         raise typer.BadParameter(message, param_hint=f"--{side}") from None
 
 
-def _require_two(sides: dict[str, Database]) -> None:
+def _require_two(sides: Mapping[Part, Database]) -> None:
     places = [
         (p.get("host", ""), p.get("port", "5432"), p.get("dbname") or p.get("user", ""))
         for p in (side.parameters() for side in sides.values())
@@ -194,9 +238,9 @@ def _look_at_target(target: Database, out: Printer) -> str:
         return "Where it moves to; it could not be reached when this file was written."
 
 
-def _write_passwords(file: Path, sides: dict[str, Database]) -> dict[str, Path]:
+def _write_passwords(file: Path, sides: Mapping[Part, Database]) -> dict[str, Path]:
     """Put the passwords that stand in a DSN into files of their own."""
-    written = {}
+    written: dict[str, Path] = {}
     for side, database in sides.items():
         password = secrets.parse_dsn(database.dsn.get_secret_value()).get("password")
         if password:

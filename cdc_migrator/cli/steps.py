@@ -107,6 +107,7 @@ def migrate_options(
             grants=grants or configured.grants,
         ),
         existing_schema=existing_schema,
+        way_back=configured.cutover.without_way_back is None,
     )
 
 

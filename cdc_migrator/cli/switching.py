@@ -260,6 +260,8 @@ def _tell(out: Printer, ended: Ended, aborted: bool = False, back: bool = False)
     match ended.state:
         case State.DONE:
             out.say(f"done: the {opened} is open{held}", "green")
+            if wrong := details.get("keys_error"):
+                out.say(f"but not every foreign key is proven: {wrong['cause']}", "red")
             if details.get("verify_error"):
                 out.say("but what was compared afterwards differs; see reconcile history", "red")
             elif not details.get("verified"):

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field, SecretStr, field_validator
 
+from cdc_migrator.config.roles import Roles
 from cdc_migrator.config.secrets import clean_dsn, parse_dsn, read_secret_file, with_password
 from cdc_migrator.config.section import Section
 from cdc_migrator.config.values import FilePath
@@ -41,6 +42,7 @@ class Database(Section):
     sslkey: FilePath | None = Field(
         default=None, description="Private key of the client certificate."
     )
+    roles: Roles = Field(default=Roles(), description=str(Roles.__doc__))
 
     @field_validator("dsn")
     @classmethod
@@ -76,9 +78,13 @@ class Database(Section):
             return read_secret_file(self.password_file)
         return parse_dsn(self.dsn.get_secret_value()).get("password")
 
+    def own_dsn(self) -> str:
+        """The complete connection string of the DSN's own login. Raises as `reveal_password`."""
+        return with_password(self.parameters(), self.reveal_password())
+
     def dsn_with_password(self) -> str:
         """The complete connection string with the password in clear: only for connecting.
 
-        Raises as `reveal_password`.
+        It knows those of `roles`, for `model.logins.login`. Raises as `reveal_password`.
         """
-        return with_password(self.parameters(), self.reveal_password())
+        return self.roles.over(self.parameters(), self.own_dsn())

@@ -103,16 +103,30 @@ def markdown() -> str:
         if model is None:
             continue
         told_before = Database.model_fields if name == "target" else {}
-        own = [(key, one) for key, one in model.model_fields.items() if key not in told_before]
+        fields = [(key, one) for key, one in model.model_fields.items() if key not in told_before]
+        own = [(key, one) for key, one in fields if _section(one) is None]
         heading = "`source` and `target`" if name == "source" else f"`{name}`"
         told = str(model.__doc__) if name == "source" else str(field.description)
         parts.append(f"## {heading}\n\n{told}\n\n" + _table(f"{name}.", own))
+        for key, one in fields:
+            if (below := _section(one)) is not None:
+                parts.append(_nested(name, key, below))
         for key, one in own:
             for kind, inner in variants(one).items():
                 told = inspect.cleandoc(str(inner.__doc__))
                 title = f"## `{name}.{key}`, kind `{kind}`\n\n{told}\n\n"
                 parts.append(title + _table("", inner.model_fields.items()))
     return "\n".join(parts)
+
+
+def _nested(name: str, key: str, model: type[BaseModel]) -> str:
+    """A group of settings within another one, and those within that."""
+    both = f"`{name}.{key}` and `target.{key}`" if name == "source" else f"`{name}.{key}`"
+    told = inspect.cleandoc(str(model.__doc__))
+    page = f"## {both}\n\n{told}\n\n" + _table(f"{name}.{key}.", model.model_fields.items())
+    for inner in dict.fromkeys(filter(None, map(_section, model.model_fields.values()))):
+        page += f"\nEach of them: {inner.__doc__}\n\n" + _table("", inner.model_fields.items())
+    return page
 
 
 def _table(prefix: str, fields: Any) -> str:

@@ -92,6 +92,10 @@ def _side(name: str, side: Side) -> list[str]:
             f"  # The password: set {side.variable}, or name a file that only you can read:",
             f"  # password_file: {name}.password",
         ]
+    lines += [
+        "  # Logins with fewer rights than this one: `cdc-migrator init --grants` prints the SQL.",
+        "  # roles: {capture: {user: cdcm_capture, password_file: capture.password}}",
+    ]
     return [*lines, ""]
 
 

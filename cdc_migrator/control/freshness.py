@@ -28,7 +28,8 @@ _APART = timedelta(seconds=5)
 _OLDEST = timedelta(days=1)
 _NOW = """
 SELECT clock_timestamp(),
-       coalesce(pg_sequence_last_value('cdc_migrator.reconcile_mark_id_seq'), 0),
+       CASE WHEN has_sequence_privilege('cdc_migrator.reconcile_mark_id_seq', 'SELECT, USAGE')
+            THEN coalesce(pg_sequence_last_value('cdc_migrator.reconcile_mark_id_seq'), 0) END,
        (SELECT min(id) FROM cdc_migrator.reconcile_mark),
        (SELECT coalesce(sum(transactions_suspect), 0) FROM cdc_migrator.stream_progress)::int8
        + (SELECT coalesce(sum(truncates_ignored), 0) FROM cdc_migrator.table_progress)::int8,
@@ -55,6 +56,8 @@ class Freshness:
 def note(conn: psycopg.Connection) -> None:
     """A comparison begins now; call it before it looks at which chunks are marked."""
     at, last, _, doubts, kept = _now(conn)
+    if last is None:  # where it may not be seen, nothing is known to be older than it
+        return
     points = thinned([*_points(kept), (at, last)], at)
     if kept.get("doubts", (None,))[0] != doubts:
         kept["doubts"] = (doubts, at.isoformat())
@@ -98,7 +101,9 @@ def _points(kept: dict[str, Any]) -> list[Point]:
     return [(datetime.fromisoformat(at), last) for at, last in kept.get("points", ())]
 
 
-def _now(conn: psycopg.Connection) -> tuple[datetime, int, int | None, int, dict[str, Any]]:
+def _now(
+    conn: psycopg.Connection,
+) -> tuple[datetime, int | None, int | None, int, dict[str, Any]]:
     row = conn.execute(_NOW, (_PART,)).fetchone()
     assert row is not None
     return (*row[:4], row[4] or {})

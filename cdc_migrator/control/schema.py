@@ -5,35 +5,62 @@ A database has the part of a source, that of a target, or both, where there is a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 
 import psycopg
 from psycopg import sql
 
+from cdc_migrator.control import access
 from cdc_migrator.errors import Refused
+from cdc_migrator.model.logins import Role
 from cdc_migrator.model.naming import CONTROL_SCHEMA
 
-VERSION = 9
-_LOCK = 0x43444D31  # one migrator of the control schema at a time ("CDM1")
+VERSION = 10
 _SOURCES = ("captured", "marker", "side", "heartbeat", "cutover_copy")
 _SHARED = ("schema_version", "route")
 
 
-def ensure(conn: psycopg.Connection, side: str, beside: bool = False) -> None:
+def ensure(
+    conn: psycopg.Connection,
+    side: str,
+    beside: bool = False,
+    named: Mapping[Role, str] | None = None,
+) -> None:
     """Create or upgrade one side's part of ``cdc_migrator`` on this database.
+
+    Where it is up to date already, that is looked at, and no right but to look is needed.
 
     Args:
         conn: an autocommit connection or one without an open transaction.
         side: ``source`` or ``target``.
         beside: make it also where the other side's part is: the way back is wanted.
+        named: roles with a login of their own here, which are given what they need (`access`);
+            only to be named by the owner.
 
     Raises:
         Refused: CDCM-CONTROL-NEWER: a newer release has upgraded the schema,
             or CDCM-CONTROL-SIDE: the schema here belongs to the other side.
     """
+    with conn.transaction():  # at once: others look as soon as anything is there
+        if not _current(conn, side):
+            _make(conn, side, beside)
+        if named:
+            access.give(conn, named)
+
+
+def _current(conn: psycopg.Connection, side: str) -> bool:
+    if not has(conn, "schema_version"):
+        return False
+    row = conn.execute(
+        "SELECT max(version) FROM cdc_migrator.schema_version WHERE side = %s", (side,)
+    ).fetchone()
+    return row == (VERSION,)
+
+
+def _make(conn: psycopg.Connection, side: str, beside: bool) -> None:
     with conn.transaction():
-        conn.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+        conn.execute("SELECT pg_advisory_xact_lock(%s)", (access.LOCK,))
         conn.execute("CREATE SCHEMA IF NOT EXISTS cdc_migrator")
         conn.execute(
             "CREATE TABLE IF NOT EXISTS cdc_migrator.schema_version ("

@@ -60,6 +60,10 @@ def _differences(name: str, found: Found, _: Sample, limits: Limits) -> Gate:
         f"{one['kind']} {one['object']} ({one['attribute']})" for one in found["differences"]
     ]
     evidence = {key: found[key] for key in ("errors", "warnings", "differences")}
+    waiting = found.get("deferred", ())
+    if waiting:
+        evidence["deferred"] = waiting
+    later = f"; {few(waiting)} made when it is opened" if waiting else ""
     whole = found["errors"] + found["warnings"]
     if found["errors"] or (whole and limits.schema_differs is None):
         more = f" and {whole - 3} more" if whole > 3 else ""
@@ -70,9 +74,10 @@ def _differences(name: str, found: Found, _: Sample, limits: Limits) -> Gate:
         why = f"the target differs in {', '.join(differing[:3])}{more}"
         return fails(name, why, remedy, **evidence)
     if whole:
-        why = f"{_ALIKE[name]} differ knowingly: {limits.schema_differs}"
+        why = f"{_ALIKE[name]} differ knowingly: {limits.schema_differs}{later}"
         return passes(name, why, **evidence)
-    return passes(name, f"{_ALIKE[name]} are on the target as on the source", **evidence)
+    why = f"{_ALIKE[name]} are on the target as on the source{later}"
+    return passes(name, why, **evidence)
 
 
 def _sequences(name: str, found: Found, *_: Sample | Limits) -> Gate:

@@ -13,6 +13,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.errors import Failed
+from cdc_migrator.model.logins import Role, login
 
 CONNECT_SECONDS = 3
 STATEMENT_MILLISECONDS = 4000
@@ -23,9 +24,10 @@ T = TypeVar("T")
 class Session:
     """One read-only session that is opened when needed and again after it broke."""
 
-    def __init__(self, side: str, dsn: Callable[[], str]) -> None:
+    def __init__(self, side: str, dsn: Callable[[], str], role: Role = Role.MONITOR) -> None:
         self._side = side
         self._dsn = dsn
+        self._role = role
         self._conn: psycopg.Connection | None = None
 
     def ask(self, question: Callable[[psycopg.Connection], T]) -> T:
@@ -49,7 +51,7 @@ class Session:
 
     def _ask(self, question: Callable[[psycopg.Connection], T]) -> T:
         if self._conn is None:
-            given = self._dsn()
+            given = login(self._dsn(), self._role)
             if "connect_timeout" not in conninfo_to_dict(given):
                 given = make_conninfo(given, connect_timeout=CONNECT_SECONDS)
             self._conn = connect(

@@ -27,6 +27,7 @@ import psycopg
 
 from cdc_migrator.config import watch as configured
 from cdc_migrator.errors import MigratorError
+from cdc_migrator.model.logins import Role
 from cdc_migrator.monitor.measured import Measured, unknown
 from cdc_migrator.monitor.session import Session, unless_slow
 
@@ -107,7 +108,7 @@ class SqlNumber:
 
     def __init__(self, rule: configured.Sql, dsn: Callable[[], str]) -> None:
         self._rule = rule
-        self._session = Session(rule.side, dsn)
+        self._session = Session(rule.side, dsn, Role.VERIFY)
 
     def take(self) -> Measured:
         """See `measured.Number`."""

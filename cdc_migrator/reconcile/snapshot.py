@@ -19,6 +19,7 @@ from psycopg import errors, sql
 from cdc_migrator.databases.postgres.coded import coded
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.model.alignment import Aligned
+from cdc_migrator.model.logins import Role, login
 from cdc_migrator.model.tables import TableName
 from cdc_migrator.reconcile.pairs import Pair
 
@@ -127,7 +128,10 @@ class Sides:
     """
 
     def __init__(self, source_dsn: str, target_dsn: str, called: str) -> None:
-        self._ends = (("source", source_dsn), ("target", target_dsn))
+        self._ends = (
+            ("source", login(source_dsn, Role.VERIFY)),
+            ("target", login(target_dsn, Role.VERIFY)),
+        )
         self._called = called
         self._open: list[psycopg.Connection] = []
         self._other = ThreadPoolExecutor(1, thread_name_prefix="reconcile-target")

@@ -15,6 +15,7 @@ from cdc_migrator.databases.postgres.coded import speaking
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.errors import Failed, MigratorError, Refused
 from cdc_migrator.model.alignment import Aligned, Rebuild, Repair
+from cdc_migrator.model.logins import Role, login
 from cdc_migrator.service import asking
 from cdc_migrator.service.repairing import to_details
 
@@ -87,7 +88,9 @@ class RequestedAlignment:
         if self._conn is None or self._conn.closed:
             self._request = None
             self._conn = connect(
-                self._target_dsn, application_name="cdc-migrator reconcile", side="target"
+                login(self._target_dsn, Role.APPLY),
+                application_name="cdc-migrator reconcile",
+                side="target",
             )
             self._conn.execute(f"LISTEN {requests.ANSWERED}")
         return self._conn

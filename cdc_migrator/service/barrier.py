@@ -28,6 +28,7 @@ from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.databases.postgres.exported import export
 from cdc_migrator.errors import Failed, Fenced
 from cdc_migrator.faultpoints import reach
+from cdc_migrator.model.logins import Role, login
 from cdc_migrator.model.positions import Snapshot
 from cdc_migrator.service.writer import Writer
 
@@ -109,7 +110,10 @@ class Barriers:
 
         To be called soon after the start, and again now and then.
         """
-        with self._session("source") as source, speaking("source", "reading its snapshot"):
+        with (
+            self._session("source", Role.VERIFY) as source,
+            speaking("source", "reading its snapshot"),
+        ):
             row = source.execute("SELECT pg_current_snapshot()::text").fetchone()
         assert row is not None
         with self._writer.turn():
@@ -132,9 +136,10 @@ class Barriers:
         began = time.monotonic()
         with ExitStack() as stack:
             sessions = stack.enter_context(ExitStack())
-            source = sessions.enter_context(self._session("source"))
-            target = sessions.enter_context(self._session("target"))
-            markers = stack.enter_context(_Markers(self._session("source"), self._migration))
+            source = sessions.enter_context(self._session("source", Role.VERIFY))
+            target = sessions.enter_context(self._session("target", Role.APPLY))
+            marking = self._session("source", Role.APPLY)
+            markers = stack.enter_context(_Markers(marking, self._migration))
             arrived = _Arrival(source, target, self._writer, repair)
             with speaking("target", "reading which chunks are compared"):
                 if proofs.unmarked(target):
@@ -225,10 +230,10 @@ class Barriers:
                     "same command again when its lag is small.",
                 )
 
-    def _session(self, side: str) -> psycopg.Connection:
+    def _session(self, side: str, role: Role) -> psycopg.Connection:
         dsn = self._source_dsn() if side == "source" else self._target_dsn()
         return connect(
-            dsn,
+            login(dsn, role),
             application_name="cdc-migrator align",
             side=side,
             settings={"transaction_timeout": "0"},

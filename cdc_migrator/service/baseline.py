@@ -13,6 +13,7 @@ from cdc_migrator.control.watch import Baseline, Side
 from cdc_migrator.databases.postgres.coded import speaking
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.errors import Failed, Refused
+from cdc_migrator.model.logins import Role, login
 from cdc_migrator.monitor import baseline, traffic
 from cdc_migrator.monitor.baseline import Compared
 from cdc_migrator.monitor.traffic import Counters, Traffic
@@ -65,7 +66,13 @@ def record(
     with _kept(options) as target:
         _ready(target, options.migration)
     with (
-        connect(dsn, application_name=called, side=side, read_only=True, settings=_LIMITS) as conn,
+        connect(
+            login(dsn, Role.MONITOR),
+            application_name=called,
+            side=side,
+            read_only=True,
+            settings=_LIMITS,
+        ) as conn,
         speaking(side, "reading its counters"),
     ):
         looks = _look(conn, window, observe)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from cdc_migrator.backfill.diff.run import differences
 from cdc_migrator.backfill.schema import Planned, SchemaOptions, plan
-from cdc_migrator.control import migration
+from cdc_migrator.control import deferring, migration
 from cdc_migrator.control.migration import Phase
 from cdc_migrator.databases.postgres.catalog import read_tables
 from cdc_migrator.databases.postgres.connect import connect
@@ -39,6 +39,7 @@ def diff_schemas(sides: Sides) -> list[Difference]:
         sides.target_dsn, application_name=f"cdcm-{sides.name}-diff", side="target"
     ) as conn:
         there = migration.find(conn, sides.name)
+        deferred = there is not None and deferring.waits(conn)
     return differences(
         sides.source_dsn,
         sides.target_dsn,
@@ -46,6 +47,7 @@ def diff_schemas(sides: Sides) -> list[Difference]:
         _tables(sides),
         loaded=there is not None and there.phase.reached(Phase.STREAM),
         grants=sides.schema.grants,
+        deferred=deferred,
     )
 
 

@@ -21,6 +21,7 @@ from cdc_migrator.control.reconcile import CONTINUOUS
 from cdc_migrator.databases.postgres.coded import speaking
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.errors import MigratorError
+from cdc_migrator.model.logins import Role, login
 from cdc_migrator.reconcile.chunks import Sizes
 from cdc_migrator.reconcile.options import PassOptions
 from cdc_migrator.reconcile.passes import Pass
@@ -108,7 +109,9 @@ class Comparing:
         """A round that goes to its end, once there is something to compare. Raises what failed."""
         with (
             connect(
-                self._target_dsn(), application_name="cdc-migrator compare", side="target"
+                login(self._target_dsn(), Role.APPLY),
+                application_name="cdc-migrator compare",
+                side="target",
             ) as conn,
             RequestedAlignment(self._target_dsn(), stopping=self._stop) as aligner,
             ThreadPoolExecutor(1, "compare") as pool,

@@ -14,6 +14,7 @@ from cdc_migrator.cutover.machine import ENDED, STALLED, State
 from cdc_migrator.databases.postgres.coded import speaking
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.errors import MigratorError
+from cdc_migrator.model.logins import Role, login
 
 
 def steps(back: bool = False) -> tuple[tuple[State, str], ...]:
@@ -47,7 +48,7 @@ def read(
     left, entered = ("target", "source") if back else ("source", "target")
     called = f"cdcm-{name}-cutover-status"
     with (
-        connect(target_dsn, application_name=called, side=entered, read_only=True) as target,
+        _look(target_dsn, called, entered) as target,
         speaking(entered, "reading the last cutover"),
     ):
         migration.require(target, name)
@@ -81,7 +82,7 @@ def plan(
     called = f"cdcm-{name}-cutover-status"
     entered = "source" if back else "target"
     with (
-        connect(target_dsn, application_name=called, side=entered, read_only=True) as target,
+        _look(target_dsn, called, entered) as target,
         speaking(entered, "reading the last rehearsal"),
     ):
         migration.require(target, name)
@@ -113,11 +114,15 @@ def _stall(seconds: dict[str, float]) -> float | None:
     return round(sum(known), 3) if known else None
 
 
+def _look(dsn: str, called: str, side: str) -> psycopg.Connection:
+    return connect(login(dsn, Role.MONITOR), application_name=called, side=side, read_only=True)
+
+
 def _source(name: str, source_dsn: str, called: str) -> str | None:
     """What the source says by itself; None where it does not answer or has never been fenced."""
     with (
         suppress(MigratorError),
-        connect(source_dsn, application_name=called, side="source", read_only=True) as source,
+        _look(source_dsn, called, "source") as source,
         speaking("source", "reading its copy of the cutover"),
     ):
         copy = rows.read_copy(source, name)

@@ -37,6 +37,7 @@ from cdc_migrator.model.wording import few
 from cdc_migrator.service.cutover_compare import Comparison
 from cdc_migrator.service.cutover_options import CutoverOptions
 from cdc_migrator.service.cutover_sessions import Sessions
+from cdc_migrator.service.opening import Opening
 from cdc_migrator.service.way_back import ping
 
 _LAG_PATIENCE = 60.0
@@ -60,6 +61,7 @@ class Steps:
         self._sequences_set = False
         # Maps of chunks by those of the other way; empty: not by this process.
         self._laid: dict[int, int] = {}
+        self._opening = Opening(sessions, self.tables)
         self._comparison = Comparison(options.name, options.source_dsn, options.target_dsn)
         self.details: dict[str, Any] = dict(options.settings)
         # When the source's fence came up, by this process's clock; None: not by this process.
@@ -111,6 +113,7 @@ class Steps:
             )
         )
         self._ping()
+        self.details |= self._opening.prepare(self._tell)
         self._tell("sequences")
         self._set_sequences()
         self._tell("rows that were written to since they were compared")
@@ -181,7 +184,7 @@ class Steps:
 
     def open_target(self, attempt: Attempt) -> None:
         """The point of no return: retire the stream and open the target, in one transaction."""
-        options = self._options
+        options, control = self._options, self._sessions.control
         self._require_fenced()
         with speaking(options.leaving, f"saying that the {options.entering} is about to be opened"):
             if not rows.about_to_open(self._sessions.source, options.name, attempt.attempt):
@@ -191,34 +194,31 @@ class Steps:
                     "Run the same command again.",
                 )
         reach("cutover.opening")
-        with speaking(self._options.entering, "opening it"), self._sessions.control.transaction():
-            leg = progress.retire(self._sessions.control)
-            if not markers.is_applied(self._sessions.control, attempt.marker):
+        with speaking(options.entering, "opening it"), control.transaction():
+            leg = progress.retire(control)
+            if not markers.is_applied(control, attempt.marker):
                 raise Failed(
                     "CDCM-CUTOVER-UNDRAINED",
                     "not all that was written before the fence is applied",
                     "Run the same command again.",
                 )
-            target_fence.open_all(self._sessions.control, options.name)
+            self._opening.make()
+            target_fence.open_all(control, options.name)
             if self._captured_back:
                 # In the very commit that opens: what the other way wrote here lies before it,
                 # what applications write behind it.
                 start = leg if options.back else attempt.leg
-                markers.write(
-                    self._sessions.control, options.opposite, "start", attempt.start_marker, start
-                )
+                markers.write(control, options.opposite, "start", attempt.start_marker, start)
             stall = None if self.fenced_at is None else time.monotonic() - self.fenced_at
             rows.enter(
-                self._sessions.control,
+                control,
                 attempt.attempt,
                 State.OPENING,
                 State.SWITCHING,
                 details={"stall_ms": None if stall is None else round(stall * 1000, 3)},
                 opened=True,
             )
-            migration.set_phase(
-                self._sessions.control, Phase.SWITCHED, attempt=attempt.attempt, leg=leg
-            )
+            migration.set_phase(control, Phase.SWITCHED, attempt=attempt.attempt, leg=leg)
             reach("cutover.opened.before")
         reach("cutover.opened.after")
 
@@ -234,6 +234,7 @@ class Steps:
                 target_fence.keep(self._sessions.source, self._options.opposite, wanted=True)
         if self.fenced_at is not None:
             self.details["switched_ms"] = round((time.monotonic() - self.fenced_at) * 1000, 3)
+        self.details |= self._opening.prove(self._tell)
         if self._comparison.kept and not self._comparison.through:
             self._tell("rows that were not compared inside")
             try:

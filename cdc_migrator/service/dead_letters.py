@@ -32,6 +32,7 @@ from cdc_migrator.databases.postgres.coded import coded, speaking
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.errors import ConfigurationError, Failed, Refused
 from cdc_migrator.model.changes import TruncatePolicy
+from cdc_migrator.model.logins import Role, login
 from cdc_migrator.model.tables import TableName
 from cdc_migrator.service import asking, registry
 from cdc_migrator.service.writer import Writer
@@ -274,8 +275,9 @@ def _alone(options: LetterOptions, asked: Asked) -> None:
 
 @contextmanager
 def _target(options: LetterOptions) -> Iterator[psycopg.Connection]:
+    dsn = login(options.target_dsn(), Role.APPLY)
     with (
-        connect(options.target_dsn(), application_name=_CALLED, side="target") as target,
+        connect(dsn, application_name=_CALLED, side="target") as target,
         speaking("target", "looking at what is kept back"),
     ):
         migration.require(target, options.name)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from cdc_migrator.control import cutover, schema
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.errors import MigratorError
+from cdc_migrator.model.logins import Role, login
 from cdc_migrator.model.naming import way_back_of
 
 
@@ -25,11 +26,16 @@ def direction(name: str, source_dsn: str, target_dsn: str) -> Direction:
     """The direction in which changes are applied now; the way there where nobody can tell."""
     called = f"cdcm-{name}-direction"
     with suppress(MigratorError):
-        with connect(target_dsn, application_name=called, side="target", read_only=True) as target:
+        with connect(
+            login(target_dsn, Role.MONITOR), application_name=called, side="target", read_only=True
+        ) as target:
             left = schema.exists(target, "target") and cutover.opened(target)
         if left:
             with connect(
-                source_dsn, application_name=called, side="source", read_only=True
+                login(source_dsn, Role.MONITOR),
+                application_name=called,
+                side="source",
+                read_only=True,
             ) as source:
                 if schema.exists(source, "target") and not cutover.opened(source):
                     return Direction(way_back_of(name), target_dsn, source_dsn, back=True)

@@ -18,6 +18,7 @@ from cdc_migrator.control.migration import Phase
 from cdc_migrator.databases.postgres.coded import coded
 from cdc_migrator.databases.postgres.connect import connect, describe_dsn
 from cdc_migrator.errors import MigratorError, Refused
+from cdc_migrator.model.logins import Role, login
 from cdc_migrator.model.tables import TableName
 from cdc_migrator.monitor.gates import gates
 from cdc_migrator.monitor.limits import Limits
@@ -110,7 +111,11 @@ class _Asking:
 def _asking(where: Journals, side: str, notes: list[Note]) -> Iterator[_Asking]:
     called = f"cdcm-{where.name}-report"
     with connect(
-        where.dsn(side), application_name=called, side=side, read_only=True, settings=_SETTINGS
+        login(where.dsn(side), Role.MONITOR),
+        application_name=called,
+        side=side,
+        read_only=True,
+        settings=_SETTINGS,
     ) as conn:
         conn.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         try:

@@ -24,6 +24,7 @@ from cdc_migrator.control.progress import Progress
 from cdc_migrator.databases.postgres.coded import speaking
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.errors import MigratorError, Refused
+from cdc_migrator.model.logins import Role, login
 from cdc_migrator.monitor.ground import HALTING, WAY_OUT, Loss, losses, retained_beyond
 from cdc_migrator.monitor.remote import KafkaAsker
 from cdc_migrator.monitor.sample import Sample
@@ -184,7 +185,11 @@ class Ground:
                 client.stop(sample.connector.name)
         called = f"cdcm-{self._options.migration}-ground"
         with (
-            connect(self._options.source_dsn(), application_name=called, side="source") as source,
+            connect(
+                login(self._options.source_dsn(), Role.CAPTURE),
+                application_name=called,
+                side="source",
+            ) as source,
             speaking("source", "dropping the replication slot"),
         ):
             slots.drop(source, slot)
@@ -194,7 +199,7 @@ class Ground:
 
     def _target(self) -> psycopg.Connection:
         return connect(
-            self._options.target_dsn(),
+            login(self._options.target_dsn(), Role.APPLY),
             application_name=f"cdcm-{self._options.migration}-ground",
             side="target",
         )

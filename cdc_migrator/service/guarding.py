@@ -18,6 +18,7 @@ from cdc_migrator.control import cutover, locks, schema
 from cdc_migrator.cutover.machine import STALLED, State
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.errors import MigratorError
+from cdc_migrator.model.logins import Role, login
 
 _LOOK_SECONDS = 1.0
 _GRACE_SECONDS = 5.0
@@ -48,7 +49,9 @@ class Guardian:
         while not ended.is_set():
             try:
                 with connect(
-                    self._target_dsn(), application_name="cdc-migrator guard", side="target"
+                    login(self._target_dsn(), Role.MONITOR),
+                    application_name="cdc-migrator guard",
+                    side="target",
                 ) as conn:
                     while not ended.wait(_LOOK_SECONDS):
                         if self._abandoned(conn):

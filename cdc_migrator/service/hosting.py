@@ -15,6 +15,7 @@ from cdc_migrator.control.migration import Phase
 from cdc_migrator.control.migration import find as find_migration
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.errors import MigratorError, Refused
+from cdc_migrator.model.logins import Role, login
 from cdc_migrator.service.options import RunOptions
 from cdc_migrator.service.runner import Service
 
@@ -66,6 +67,7 @@ class Hosting:
 
     def _is_there(self) -> bool:
         called = f"cdcm-{self._options.migration}-look"
-        with connect(self._options.target_dsn(), application_name=called, side="source") as conn:
+        dsn = login(self._options.target_dsn(), Role.MONITOR)
+        with connect(dsn, application_name=called, side="source") as conn:
             there = find_migration(conn, self._options.migration)
         return there is not None and there.phase.reached(Phase.STREAM)

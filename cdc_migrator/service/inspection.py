@@ -16,8 +16,9 @@ from typing import Any
 import psycopg
 
 from cdc_migrator.backfill import sequence_sync
+from cdc_migrator.backfill.diff.compare import DEFERRED
 from cdc_migrator.backfill.diff.run import between
-from cdc_migrator.control import backups, cutover, inspection, load, migration, schema
+from cdc_migrator.control import backups, cutover, deferring, inspection, load, migration, schema
 from cdc_migrator.control.inspection import MOST, Part
 from cdc_migrator.control.migration import Phase
 from cdc_migrator.cutover.obstacles import obstacles
@@ -155,10 +156,12 @@ def _schemas(
     grants: bool,
 ) -> list[dict[str, Any]]:
     """What differs: first all but constraints and indexes, then these."""
-    found = between(source, target, tables, loaded=True, grants=grants)
+    deferred = deferring.waits(target)
+    found = between(source, target, tables, loaded=True, grants=grants, deferred=deferred)
     return [
         _differences(one for one in found if one.kind not in _CONSTRAINTS),
-        _differences(one for one in found if one.kind in _CONSTRAINTS),
+        _differences(one for one in found if one.kind in _CONSTRAINTS)
+        | {"deferred": [f"{one.kind} {one.object}" for one in found if one.note == DEFERRED]},
     ]
 
 

@@ -16,6 +16,7 @@ from cdc_migrator.control.chain import Checked, Entry
 from cdc_migrator.databases.postgres.coded import speaking
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.errors import Refused
+from cdc_migrator.model.logins import Role, login
 from cdc_migrator.model.naming import way_back_of
 
 SIDES = ("target", "source")
@@ -69,7 +70,12 @@ def read(where: Journals, side: str) -> Journal | None:
     """
     called = f"cdcm-{where.name}-journal"
     with (
-        connect(where.dsn(side), application_name=called, side=side, read_only=True) as conn,
+        connect(
+            login(where.dsn(side), Role.MONITOR),
+            application_name=called,
+            side=side,
+            read_only=True,
+        ) as conn,
         speaking(side, "reading the journal"),
     ):
         return of_side(conn, where.name, side)

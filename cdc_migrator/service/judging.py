@@ -324,6 +324,9 @@ def _attempts(known: Evidence, stands: Status) -> Iterable[Issue]:
         told = f"the last attempt to leave the source was undone: {last.error.get('cause')}"
         yield Issue(Level.MEDIUM, told, last.error.get("remedy"))
     if last.state == State.DONE and stands is Status.COMPLETED:
+        if (wrong := last.details.get("keys_error")) is not None:
+            told = f"not every foreign key of the target is proven: {wrong.get('cause')}"
+            yield Issue(Level.MEDIUM, told, wrong.get("remedy"))
         if (wrong := last.details.get("verify_error")) is not None:
             told = f"what was compared after the switch differs: {wrong.get('cause')}"
             yield Issue(Level.HIGH, told, wrong.get("remedy"))

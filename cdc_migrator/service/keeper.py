@@ -21,6 +21,7 @@ import structlog
 from cdc_migrator.control import progress
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.errors import Fenced, MigratorError, Refused
+from cdc_migrator.model.logins import Role, login
 from cdc_migrator.monitor.gates import gates
 from cdc_migrator.monitor.lag import RateWindow, events_pending
 from cdc_migrator.monitor.limits import Limits
@@ -124,7 +125,7 @@ class Keeper:
             try:
                 if conn is None:
                     conn = connect(
-                        self._target_dsn(),
+                        login(self._target_dsn(), Role.APPLY),
                         application_name="cdc-migrator alive",
                         side="target",
                         settings={"statement_timeout": "5s", "lock_timeout": "3s"},

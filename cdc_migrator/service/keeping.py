@@ -22,17 +22,19 @@ import psycopg
 
 from cdc_migrator.backfill.snapshot import HeldSnapshot, enter, still
 from cdc_migrator.backfill.snapshot import SnapshotLost as NotHeld
-from cdc_migrator.control import fence, load, locks, migration
+from cdc_migrator.control import deferring, fence, load, locks, migration
 from cdc_migrator.control.load import LoadState
 from cdc_migrator.databases.postgres.coded import speaking
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.errors import Failed, Refused
+from cdc_migrator.model.logins import Role, login
 from cdc_migrator.model.naming import Names
 from cdc_migrator.model.tables import TableName
 from cdc_migrator.reconcile import probe
 from cdc_migrator.reconcile.expressions import Hashing
 from cdc_migrator.reconcile.pairs import Pair, Unpaired, only, read_pairs
 from cdc_migrator.reconcile.snapshot import Sides, SnapshotLost, TableMoved
+from cdc_migrator.service.fencing import fence_target
 from cdc_migrator.service.keeping_table import Base, Ending, TableKeeping
 
 _ROUNDS = 5
@@ -75,8 +77,8 @@ class Keeping:
         with ExitStack() as stack:
             control = stack.enter_context(self._control())
             source = stack.enter_context(self._session("source"))
-            with speaking("target", "fencing its tables"):
-                fence.keep(control, self._names.migration, self._fenced)
+            # Only owners can fence a table, or give others their rights on it.
+            fence_target(self._target_dsn, self._names.migration, self._fenced)
             for attempt in range(_ROUNDS + 1):
                 left = self._left(control)
                 if not left:
@@ -177,7 +179,7 @@ class Keeping:
             target = stack.enter_context(self._session("target"))
             still = stack.enter_context(self._session("target"))
             with speaking("target", "getting ready to write"):
-                target.execute("SET session_replication_role = replica")
+                deferring.hold_off(target)
                 fence.present(target)
             with speaking("source", "reading under the snapshot"):
                 enter(source, base.snapshot)
@@ -198,8 +200,9 @@ class Keeping:
             yield control
 
     def _session(self, side: str) -> psycopg.Connection:
+        reads = login(self._source_dsn, Role.VERIFY)
         return connect(
-            self._source_dsn if side == "source" else self._target_dsn,
+            reads if side == "source" else login(self._target_dsn, Role.APPLY),
             application_name=self._called,
             side=side,
             settings={"transaction_timeout": "0"},

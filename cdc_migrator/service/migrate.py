@@ -24,12 +24,13 @@ from cdc_migrator.backfill.views import populate
 from cdc_migrator.capture import preflight
 from cdc_migrator.capture.join import join_capture
 from cdc_migrator.capture.start import CaptureStarted, start_capture
-from cdc_migrator.control import cutover, journal, migration, progress, schema
+from cdc_migrator.control import cutover, deferring, journal, migration, progress, schema
 from cdc_migrator.control import load as loads
 from cdc_migrator.control.load import Joining
 from cdc_migrator.control.migration import Migration, Phase
 from cdc_migrator.databases.postgres.catalog import read_tables
 from cdc_migrator.databases.postgres.connect import connect
+from cdc_migrator.databases.postgres.grants import named
 from cdc_migrator.errors import MigratorError, Refused
 from cdc_migrator.faultpoints import reach
 from cdc_migrator.model.naming import Names
@@ -76,6 +77,7 @@ class Migrate:
             stated=replace(options.stated, measure=measure),
             replication_factor=capturing.options.replication_factor,
             connector=capturing.options.connector,
+            way_back=options.way_back,
         )
 
     def until_streaming(self) -> None:
@@ -162,15 +164,8 @@ class Migrate:
         if there.existing_schema:
             if not options.existing_schema:
                 self._observer.step("schema: --existing-schema, as this migration was started")
-            found = diff_schemas(
-                Sides(
-                    options.name,
-                    options.source_dsn,
-                    options.target_dsn,
-                    options.include,
-                    options.exclude,
-                )
-            )
+            dsns = (options.source_dsn, options.target_dsn)
+            found = diff_schemas(Sides(options.name, *dsns, options.include, options.exclude))
             require_alike(found)
             warned = sum(one.severity is Severity.WARN for one in found)
             self._observer.step(f"schema: taken as it is, {warned} differences to look at")
@@ -322,6 +317,8 @@ class Migrate:
             self._observer.step(f"{step}: left out {label}")
         for label in made.postponed:
             self._observer.step(f"{step}: waits for the stream: {label}")
+        for label in made.deferred:
+            self._observer.step(f"{step}: made when the target is opened: {label}")
 
     def _source_tables(self) -> list[Table]:
         options = self._options
@@ -346,12 +343,17 @@ class Migrate:
             return there
 
     def _create(self) -> Migration:
+        options = self._options
         with self._target() as conn:
-            schema.ensure(conn, "target")
-            there = migration.create(conn, self._options.name)
-            if self._options.existing_schema and not there.existing_schema:
+            schema.ensure(conn, "target", named=named(options.target_dsn))
+            there = migration.create(conn, options.name)
+            if options.existing_schema and not there.existing_schema:
                 migration.update(conn, "existing-schema", existing_schema=True)
                 there = replace(there, existing_schema=True)
+            if not there.phase.reached(Phase.SCHEMA) and not deferring.may_hold_off(
+                options.target_dsn
+            ):
+                deferring.begin(conn)
             return there
 
     def _capturing(self) -> Capturing:

@@ -23,6 +23,7 @@ class MigrateOptions:
         stated: what `check` cannot measure, and by what it judges.
         existing_schema: the target's schema is made by other tools. Once said it is stored with
             the migration.
+        way_back: one is wanted.
     """
 
     name: str
@@ -37,6 +38,7 @@ class MigrateOptions:
     load: LoadOptions = field(default_factory=LoadOptions)
     schema: SchemaOptions = field(default_factory=SchemaOptions)
     existing_schema: bool = False
+    way_back: bool = False
 
 
 class Observer(Protocol):

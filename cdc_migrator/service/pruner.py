@@ -18,6 +18,7 @@ from cdc_migrator.capture import sides
 from cdc_migrator.databases.postgres import names
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.errors import MigratorError, Refused
+from cdc_migrator.model.logins import Role, login
 from cdc_migrator.model.tables import TableName
 
 _EVERY_SECONDS = 30.0
@@ -60,7 +61,7 @@ class Pruner:
         while not self._stop.is_set():
             try:
                 with connect(
-                    self._source_dsn(),
+                    login(self._source_dsn(), Role.APPLY),
                     application_name="cdc-migrator prune",
                     side="source",
                     settings={"lock_timeout": "10ms"},

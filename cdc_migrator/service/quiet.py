@@ -18,6 +18,7 @@ from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.databases.postgres.exported import export
 from cdc_migrator.errors import Refused
 from cdc_migrator.model.alignment import Aligned, Rebuild, Repair
+from cdc_migrator.model.logins import Role, login
 
 
 class QuietAlignment:
@@ -26,10 +27,16 @@ class QuietAlignment:
     def __init__(self, source_dsn: str, target_dsn: str, called: str) -> None:
         settings = {"transaction_timeout": "0"}
         self._source = connect(
-            source_dsn, application_name=called, side="source", settings=settings
+            login(source_dsn, Role.VERIFY),
+            application_name=called,
+            side="source",
+            settings=settings,
         )
         self._target = connect(
-            target_dsn, application_name=called, side="target", settings=settings
+            login(target_dsn, Role.VERIFY),
+            application_name=called,
+            side="target",
+            settings=settings,
         )
         self._point: Aligned | None = None
 

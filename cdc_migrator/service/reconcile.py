@@ -30,6 +30,7 @@ from cdc_migrator.databases.postgres.coded import speaking
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.errors import ConfigurationError, MigratorError, Refused
 from cdc_migrator.model.alignment import Aligner, Repair
+from cdc_migrator.model.logins import Role, login
 from cdc_migrator.model.tables import TableName
 from cdc_migrator.reconcile import mend, person, probe, unpark
 from cdc_migrator.reconcile.agenda import Kept
@@ -233,9 +234,8 @@ def both(options: ReconcileOptions) -> Iterator[tuple[psycopg.Connection, psycop
 
 @contextmanager
 def _reader(options: ReconcileOptions) -> Iterator[psycopg.Connection]:
-    with connect(
-        options.source_dsn, application_name=options.called, side="source", read_only=True
-    ) as source:
+    dsn = login(options.source_dsn, Role.VERIFY)
+    with connect(dsn, application_name=options.called, side="source", read_only=True) as source:
         yield source
 
 
@@ -257,7 +257,7 @@ def _lock(target: psycopg.Connection, mode: str) -> None:
 @contextmanager
 def _control(name: str, dsn: str) -> Iterator[psycopg.Connection]:
     called = f"cdcm-{name}-reconcile"
-    with connect(dsn, application_name=called, side="target") as target:
+    with connect(login(dsn, Role.APPLY), application_name=called, side="target") as target:
         with speaking("target", "reading the migration"):
             migration.require(target, name)
             schema.ensure(target, "target")
@@ -323,9 +323,7 @@ def statement(options: ReconcileOptions, table: TableName) -> str:
     Raises: as `run`.
     """
     with (
-        connect(
-            options.source_dsn, application_name=options.called, side="source", read_only=True
-        ) as source,
+        _reader(options) as source,
         _control(options.name, options.target_dsn) as target,
     ):
         tables = tables_of(options, target)

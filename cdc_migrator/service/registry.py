@@ -15,6 +15,7 @@ from cdc_migrator.databases.postgres.coded import speaking
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.databases.postgres.side import Side, sides
 from cdc_migrator.errors import Refused
+from cdc_migrator.model.logins import Role, login
 from cdc_migrator.model.positions import Snapshot, lsn_to_int
 from cdc_migrator.model.tables import Table, TableName
 
@@ -82,7 +83,9 @@ def read(target: psycopg.Connection, source_dsn: Callable[[], str], migration: s
             f"Type `cdc-migrator backfill --again '{left[0]}'`, which ends what was begun.",
         )
     with (
-        connect(source_dsn(), application_name="cdc-migrator run", side="source") as source,
+        connect(
+            login(source_dsn(), Role.VERIFY), application_name="cdc-migrator run", side="source"
+        ) as source,
         speaking("source", "reading its tables"),
     ):
         registered = {one.source for one in loads}

@@ -15,6 +15,7 @@ from cdc_migrator.control import load, proofs
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.errors import Failed
 from cdc_migrator.model.alignment import Rebuild, Repair
+from cdc_migrator.model.logins import Role, login
 from cdc_migrator.model.tables import TableName
 from cdc_migrator.reconcile import unpark
 from cdc_migrator.reconcile.pairs import Pair, only, read_pairs
@@ -93,8 +94,12 @@ class Repairs:
     def _pairs(self, wanted: set[TableName]) -> dict[TableName, Pair]:
         called = "cdc-migrator repair"
         with (
-            connect(self._source_dsn(), application_name=called, side="source") as source,
-            connect(self._target_dsn(), application_name=called, side="target") as target,
+            connect(
+                login(self._source_dsn(), Role.VERIFY), application_name=called, side="source"
+            ) as source,
+            connect(
+                login(self._target_dsn(), Role.APPLY), application_name=called, side="target"
+            ) as target,
         ):
             names = {
                 one.source: one.target for one in load.read_tables(target) if one.source in wanted

@@ -22,6 +22,7 @@ from cdc_migrator.control.requests import Request
 from cdc_migrator.databases.postgres.coded import coded
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.errors import Fenced, MigratorError
+from cdc_migrator.model.logins import Role, login
 from cdc_migrator.service.barrier import Barriers, Point, Repairing
 from cdc_migrator.service.dead_letters import KIND, Settling
 from cdc_migrator.service.writer import Writer
@@ -106,7 +107,9 @@ class Responder:
 
     def _answer_all(self) -> None:
         with connect(
-            self._target_dsn(), application_name="cdc-migrator requests", side="target"
+            login(self._target_dsn(), Role.APPLY),
+            application_name="cdc-migrator requests",
+            side="target",
         ) as conn:
             conn.execute(f"LISTEN {requests.ASKED}")
             requests.begin_anew(conn, _failure("the service was started anew"))

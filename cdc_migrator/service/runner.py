@@ -24,7 +24,9 @@ from cdc_migrator.control import journal, migration, progress, schema
 from cdc_migrator.control.migration import Migration, Phase
 from cdc_migrator.control.progress import Progress
 from cdc_migrator.databases.postgres.connect import connect
+from cdc_migrator.databases.postgres.grants import named
 from cdc_migrator.errors import Fenced, MigratorError, Refused, StreamHalted
+from cdc_migrator.model.logins import Role, login
 from cdc_migrator.model.naming import Names
 from cdc_migrator.monitor.http import Answers
 from cdc_migrator.monitor.metrics import Metrics
@@ -133,10 +135,11 @@ class Service:
                 self._release(applier.epoch)
 
     def _read_migration(self) -> Migration:
-        with self._target() as conn:
+        dsn = self._options.target_dsn()
+        with connect(dsn, application_name="cdc-migrator run", side="target") as conn:
             there = None
             if schema.exists(conn, "target"):
-                schema.ensure(conn, "target")
+                schema.ensure(conn, "target", named=named(dsn))
                 there = migration.read(conn)
         if there is None or there.name != self._options.migration:
             raise migration.missing(self._options.migration)
@@ -367,9 +370,8 @@ class Service:
             progress.release(conn, epoch)
 
     def _target(self) -> psycopg.Connection:
-        return connect(
-            self._options.target_dsn(), application_name="cdc-migrator run", side="target"
-        )
+        dsn = login(self._options.target_dsn(), Role.APPLY)
+        return connect(dsn, application_name="cdc-migrator run", side="target")
 
     def _answers(self) -> Answers:
         return Answers(

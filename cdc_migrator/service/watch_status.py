@@ -10,6 +10,7 @@ from cdc_migrator.config.watch import Rule
 from cdc_migrator.control import migration, schema, watch
 from cdc_migrator.databases.postgres.coded import speaking
 from cdc_migrator.databases.postgres.connect import connect
+from cdc_migrator.model.logins import Role, login
 from cdc_migrator.service.measuring import Measuring, WatchOptions, condition
 
 _LOOK_SECONDS = 1.0
@@ -34,7 +35,7 @@ def read(options: WatchOptions, now: bool = False) -> dict[str, Any]:
     """
     with (
         connect(
-            options.target_dsn(),
+            login(options.target_dsn(), Role.MONITOR),
             application_name=f"cdcm-{options.migration}-watch-status",
             side="target",
             read_only=True,

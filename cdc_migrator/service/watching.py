@@ -24,6 +24,7 @@ from cdc_migrator.control.watch import Firing, Opening
 from cdc_migrator.databases.postgres.coded import coded
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.errors import MigratorError, Refused
+from cdc_migrator.model.logins import Role, login
 from cdc_migrator.monitor.metrics import Metrics
 from cdc_migrator.monitor.watch import Standing, State, decide
 from cdc_migrator.service.measuring import Measuring, Taken, WatchOptions
@@ -260,7 +261,7 @@ class Watching:
     def _target(self) -> psycopg.Connection:
         if self._conn is None or self._conn.closed:
             self._conn = connect(
-                self._options.target_dsn(),
+                login(self._options.target_dsn(), Role.APPLY),
                 application_name=f"cdcm-{self._options.migration}-watch",
                 side="target",
                 settings=_LIMITS,

@@ -23,14 +23,26 @@ from cdc_migrator.capture import slot as slots
 from cdc_migrator.capture.abort import Aborted, abort
 from cdc_migrator.capture.leftover import ACCEPTABLE
 from cdc_migrator.capture.start import start_capture
-from cdc_migrator.control import cutover, journal, load, markers, migration, progress, schema
+from cdc_migrator.control import (
+    access,
+    cutover,
+    deferring,
+    journal,
+    load,
+    markers,
+    migration,
+    progress,
+    schema,
+)
 from cdc_migrator.control import fence as fences
 from cdc_migrator.control.migration import Phase
 from cdc_migrator.databases.postgres.catalog import read_tables
 from cdc_migrator.databases.postgres.coded import speaking
 from cdc_migrator.databases.postgres.connect import connect
+from cdc_migrator.databases.postgres.grants import named
 from cdc_migrator.errors import Failed, MigratorError, Refused
 from cdc_migrator.faultpoints import reach
+from cdc_migrator.model.logins import Role, login
 from cdc_migrator.model.naming import Names, way_back_of
 from cdc_migrator.model.positions import lsn_to_text
 from cdc_migrator.model.tables import TableName
@@ -86,12 +98,14 @@ def prepare(options: WayBackOptions, notify: Callable[[str], None] = lambda _: N
             _require_gone(drop(options))
             there = None
         with speaking("source", "preparing its control schema"):
-            schema.ensure(source, "target", beside=True)
+            schema.ensure(source, "target", True, named(options.source_dsn))
+            access.give_rows(source, named(options.source_dsn), tables, (Role.APPLY,))
             fences.have_token(source)
             migration.create(source, options.back)
         with speaking("target", "preparing its control schema"):
-            schema.ensure(target, "source", beside=True)
+            schema.ensure(target, "source", True, named(options.target_dsn))
         if there is None or there.consistent_point is None:
+            _require_held_off(options, target)
             notify("checking the target as a source")
             _require_fit(options, tables)
         started = _capture(options, target, tables, notify)
@@ -165,7 +179,9 @@ def look(name: str, source_dsn: str, stale_after: float = 15.0) -> dict[str, Any
     """The document of `way-back status`. Raises MigratorError where the source does not answer."""
     called = f"cdcm-{name}-way-back-status"
     with (
-        connect(source_dsn, application_name=called, side="source", read_only=True) as source,
+        connect(
+            login(source_dsn, Role.MONITOR), application_name=called, side="source", read_only=True
+        ) as source,
         speaking("source", "reading the way back"),
     ):
         there = _find(source, way_back_of(name))
@@ -258,6 +274,27 @@ def _require_in_time(target: psycopg.Connection, name: str) -> tuple[list[TableN
             "Wait for it (`cdc-migrator status`), then run the same command again.",
         )
     return sorted(one.target for one in loads), stored.leg
+
+
+def _require_held_off(options: WayBackOptions, target: psycopg.Connection) -> None:
+    """See that nothing acts on what is applied, there and back."""
+    grant = "GRANT SET ON PARAMETER session_replication_role TO the role that applies, on the "
+    without = "Or go without a way back: say why in cutover.without_way_back."
+    with speaking("target", "reading what waits until it is opened"):
+        if deferring.defers(target):
+            raise Refused(
+                "CDCM-WAY-BACK-DEFERS",
+                "the target's role may not hold off foreign keys and triggers, so they are made "
+                "when it is opened; after a rollback nothing could be applied there again",
+                f"{grant}target before a new start. {without}",
+            )
+    if not deferring.may_hold_off(options.source_dsn):
+        raise Refused(
+            "CDCM-WAY-BACK-REPLICA-ROLE",
+            "the source's role may not set session_replication_role: the source's foreign keys and "
+            "triggers would act on what comes back",
+            f"{grant}source. {without}",
+        )
 
 
 def _require_fit(options: WayBackOptions, tables: list[TableName]) -> None:

@@ -65,7 +65,7 @@ GRANT SELECT ON ALL TABLES IN SCHEMA s TO {role};
 """
 ROLES: Conditions = {
     ("CDCM-SOURCE-WAL-LEVEL", "source"): (REFUSE, "wal_level = 'logical'"),
-    ("CDCM-SOURCE-REPLICATION", "source"): (REFUSE, "ALTER ROLE … REPLICATION"),
+    ("CDCM-SOURCE-REPLICATION", "source"): (REFUSE, " REPLICATION (managed services"),
     ("CDCM-COLLATION-STALE", "source"): (WARN, "REINDEX DATABASE"),
     ("CDCM-TABLES-MISSING", "s.pliant"): (REFUSE, "Did you mean s.plain"),
     ("CDCM-TABLES-EXCLUDE", "s.nothing"): (WARN, "tables.exclude"),
@@ -89,7 +89,7 @@ ROLES: Conditions = {
     ("CDCM-LEFT-ROLES", "{other}"): (INFO, "pg_dumpall --roles-only"),
     ("CDCM-ESTIMATE-LOAD", "source"): (INFO, "cdc-migrator status"),
     ("CDCM-TARGET-SPACE-UNKNOWN", "target"): (INFO, "target.free_bytes"),
-    ("CDCM-TARGET-REPLICA-ROLE", "target"): (REFUSE, "session_replication_role"),
+    ("CDCM-TARGET-ACTS", "target"): (REFUSE, "GRANT SET ON PARAMETER session_replication_role"),
     ("CDCM-TARGET-ENCODING", "target"): (REFUSE, "ENCODING 'UTF8'"),
     ("CDCM-TARGET-COLLATION", "target"): (WARN, "LOCALE_PROVIDER"),
     ("CDCM-TARGET-DEFAULTS", "target"): (WARN, "ALTER DATABASE"),

@@ -60,7 +60,11 @@ pytestmark = [pytest.mark.timeout(180)]
 def differences(found: Preflight, conditions: Conditions, **names: str) -> None:
     """Exactly these are found, each with its severity and remedy, a cause and a plain form."""
     wanted = {(code, what.format(**names)): rest for (code, what), rest in conditions.items()}
-    told: dict[tuple[str, str], Finding] = {(f.code, f.object): f for f in found.findings}
+    told: dict[tuple[str, str], Finding] = {
+        (f.code, f.object): f
+        for f in found.findings
+        if not f.code.startswith("CDCM-GRANT-")  # each of these is met in test_roles
+    }
     assert sorted(told) == sorted(wanted)
     for key, (severity, remedy) in wanted.items():
         assert told[key].severity is severity, key

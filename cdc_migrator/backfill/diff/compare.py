@@ -16,6 +16,7 @@ from cdc_migrator.backfill.diff.words import Words
 from cdc_migrator.model.parts import Catalog, Difference, Key, Part, Severity, Statement
 
 _LATER = "comes after the load"
+DEFERRED = "deferred: made when the target is opened"
 _DUMPED = "`cdc-migrator schema apply pre-data` makes it"
 _ORDER = "column order"
 
@@ -32,12 +33,15 @@ class _Pair:
         return part
 
 
-def compare(source: Catalog, target: Catalog, *, loaded: bool) -> list[Difference]:
+def compare(
+    source: Catalog, target: Catalog, *, loaded: bool, deferred: bool = False
+) -> list[Difference]:
     """Every difference, by table and then by kind and name.
 
     Args:
         loaded: the load has ended, so that keys, indexes and triggers must be there; before
             that, their absence is to be expected.
+        deferred: so is that of what acts on rows (see `acts`).
     """
     mender, words = Mender(source, target), Words(source, target)
     pairs = _pairs(source, target)
@@ -45,8 +49,19 @@ def compare(source: Catalog, target: Catalog, *, loaded: bool) -> list[Differenc
     found = []
     for pair in pairs:
         for one in _differences(pair, mender, words):
-            found.append(one if loaded else _early(one, pair, later))
+            told = one if loaded else _early(one, pair, later)
+            missing = one.attribute == "presence" and one.target is None
+            if deferred and missing and acts(pair.any):
+                told = replace(told, severity=Severity.INFO, note=DEFERRED)
+            found.append(told)
     return sorted(found, key=lambda d: (d.table or "", d.table is not None, d.kind, d.object))
+
+
+def acts(part: Part) -> bool:
+    """Whether this part of a schema acts on rows that are written."""
+    return part.kind in ("trigger", "rule") or (
+        part.kind == "constraint" and part.facts["type"] == "f"
+    )
 
 
 def counts(differences: list[Difference]) -> bool:

@@ -16,6 +16,7 @@ from cdc_migrator.databases.postgres.coded import speaking
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.databases.postgres.parts.read import read_catalog
 from cdc_migrator.errors import Refused
+from cdc_migrator.model.logins import Role, login
 from cdc_migrator.model.naming import Names
 from cdc_migrator.model.parts import Catalog, Difference, Part, Severity
 from cdc_migrator.model.tables import TableName
@@ -36,6 +37,7 @@ def differences(
     *,
     loaded: bool,
     grants: bool = False,
+    deferred: bool = False,
 ) -> list[Difference]:
     """In what the target's schema is unlike the source's, for these tables and all around them.
 
@@ -46,12 +48,14 @@ def differences(
     Args:
         loaded: the load has ended; before that, missing keys and indexes are only information.
         grants: compare privileges and default privileges, too.
+        deferred: foreign keys and triggers are made when the target is opened; before that,
+            their absence is only information.
 
     Raises:
         Refused: CDCM-SCHEMA-DEPENDS.
     """
     with _both(source_dsn, target_dsn, names) as (source, target):
-        return between(source, target, tables, loaded=loaded, grants=grants)
+        return between(source, target, tables, loaded=loaded, grants=grants, deferred=deferred)
 
 
 def between(
@@ -61,10 +65,11 @@ def between(
     *,
     loaded: bool,
     grants: bool = False,
+    deferred: bool = False,
 ) -> list[Difference]:
     """`differences`, in sessions that are open already."""
-    ours, theirs = _read(source, target, tables, grants)
-    return compare(ours, theirs, loaded=loaded)
+    ours, theirs = read_both(source, target, tables, grants)
+    return compare(ours, theirs, loaded=loaded, deferred=deferred)
 
 
 def renamed(
@@ -75,7 +80,7 @@ def renamed(
     Raises: as `differences`.
     """
     with _both(source_dsn, target_dsn, names) as (source, target):
-        ours, theirs = _read(source, target, tables)
+        ours, theirs = read_both(source, target, tables)
     return {ours.parts[key].facts["object"] for key, _ in compare_names(ours, theirs)}
 
 
@@ -85,18 +90,23 @@ def _both(
 ) -> Iterator[tuple[psycopg.Connection, psycopg.Connection]]:
     called = f"cdcm-{names.migration}-diff"
     with (
-        connect(source_dsn, application_name=called, side="source", read_only=True) as source,
-        connect(target_dsn, application_name=called, side="target", read_only=True) as target,
+        connect(
+            login(source_dsn, Role.VERIFY), application_name=called, side="source", read_only=True
+        ) as source,
+        connect(
+            login(target_dsn, Role.VERIFY), application_name=called, side="target", read_only=True
+        ) as target,
     ):
         yield source, target
 
 
-def _read(
+def read_both(
     source: psycopg.Connection,
     target: psycopg.Connection,
     tables: Sequence[TableName],
     grants: bool = False,
 ) -> tuple[Catalog, Catalog]:
+    """Both schemas as far as they are compared. Raises: as `differences`."""
     with speaking("source", "reading its schema"):
         gone, _ = staying(source, tables)
         known = _tables(source)

@@ -58,12 +58,14 @@ FAULTS = (
 )
 
 
-def server(facts: ServerFacts, slot_exists: bool, may_replicate: bool) -> list[Finding]:
+def server(
+    facts: ServerFacts, slot_exists: bool, may_replicate: bool, role: str = "…"
+) -> list[Finding]:
     """Whether this server can be captured from.
 
     Args:
         slot_exists: this migration has its slot already, so that it needs no room.
-        may_replicate: a replication session could be opened.
+        may_replicate: a replication session could be opened, by `role`.
     """
     found = []
     if facts.version_num // 10000 < MIN_VERSION:
@@ -100,9 +102,9 @@ def server(facts: ServerFacts, slot_exists: bool, may_replicate: bool) -> list[F
             refuse(
                 "CDCM-SOURCE-REPLICATION",
                 "source",
-                "the source does not let this role open a replication session",
-                "ALTER ROLE … REPLICATION (managed services have a role to grant for it), and "
-                "allow it in pg_hba.conf.",
+                f"the source does not let the role {role} open a replication session",
+                f"ALTER ROLE {role} REPLICATION (managed services have a role to grant for it), "
+                "and allow it in pg_hba.conf.",
             )
         )
     if not slot_exists:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from cdc_migrator.capture.findings import Finding, refuse
+from cdc_migrator.capture.findings import Finding, refuse, warn
 from cdc_migrator.databases.postgres.catalog import ServerFacts
 from cdc_migrator.model.tables import TableName
+from cdc_migrator.model.wording import few
+
+_REPLICA_ROLE = "CDCM-TARGET-REPLICA-ROLE"
 
 
-def server(facts: ServerFacts, source_version: int | None, may_set_role: bool) -> list[Finding]:
-    """The target server: not older than the source, and keys and triggers can be held off."""
+def server(facts: ServerFacts, source_version: int | None) -> list[Finding]:
+    """The target server: not older than the source, and no standby."""
     found = []
     if source_version is not None and facts.version_num // 10000 < source_version // 10000:
         found.append(
@@ -30,17 +33,34 @@ def server(facts: ServerFacts, source_version: int | None, may_set_role: bool) -
                 "Name the primary in the target's connection string.",
             )
         )
-    if not may_set_role:
-        found.append(
-            refuse(
-                "CDCM-TARGET-REPLICA-ROLE",
-                "target",
-                "the role of the target's connection string may not set session_replication_role, "
-                "so the target's triggers and foreign keys would act on what is loaded",
-                "GRANT SET ON PARAMETER session_replication_role TO …; or use a superuser.",
-            )
-        )
     return found
+
+
+def acting(role: str, now: bool, there: Sequence[str]) -> list[Finding]:
+    """Where `role`, which applies, may not hold off foreign keys and triggers.
+
+    Args:
+        now: the migration was begun when it might. there: what acts on its tables, in words.
+    """
+    remedy = f"GRANT SET ON PARAMETER session_replication_role TO {role}; or use a superuser."
+    may_not = f"on the target the role {role} may not set session_replication_role"
+    if now:
+        why = f"{may_not} any more, so its triggers and foreign keys would act on what is applied"
+        return [refuse(_REPLICA_ROLE, "target", why, remedy)]
+    if there:
+        return [
+            refuse(
+                "CDCM-TARGET-ACTS",
+                "target",
+                f"{may_not}, and there are {few(there)}, which would act on what is loaded",
+                f"Drop them there: the cutover makes what the source has. Or {remedy}",
+            )
+        ]
+    why = (
+        f"{may_not}: foreign keys, triggers and rules are made when the target is opened, and there"
+        " can be no way back"
+    )
+    return [warn(_REPLICA_ROLE, "target", why, remedy)]
 
 
 def filled(names: Iterable[TableName]) -> list[Finding]:

@@ -5,7 +5,7 @@ Reads only; what follows is decided elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import psycopg
 
@@ -35,6 +35,45 @@ def firing(conn: psycopg.Connection) -> Mapping[TableName, tuple[str, ...]]:
         name = TableName(schema, table)
         found[name] = (*found.get(name, ()), what)
     return found
+
+
+# What acts on whatever an ordinary session writes, but for this service's own.
+_ALWAYS = """
+SELECT what FROM (
+    SELECT c.oid, format('the trigger %%s on %%s.%%s', t.tgname, n.nspname, c.relname) AS what
+    FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
+    JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_proc p ON p.oid = t.tgfoid
+    WHERE NOT t.tgisinternal AND t.tgenabled <> 'D' AND t.tgparentid = 0
+      AND p.pronamespace IS DISTINCT FROM to_regnamespace('cdc_migrator')
+    UNION ALL
+    SELECT c.oid, format('the rule %%s on %%s.%%s', r.rulename, n.nspname, c.relname)
+    FROM pg_rewrite r JOIN pg_class c ON c.oid = r.ev_class
+    JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE r.ev_type <> '1' AND r.ev_enabled <> 'D'
+    UNION ALL
+    SELECT u.oid, format('the foreign key %%s on %%s.%%s', k.conname, n.nspname, c.relname)
+    FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid
+    JOIN pg_namespace n ON n.oid = c.relnamespace
+    CROSS JOIN LATERAL (VALUES (k.conrelid), (k.confrelid)) AS u(oid)
+    WHERE k.contype = 'f' AND k.conparentid = 0
+) AS a
+WHERE oid IN (
+    SELECT c.oid FROM unnest(%s::text[], %s::text[]) AS w(schema, name)
+    JOIN pg_namespace n ON n.nspname = w.schema
+    JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.name
+    UNION SELECT i.inhparent FROM unnest(%s::text[], %s::text[]) AS w(schema, name)
+    JOIN pg_namespace n ON n.nspname = w.schema
+    JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.name
+    JOIN pg_inherits i ON i.inhrelid = c.oid
+)
+GROUP BY 1 ORDER BY 1
+"""
+
+
+def always(conn: psycopg.Connection, tables: Sequence[TableName]) -> list[str]:
+    """Foreign keys, triggers and rules, in words, that act on what any session writes to these."""
+    named = ([one.schema for one in tables], [one.name for one in tables])
+    return [str(what) for (what,) in conn.execute(_ALWAYS, (*named, *named))]
 
 
 _SECURED = """

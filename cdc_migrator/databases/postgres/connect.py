@@ -97,8 +97,8 @@ def connect(
 
     Raises:
         ConfigurationError: CDCM-DB-DSN: the connection string cannot be read.
-        Refused: CDCM-DB-PASSWORD or CDCM-DB-MISSING: the server does not let us in; CDCM-DB-TLS:
-            there is no TLS session of the kind that is asked for.
+        Refused: CDCM-DB-PASSWORD, CDCM-DB-DENIED or CDCM-DB-MISSING: the server does not let us
+            in; CDCM-DB-TLS: there is no TLS session of the kind that is asked for.
         Failed: CDCM-DB-UNREACHABLE: no answer, or not now.
     """
     try:
@@ -117,7 +117,7 @@ def connect(
     try:
         conn = psycopg.connect("", **merged, autocommit=True)  # type: ignore[arg-type]
     except psycopg.OperationalError as exc:
-        raise _refusal(exc, side, describe_dsn(dsn)) from None
+        raise _refusal(exc, side, describe_dsn(dsn), str(given.get("user") or "…")) from None
     try:
         conn.execute(pins(settings or {}))
         conn.read_only = read_only or None
@@ -140,7 +140,7 @@ def pins(settings: dict[str, str]) -> sql.Composed:
     ).format(list(merged), list(merged.values()))
 
 
-def _refusal(exc: psycopg.Error, side: str, where: str) -> MigratorError:
+def _refusal(exc: psycopg.Error, side: str, where: str, user: str = "…") -> MigratorError:
     state = exc.sqlstate
     text = str(exc)
     line = next((one for one in text.splitlines() if any(m in one for m in _TLS_MARKS)), None)
@@ -152,6 +152,16 @@ def _refusal(exc: psycopg.Error, side: str, where: str) -> MigratorError:
             "the connection string against that certificate and its validity, and sslcert and "
             "sslkey where the server wants one of ours.",
         )
+    for mark, attempt, right in (
+        ("is not permitted to log in", "log in", f"ALTER ROLE {user} LOGIN"),
+        ("not have CONNECT privilege", "connect", f"GRANT CONNECT ON DATABASE … TO {user}"),
+    ):
+        if mark in text:
+            return Refused(
+                "CDCM-DB-DENIED",
+                f"the role {user} may not {attempt} on the {side} at {where}",
+                f"{right};",
+            )
     if state in _PASSWORD_STATES or (state is None and any(m in text for m in _PASSWORD_MARKS)):
         return Refused(
             "CDCM-DB-PASSWORD",

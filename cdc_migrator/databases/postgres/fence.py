@@ -101,6 +101,16 @@ def defined(conn: psycopg.Connection, body: str) -> bool:
     return row == (True,)
 
 
+def digest(conn: psycopg.Connection) -> str:
+    """The digest of the token that passes the function here; empty where there is none."""
+    row = conn.execute(
+        "SELECT substring(prosrc FROM '''([0-9a-f]{64})''') FROM pg_proc "
+        "WHERE oid = to_regprocedure(%s)",
+        (_FUNCTION,),
+    ).fetchone()
+    return str(row[0]) if row and row[0] else ""
+
+
 def refuses(conn: psycopg.Connection) -> bool:
     """Whether the function is one that refuses: not that of a side that was opened."""
     row = conn.execute(

@@ -67,13 +67,18 @@ def test_a_slot_that_is_there_needs_no_room() -> None:
 
 
 def test_an_older_target_and_a_weak_role_are_refused() -> None:
-    """A target must be as new as the source, and hold triggers and foreign keys off."""
+    """A target must be as new as the source; nothing may act on what is applied."""
     old = replace(GOOD, version_num=170004, version="17.4")
+    assert [f.code for f in target.server(old, 180001)] == ["CDCM-TARGET-VERSION"]
+    assert target.server(GOOD, 180001) == []
 
-    found = target.server(old, 180001, may_set_role=False)
-
-    assert [f.code for f in found] == ["CDCM-TARGET-VERSION", "CDCM-TARGET-REPLICA-ROLE"]
-    assert target.server(GOOD, 180001, may_set_role=True) == []
+    (waits,) = target.acting("boss", False, [])
+    (acts,) = target.acting("boss", False, ["the trigger t on s.u"])
+    (lost,) = target.acting("boss", True, [])
+    codes = ("CDCM-TARGET-REPLICA-ROLE", "CDCM-TARGET-ACTS", "CDCM-TARGET-REPLICA-ROLE")
+    assert (waits.code, acts.code, lost.code) == codes
+    severities = (Severity.WARN, Severity.REFUSE, Severity.REFUSE)
+    assert (waits.severity, acts.severity, lost.severity) == severities
 
 
 def test_a_pattern_without_a_table_names_the_nearest() -> None:
