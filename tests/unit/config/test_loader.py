@@ -37,7 +37,7 @@ def test_a_minimal_file_is_enough(workdir: Path) -> None:
     settings = load()
     assert type(settings).__name__ == Settings.__name__
     assert (settings.mode, settings.service.http_port) == ("local", 8642)
-    assert settings.apply.max_batch_age == timedelta(milliseconds=200)
+    assert settings.apply.max_batch_age == timedelta(milliseconds=500)
     assert settings.state_dir == workdir / ".cdc-migrator"
 
 
