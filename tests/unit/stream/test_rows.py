@@ -1,9 +1,10 @@
-"""Rows images become texts, NULL or "unchanged", and nothing else; a wrong shape is named."""
+"""Row images become texts, NULL or "unchanged", and nothing else; a wrong shape is named."""
 
 from __future__ import annotations
 
 import json
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -213,3 +214,40 @@ def test_any_row_comes_back(row: dict[str, object]) -> None:
         for name, value in row.items()
     )
     assert RowDecoder("t", columns, P).decode(image.encode("utf-8", "replace"), 0) == expected
+
+
+@pytest.mark.parametrize("placeholder_in", [None, 7, 700])
+def test_many_images_are_decoded_as_each_is(placeholder_in: int | None) -> None:
+    """Together or one by one; what may hold a placeholder is left to be looked at alone."""
+    columns = [("id", False), ("ok", False), ("text", True), ("other", False)]
+    decoder = RowDecoder("s.t", columns, P)
+    images = [
+        msgspec.Raw(
+            json.dumps(
+                {
+                    "id": n,
+                    "ok": [True, False, None][n % 3],
+                    "text": P if n == placeholder_in else ["a\tb\\", "\u00e4", None][n % 3],
+                    "other": ["NaN", None, {"a": [1.50]}][n % 3],
+                }
+            ).encode()
+        )
+        for n in range(1200)
+    ]
+    many = decoder.decode_many(images)
+    each = [decoder.decode(image, 1) for image in images]
+    assert [n for n, row in enumerate(many) if row is None] == (
+        [] if placeholder_in is None else [placeholder_in]
+    )
+    assert all(one is None or one == other for one, other in zip(many, each, strict=True))
+
+
+def test_an_image_that_is_not_as_it_should_be_is_left_to_be_named() -> None:
+    """One with a column too many, and one that would be two, spoil no other's."""
+    decoder = RowDecoder("s.t", [("id", False)], P)
+    good = [msgspec.Raw(b'{"id":1}')] * 600
+    assert (
+        decoder.decode_many([*good, msgspec.Raw(b'{"id":1,"x":2}')])
+        == [("1",)] * 500 + [None] * 101
+    )
+    assert decoder.decode_many([msgspec.Raw(b'{"id":1},{"id":2}')]) == [None]
