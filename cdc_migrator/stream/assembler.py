@@ -49,6 +49,7 @@ from cdc_migrator.stream.parts import (
 from cdc_migrator.stream.proofs import (
     begins_elsewhere,
     drop_repeats,
+    is_plain,
     require_joint,
     require_ordered,
     require_pairs,
@@ -260,6 +261,8 @@ class Assembler:
                 whole, joint = join(whole, part)
                 joints.append(joint)
         assert whole is not None
+        if not whole.cuts and is_plain(whole.changes, end.commit_lsn):
+            return whole, joints, begins_elsewhere(whole)
         drop_repeats(whole)
 
         def settled(table: TableName) -> bool:
@@ -273,6 +276,8 @@ class Assembler:
     def _count(self, joints: list[Joint], suspect: bool) -> None:
         counters = self.counters
         counters.suspect += suspect
+        if not joints:
+            return
         counters.joined += joints.count(Joint.APPENDS)
         counters.replaced += joints.count(Joint.REPLACES)
         counters.closed_empty += joints.count(Joint.CLOSES)

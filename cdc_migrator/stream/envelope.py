@@ -192,7 +192,12 @@ class Envelope:
                 yield self._rows(changes, start, size, sent_ms, first, last)
                 changes = []
             if decoded is None or decoded.op is None or block is None:
-                yield self.decode(offset, message.timestamp()[1], key, value, message.headers())
+                at_ms = message.timestamp()[1]
+                if decoded is not None and decoded.op is None and decoded.status is not None:
+                    length = len(value) + len(key) if key else len(value)  # type: ignore[arg-type]
+                    yield self._marker(offset, length, at_ms, decoded)
+                else:
+                    yield self.decode(offset, at_ms, key, value, message.headers())
                 continue
             change = self._change(offset, key, decoded, message.headers())
             if not changes:

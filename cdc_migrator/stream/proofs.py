@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise, takewhile
-from operator import lt
 
 from cdc_migrator.model.changes import Change, Op
 from cdc_migrator.model.tables import TableName
@@ -67,6 +66,21 @@ def _run_behind(changes: Sequence[Change], cut: int) -> Sequence[Change]:
     return changes[cut:stop]
 
 
+def is_plain(changes: Sequence[Change], commit_lsn: int) -> bool:
+    """Whether there is nothing that `require_ordered` and `require_pairs` could object to.
+
+    That is so of most transactions: no COPY and no key change, each position above the one before.
+    """
+    if not isinstance(changes, list):
+        return False
+    last = 0
+    for change in changes:
+        if change.lsn <= last or change.key_moves_on or change.key_moved_here:
+            return False
+        last = change.lsn
+    return last <= commit_lsn
+
+
 def require_ordered(
     changes: Sequence[Change], commit_lsn: int, settled: Settled = nothing_settled
 ) -> None:
@@ -75,15 +89,6 @@ def require_ordered(
     Rows at one position are those of one COPY record; no row is among them twice.
     Raises Unproven (CDCM-STREAM-ORDER, CDCM-STREAM-OVERLAP).
     """
-    if isinstance(changes, list):
-        # Most transactions have no COPY: each position is above the one before.
-        positions = [change.lsn for change in changes]
-        if not positions or (
-            positions[0] > 0
-            and positions[-1] <= commit_lsn
-            and all(map(lt, positions, positions[1:]))
-        ):
-            return
     last = 0
     previous: Change | None = None
     shared: set[tuple[object, bytes]] = set()
@@ -112,10 +117,6 @@ def require_pairs(changes: Sequence[Change], settled: Settled = nothing_settled)
     Raises Unproven (CDCM-STREAM-UNPROVEN-KEY): half of a key change is missing.
     """
     moving: Change | None = None
-    if isinstance(changes, list) and True not in [
-        c.key_moves_on or c.key_moved_here for c in changes
-    ]:
-        return
     for change in changes:
         if moving is None and not (change.key_moves_on or change.key_moved_here):
             continue
