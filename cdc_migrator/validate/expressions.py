@@ -82,7 +82,9 @@ def outside(of: Column, low: float | str | None, high: float | str | None) -> sq
 def none_of(of: Column, values: Sequence[object]) -> sql.Composable:
     """The column has another value than these."""
     number = of.base_type in NUMBERS
-    to = sql.SQL("numeric" if number else "text")
+    # Blanks at the end say nothing in a char(n).
+    padded = of.base_type == "pg_catalog.bpchar"
+    to = sql.SQL("numeric" if number else "bpchar::text" if padded else "text")
     each = comma(sql.SQL("{}::{}").format(sql.Literal(plain(one)), to) for one in values)
     has = column(of.name) if number else sql.SQL("{}::text").format(column(of.name))
     return sql.SQL("{} <> ALL (ARRAY[{}])").format(has, each)

@@ -92,10 +92,8 @@ def _few(known: float | None, rows: int) -> bool:
 
 def _values(reader: Reader, of: Relation, column: str) -> tuple[str, ...] | None:
     name = sql.Identifier(column)
-    statement = sql.SQL("SELECT {0}, count(*) FROM {1} WHERE {0} IS NOT NULL GROUP BY {0}").format(
-        name, names.table(of.name)
-    )
-    answer = reader.ask(statement, FEW)
+    query = sql.SQL("SELECT {0}::text, count(*) FROM {1} WHERE {0} IS NOT NULL GROUP BY 1")
+    answer = reader.ask(query.format(name, names.table(of.name)), FEW)
     if answer.more or not answer.rows:
         return None
     counts = [int(count or 0) for _, count in answer.rows]
