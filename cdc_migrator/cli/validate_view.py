@@ -144,6 +144,6 @@ def _sum(document: dict[str, Any]) -> RenderableType:
         blockers = sum(
             one["severity"] == "blocker" and one["status"] != "passed" for one in document["rules"]
         )
-        return Text(f"{told}; {blockers} blockers are not", "bold red")
+        return Text(f"{told}; blockers that are not: {blockers}", "bold red")
     style = "green" if counts["passed"] == whole else "yellow"
     return Text(told + ("" if counts["passed"] == whole else "; the others block nothing"), style)

@@ -36,10 +36,13 @@ class Asker:
         if isinstance(rule, Spot):
             return self._spot(rule)
         if isinstance(rule, Aggregate):
-            source, target = self._both(
-                [questions.aggregate(rule, on) for on in (False, True)], _MOST_ROWS
-            )
-            return judge.aggregate(rule, source, target, self.values)
+            queries = [questions.aggregate(rule, on) for on in (False, True)]
+            here, there = (ex.text(one) for one in queries)
+            look = here
+            if there != here:
+                look = f"-- on the source\n{here};\n-- on the target\n{there};"
+            source, target = self._both(queries, _MOST_ROWS)
+            return judge.aggregate(rule, source, target, look, self.values)
         if isinstance(rule, Count):
             asked = [questions.counted(rule, self.known, on) for on in (False, True)]
             return judge.counts(rule, *self._both(asked), ex.text(asked[0]))

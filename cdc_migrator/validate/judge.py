@@ -141,7 +141,7 @@ def _span(seconds: Decimal) -> str:
     return f"{seconds:,.1f} s" if abs(seconds) < 600 else f"{seconds / 3600:,.1f} h"
 
 
-def aggregate(rule: Aggregate, source: Answer, target: Answer, values: bool) -> Judged:
+def aggregate(rule: Aggregate, source: Answer, target: Answer, look: str, values: bool) -> Judged:
     """Both sides' results, column by column; of a set, row by row.
 
     Args:
@@ -154,13 +154,15 @@ def aggregate(rule: Aggregate, source: Answer, target: Answer, values: bool) -> 
     if source.more or target.more:
         return broken("it returns too many rows: compare aggregates of them")
     if rule.key:
-        return _sets(rule, source, target, values)
+        return _sets(rule, source, target, look, values)
     if len(source.rows) > 1 or len(target.rows) > 1:
         return broken("it returns several rows: say in `key` which columns tell them apart")
     if not source.rows or not target.rows:
         same = len(source.rows) == len(target.rows)
         shown = (str(len(source.rows)), str(len(target.rows)))
-        return judged([Part("rows", same, *shown)], "no row on either side", "only one has a row")
+        return judged(
+            [Part("rows", same, *shown, look)], "no row on either side", "only one has a row"
+        )
     parts = []
     for place, name in enumerate(source.columns):
         here, there = source.rows[0][place], target.rows[0][place]
@@ -172,13 +174,14 @@ def aggregate(rule: Aggregate, source: Answer, target: Answer, values: bool) -> 
                 _same(here, there, number_, rule.tolerance),
                 (here or "null") if show else None,
                 (there or "null") if show else None,
+                look,
             )
         )
     bad = few(part.what for part in parts if not part.passed)
     return judged(parts, "the same on both sides", f"differs in {bad}{_tolerated(rule.tolerance)}")
 
 
-def _sets(rule: Aggregate, source: Answer, target: Answer, values: bool) -> Judged:
+def _sets(rule: Aggregate, source: Answer, target: Answer, look: str, values: bool) -> Judged:
     missing = [one for one in rule.key if one not in source.columns]
     if missing:
         return broken(f"the query returns no column {few(missing)}")
@@ -197,7 +200,7 @@ def _sets(rule: Aggregate, source: Answer, target: Answer, values: bool) -> Judg
         if values and len(examples) < rule.max_examples:
             examples.append(_example(rule, source.columns, key, columns, ours, theirs))
     shown = (str(len(here)), str(len(there)))
-    part = Part("rows of the result", not differing, *shown, None, tuple(examples))
+    part = Part("rows of the result", not differing, *shown, look, tuple(examples))
     return judged(
         [part],
         f"{len(here):,} rows, the same on both sides",

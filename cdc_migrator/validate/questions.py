@@ -197,7 +197,10 @@ _TOLD = {
 
 def told(rule: Rule) -> str:
     """What a rule asks, in one line."""
-    about = ", ".join(getattr(rule, "columns", ())) or str(getattr(rule, "column", ""))
+    columns = getattr(rule, "columns", ())
+    about = ", ".join(columns) or str(getattr(rule, "column", ""))
+    if len(columns) > 1:
+        about = f"{about} together" if isinstance(rule, Unique) else f"each of {about}"
     words = _TOLD[rule.kind]
     if isinstance(rule, Range):
         ends = [("from", rule.min), ("to", rule.max)]
@@ -209,5 +212,5 @@ def told(rule: Rule) -> str:
     elif isinstance(rule, Orphans) and rule.references is None:
         about = "each foreign key"
     where: str | None = getattr(rule, "where", None)
-    asked = f"{about}: {words}" if about else words
+    asked = f"{about} {words}".strip()
     return f"{asked}, where {where}" if where else asked
