@@ -1,12 +1,7 @@
-"""Check rules on both sides at one commit point, or as each side is where nobody applies.
-
-A rule that is not kept is asked once more, at another point: a table that was truncated or
-rewritten since a snapshot was taken looks empty in it.
-"""
+"""Check rules on both sides at one commit point, or as each side is where nobody applies."""
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,20 +19,16 @@ from cdc_migrator.control.validation import Kept
 from cdc_migrator.databases.postgres.coded import speaking
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.databases.postgres.relations import Relation, read_relations
-from cdc_migrator.errors import ConfigurationError, Failed, MigratorError
-from cdc_migrator.model.alignment import Aligned, Aligner
+from cdc_migrator.errors import ConfigurationError
+from cdc_migrator.model.alignment import Aligner
 from cdc_migrator.model.tables import TableName
 from cdc_migrator.service.alignment import RequestedAlignment
 from cdc_migrator.service.direction import Direction
-from cdc_migrator.validate.asking import Asker
+from cdc_migrator.service.rule_work import How, Points, Progress, Work
 from cdc_migrator.validate.known import Catalogs, wrong
-from cdc_migrator.validate.questions import told
-from cdc_migrator.validate.reading import Readers, SnapshotLost
-from cdc_migrator.validate.results import Judged, Result, Status
+from cdc_migrator.validate.results import Result
 
 _STALE_SECONDS = 15.0
-_POINTS = 3  # at which one rule is tried
-_NOT_LOADED = "the table is not loaded yet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,48 +84,6 @@ class Report:
         return not any(one.blocks for one in self.results)
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far it is."""
-
-    done: int
-    rules: int
-    not_kept: int
-
-
-class Points:
-    """The point at which rules are judged, made anew when it is lost; None: there are none.
-
-    Shared by all workers; thread-safe.
-    """
-
-    def __init__(self, aligner: Aligner | None, back: bool) -> None:
-        self._aligner = aligner
-        self._back = back
-        self._lock = threading.Lock()
-        self._now: Aligned | None = None
-
-    @property
-    def aligned(self) -> bool:
-        return self._aligner is not None
-
-    def get(self, lost: Aligned | None = None) -> Aligned | None:
-        """The present point; a new one where the present is `lost`. Raises MigratorError."""
-        if self._aligner is None:
-            return None
-        with self._lock:
-            if self._now is None or self._now is lost:
-                self._now = self._aligner.align()
-            return self._now
-
-    def snapshots(self, point: Aligned | None) -> tuple[str, str] | None:
-        """Our source's and our target's."""
-        if point is None:
-            return None
-        both = (point.source_snapshot, point.target_snapshot)
-        return (both[1], both[0]) if self._back else both
-
-
 def run(
     options: ValidateOptions,
     observe: Callable[[Progress], None] = lambda _: None,
@@ -164,7 +113,17 @@ def run(
         rules = [options.rules[place] for place in chosen]
         with _aligner(options, target, aligner) as found:
             points = Points(found, options.way.back)
-            results = _Work(options, known, loaded, points, observe).run(rules)
+            how = How(
+                options.source_dsn,
+                options.target_dsn,
+                options.called,
+                known,
+                loaded,
+                options.values,
+                options.workers,
+                options.timeout,
+            )
+            results = Work(how, points, observe).run(rules)
         whole = len(chosen) == len(options.rules)
         passed = not any(one.blocks for one in results)
         at = max((one.at for one in results if one.at), default=datetime.now(UTC))
@@ -284,145 +243,6 @@ def _applied(options: ValidateOptions, target: psycopg.Connection) -> bool:
             options.way.target_dsn, application_name=options.called, side="source", read_only=True
         ) as other:
             return progress.alive(other, _STALE_SECONDS)
-
-
-class _Work:
-    """Rules that are looked at by several workers, those of the largest tables first."""
-
-    def __init__(
-        self,
-        options: ValidateOptions,
-        known: Catalogs,
-        loaded: frozenset[str],
-        points: Points,
-        observe: Callable[[Progress], None],
-    ) -> None:
-        self._options = options
-        self._known = known
-        self._loaded = loaded
-        self._points = points
-        self._observe = observe
-        self._lock = threading.Lock()
-        self._stopped = threading.Event()
-        self._results: dict[int, Result] = {}
-        self._rules: Sequence[Rule] = ()
-        self._failure: BaseException | None = None
-
-    def run(self, rules: Sequence[Rule]) -> list[Result]:
-        """What came of each, in their order. Raises MigratorError."""
-        self._rules = rules
-        self._pass(range(len(rules)))
-        # Judged anew at a later point, for what a snapshot cannot see.
-        again = [place for place, one in self._results.items() if one.status is Status.FAILED]
-        if again and self._points.aligned:
-            self._points.get(self._points.get())
-            self._pass(again)
-        return [self._results[place] for place in range(len(rules))]
-
-    def _pass(self, places: Sequence[int]) -> None:
-        todo = sorted(places, key=self._size)
-        many = min(self._options.workers, len(todo))
-        readers: list[Readers] = []
-        threads = [
-            threading.Thread(
-                target=self._worker, args=(todo, readers), name=f"validate-{number}", daemon=True
-            )
-            for number in range(many)
-        ]
-        for thread in threads:
-            thread.start()
-        try:
-            for thread in threads:
-                thread.join()
-        except BaseException:
-            self._stopped.set()
-            for one in list(readers):
-                one.cancel()
-            raise
-        if self._failure is not None:
-            raise self._failure
-
-    def _size(self, place: int) -> int:
-        """By the source's statistics: the last in order is taken first."""
-        there = self._known.source.get(self._rules[place].table or "")
-        return (there.rows or 0) if there else 0
-
-    def _worker(self, todo: list[int], readers: list[Readers]) -> None:
-        options = self._options
-        try:
-            with Readers(options.source_dsn, options.target_dsn, options.called) as own:
-                readers.append(own)
-                asker = Asker(own, self._known, options.values)
-                while not self._stopped.is_set():
-                    with self._lock:
-                        if not todo:
-                            return
-                        place = todo.pop()
-                    result = self._rule(asker, self._rules[place])
-                    with self._lock:
-                        self._results[place] = result
-                        self._tell()
-        except BaseException as error:
-            self._failure = self._failure or error
-            self._stopped.set()
-
-    def _tell(self) -> None:
-        not_kept = sum(not one.passed for one in self._results.values())
-        self._observe(Progress(len(self._results), len(self._rules), not_kept))
-
-    def _rule(self, asker: Asker, rule: Rule) -> Result:
-        """Raises MigratorError: a connection is lost, or there is no point."""
-        began = time.monotonic()
-        if rule.table in self._known.moved and rule.table not in self._loaded:
-            return _result(rule, Judged(Status.SKIPPED, _NOT_LOADED), 0.0, None)
-        limit = rule.timeout.total_seconds() if rule.timeout else self._options.timeout
-        lost: Aligned | None = None
-        for _ in range(_POINTS):
-            point = self._points.get(lost)
-            try:
-                with asker.readers.under(self._points.snapshots(point), limit):
-                    judged = asker.judged(rule)
-                at = point.at if point else datetime.now(UTC)
-                return _result(rule, judged, time.monotonic() - began, at)
-            except SnapshotLost:
-                lost = point
-            except MigratorError as error:
-                if error.code in _FATAL:
-                    raise
-                judged = Judged(Status.ERROR, error.cause)
-                return _result(
-                    rule, judged, time.monotonic() - began, None, error.code, error.remedy
-                )
-        raise Failed(
-            "CDCM-ALIGN-LOST",
-            "the snapshots of both sides were lost again and again",
-            "See the log of `cdc-migrator run`, then run the same command again.",
-        )
-
-
-_FATAL = frozenset({"CDCM-DB-LOST", "CDCM-DB-UNREACHABLE"})
-
-
-def _result(
-    rule: Rule,
-    judged: Judged,
-    seconds: float,
-    at: datetime | None,
-    code: str | None = None,
-    remedy: str | None = None,
-) -> Result:
-    return Result(
-        rule.called,
-        rule.kind,
-        rule.table,
-        rule.severity,
-        told(rule),
-        judged,
-        seconds,
-        at,
-        code,
-        remedy,
-    )
 
 
 def _kept(one: Result) -> Kept:
