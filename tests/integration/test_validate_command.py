@@ -91,6 +91,8 @@ def test_what_init_proposes_is_kept(typed: Typed, tmp_path: Path) -> None:
     assert (code, document["passed"], document["aligned"]) == (0, True, False)
     assert "each side was read as it is" in said
     assert typed("init", "--tables", "nothing.*")[0] == 2
+    code, _, said = typed("--rules", "rules.yaml", "--aligned")
+    assert (code, "CDCM-ALIGN-NO-RUN" in said) == (3, True)
 
 
 def test_a_blocker_that_is_not_kept_ends_with_1_and_a_warning_with_0(

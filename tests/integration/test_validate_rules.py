@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import psycopg
 import pytest
 
 from cdc_migrator.config.rules import Rule, RulesFile
@@ -15,7 +17,7 @@ from cdc_migrator.service import validating
 from cdc_migrator.service.direction import Direction
 from cdc_migrator.service.validating import Report, ValidateOptions
 from cdc_migrator.validate.results import Result, Status
-from tests.integration.reconcile_rig import NAME, World, world
+from tests.integration.reconcile_rig import NAME, QuietAligner, World, world
 
 MADE = """
 CREATE SCHEMA s;
@@ -473,3 +475,44 @@ def test_a_table_that_was_truncated_since_the_point_is_judged_at_another_one(mad
     late = Late()
     (found,) = validating.run(options(made, given), aligner=late).results
     assert found.passed
+
+
+def test_a_point_that_is_lost_is_followed_by_another(made: World) -> None:
+    """Its snapshots live as long as the session that gave them."""
+
+    class Brief:
+        points = 0
+
+        def align(self, *_: Any) -> Any:
+            self.points += 1
+            point = made.aligner.align()
+            if self.points == 1:
+                made.aligner.release()
+            return point
+
+        def release(self) -> None:
+            made.aligner.release()
+
+    brief = Brief()
+    report = validating.run(options(made, rules({"kind": "count", **CHILD})), aligner=brief)
+    assert (report.passed, report.aligned, brief.points) == (True, True, 2)
+
+
+def test_on_the_way_back_the_points_are_those_of_the_other_stream(made: World) -> None:
+    """Source and target stay what they are called; the snapshots change over."""
+
+    class Back(QuietAligner):
+        def turn(self, target: psycopg.Connection) -> None:
+            """Nobody applies to our source here."""
+
+    back = Back(made.target_dsn, made.source_dsn)
+    given = options(made, rules({"kind": "count", **CHILD}))
+    way = Direction(f"{NAME}_back", made.target_dsn, made.source_dsn, back=True)
+    made.source.execute("INSERT INTO s.child (id, at) VALUES (5000, now())")
+    try:
+        (found,) = validating.run(replace(given, way=way), aligner=back).results
+    finally:
+        made.source.execute("DELETE FROM s.child WHERE id = 5000")
+        back.release()
+    (part,) = found.judged.parts
+    assert (part.source, part.target) == ("401", "400")
