@@ -151,6 +151,7 @@ def _options(
         values,
         configured.validate.workers,
         configured.validate.timeout.total_seconds(),
+        rulebook.in_force(configured.validate),
     )
 
 

@@ -41,6 +41,7 @@ class ValidateOptions:
         only, tables: shell patterns over rules' names and tables; empty: all.
         aligned: both sides at one commit point; None: where somebody applies the stream.
         values: rows that break a rule are to be named.
+        in_force: digest of the rules that the verdict asks for; a run of others does not count.
         timeout: seconds, for rules without one of their own.
     """
 
@@ -56,6 +57,7 @@ class ValidateOptions:
     values: bool = False
     workers: int = 2
     timeout: float = 300.0
+    in_force: str | None = None
 
     @property
     def called(self) -> str:
@@ -68,7 +70,7 @@ class Report:
 
     Attributes:
         aligned: each was judged at one commit point. run: the number under which it is kept.
-        whole: no rule was left out.
+        whole: no rule was left out, and they are those in force.
     """
 
     run: int
@@ -124,14 +126,15 @@ def run(
                 options.timeout,
             )
             results = Work(how, points, observe).run(rules)
-        whole = len(chosen) == len(options.rules)
+        of = digest(options.rules)
+        whole = len(chosen) == len(options.rules) and options.in_force in (None, of)
         passed = not any(one.blocks for one in results)
         at = max((one.at for one in results if one.at), default=datetime.now(UTC))
         seconds = time.monotonic() - began
         with speaking("target", "keeping what came of the rules"):
             number = validation.store(
                 target,
-                digest(options.rules),
+                of,
                 whole,
                 points.aligned,
                 passed,

@@ -431,6 +431,7 @@ def test_what_came_of_it_is_kept_for_the_verdict(made: World) -> None:
     assert [one["name"] for one in kept["against"]] == ["range s.child amount"]
     assert "391" not in str(kept)
     check(made, *given, only=("count*",))
+    assert not check(made, {"kind": "count", "table": "s.pair"}, in_force="others").whole
     again = validation.latest(made.target)
     assert again is not None
     assert again["id"] == report.run
