@@ -10,6 +10,7 @@ from cdc_migrator.databases.postgres.coded import speaking
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.databases.postgres.relations import Relation, read_relations
 from cdc_migrator.errors import ConfigurationError, MigratorError
+from cdc_migrator.model.logins import Role, login
 from cdc_migrator.validate import profile
 from cdc_migrator.validate.propose import Found, text
 from cdc_migrator.validate.reading import Reader
@@ -43,10 +44,9 @@ def propose(options: ProposeOptions) -> str:
         ConfigurationError: CDCM-VALIDATE-NONE: no table is chosen.
         MigratorError: the source does not answer.
     """
+    dsn = login(options.source_dsn, Role.VERIFY)
     with (
-        connect(
-            options.source_dsn, application_name=options.called, side="source", read_only=True
-        ) as source,
+        connect(dsn, application_name=options.called, side="source", read_only=True) as source,
         speaking("source", "reading its tables"),
     ):
         tables = [

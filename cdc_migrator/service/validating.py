@@ -21,6 +21,7 @@ from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.databases.postgres.relations import Relation, read_relations
 from cdc_migrator.errors import ConfigurationError
 from cdc_migrator.model.alignment import Aligner
+from cdc_migrator.model.logins import Role, login
 from cdc_migrator.model.tables import TableName
 from cdc_migrator.service.alignment import RequestedAlignment
 from cdc_migrator.service.direction import Direction
@@ -104,7 +105,8 @@ def run(
     """
     began = time.monotonic()
     chosen = _chosen(options)
-    with connect(options.target_dsn, application_name=options.called, side="target") as target:
+    dsn = login(options.target_dsn, Role.APPLY)
+    with connect(dsn, application_name=options.called, side="target") as target:
         with speaking("target", "reading the migration"):
             migration.require(target, options.name)
             schema.ensure(target, "target")
@@ -170,10 +172,9 @@ def _catalogs(
     options: ValidateOptions, target: psycopg.Connection
 ) -> tuple[Catalogs, frozenset[str]]:
     """Both sides' tables, and those that are loaded, by the source's names."""
+    dsn = login(options.source_dsn, Role.VERIFY)
     with (
-        connect(
-            options.source_dsn, application_name=options.called, side="source", read_only=True
-        ) as source,
+        connect(dsn, application_name=options.called, side="source", read_only=True) as source,
         speaking("source", "reading its tables"),
     ):
         here = read_relations(source)
@@ -242,9 +243,8 @@ def _applied(options: ValidateOptions, target: psycopg.Connection) -> bool:
     with speaking("target", "looking for the service"):
         if not options.way.back:
             return progress.alive(target, _STALE_SECONDS)
-        with connect(
-            options.way.target_dsn, application_name=options.called, side="source", read_only=True
-        ) as other:
+        dsn = login(options.way.target_dsn, Role.MONITOR)
+        with connect(dsn, application_name=options.called, side="source", read_only=True) as other:
             return progress.alive(other, _STALE_SECONDS)
 
 

@@ -13,6 +13,7 @@ from psycopg import errors, sql
 from cdc_migrator.databases.postgres.coded import coded, speaking
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.errors import Failed
+from cdc_migrator.model.logins import Role, login
 from cdc_migrator.validate.results import Answer
 
 # A cursor is planned for the first rows unless it is said that all of them are wanted. No parallel
@@ -46,7 +47,11 @@ class Reader:
     def __init__(self, side: str, dsn: str, called: str) -> None:
         self._side = side
         self._conn = connect(
-            dsn, application_name=called, side=side, read_only=True, settings=dict(_SETTINGS)
+            login(dsn, Role.VERIFY),
+            application_name=called,
+            side=side,
+            read_only=True,
+            settings=dict(_SETTINGS),
         )
 
     def close(self) -> None:
