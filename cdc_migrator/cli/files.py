@@ -25,5 +25,5 @@ def write_file(path: Path, content: bytes) -> None:
         raise Failed(
             "CDCM-OUTPUT-FILE",
             f"{path} cannot be written: {error.strerror}",
-            "Name another file with --to.",
+            "Name another file.",
         ) from None

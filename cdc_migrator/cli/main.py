@@ -59,6 +59,7 @@ VERBS = (
     Verb("backfill", "backfill:backfill", MIGRATE, "Copy what is already there."),
     Verb("sequences", "sequences:app", MIGRATE, "Set the target's sequences past the source's."),
     Verb("reconcile", "reconcile:app", MIGRATE, "Compare both sides' rows, and repair them."),
+    Verb("validate", "validate:app", MIGRATE, "Check rules that both sides' rows must keep."),
     Verb("repair", "repair:repair", MIGRATE, "Write whole tables anew while the stream runs."),
     Verb("dead-letters", "dead_letters:app", MIGRATE, "Settle records that were kept back."),
     Verb("backup", "backup:app", MIGRATE, "Make and verify a backup of the source, or note one."),

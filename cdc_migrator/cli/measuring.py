@@ -63,10 +63,11 @@ def shall_move(configured: Settings) -> Callable[[Sequence[str]], bool]:
 
 def limits(configured: Settings) -> Limits:
     """What the gates measure by."""
+    from cdc_migrator.config.rulebook import in_force
     from cdc_migrator.cutover.hooks.base import digest
     from cdc_migrator.monitor.limits import Limits
 
-    ready, backup = configured.ready, configured.backup
+    ready, backup, rules = configured.ready, configured.backup, configured.validate
     return Limits(
         max_lag=ready.max_lag,
         max_compared_age=ready.max_proof_age,
@@ -79,6 +80,9 @@ def limits(configured: Settings) -> Limits:
         schema_differs=ready.schema_differs,
         hooks=digest(configured.cutover.hooks) if configured.cutover.hooks else None,
         without_way_back=configured.cutover.without_way_back,
+        rules=in_force(rules),
+        max_rules_age=rules.max_age,
+        stale_rules_pass=rules.stale == "pass",
         accepted=tuple(sorted(configured.accept.items())),
     )
 

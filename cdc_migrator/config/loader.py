@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
@@ -81,7 +81,7 @@ def load(config_path: Path | None = None, overrides: Mapping[str, Any] | None = 
     doc = _read(path) if path else Document(Path(FILE_NAME))
     faults = [*doc.faults, *_unknown_variables()]
     if any(fault.kind == "syntax" for fault in faults):
-        raise _refuse(faults)
+        raise refuse(faults)
     if path is not None:
         _anchor(doc.values, Settings, path.parent)
         doc.values.setdefault("state_dir", path.parent / STATE_DIR)
@@ -96,7 +96,29 @@ def load(config_path: Path | None = None, overrides: Mapping[str, Any] | None = 
             return settings
     if path is None and any(fault.kind == "missing" for fault in faults):
         raise _missing(f"there is no {FILE_NAME} here or in a directory above")
-    raise _refuse(faults)
+    raise refuse(faults)
+
+
+Group = TypeVar("Group", bound=BaseModel)
+
+
+def load_group(path: Path, model: type[Group]) -> tuple[Group, Document]:
+    """A file of its own that holds one group of settings, and where in it each key stands.
+
+    Raises:
+        ConfigurationError: CDCM-CONFIG-MISSING, CDCM-CONFIG-SYNTAX, CDCM-CONFIG-UNKNOWN-KEY or
+            CDCM-CONFIG-INVALID, with every fault and its line.
+    """
+    doc = _read(path)
+    faults = list(doc.faults)
+    if not any(fault.kind == "syntax" for fault in faults):
+        try:
+            found = model.model_validate(doc.values)
+        except ValidationError as error:
+            faults += [_fault(e, doc, {}, model) for e in error.errors(include_input=False)]
+    if faults:
+        raise refuse(faults)
+    return found, doc
 
 
 def _assemble(values: dict[str, Any], flags: dict[str, Any]) -> Settings:
@@ -162,12 +184,14 @@ def _section(field: FieldInfo) -> type[BaseModel] | None:
     return None
 
 
-def _within(path: KeyPath) -> tuple[type[BaseModel] | None, dict[str, type[BaseModel]]]:
-    """The section at `path`, or the kinds of those in the list there.
+def _within(
+    path: KeyPath, root: type[BaseModel]
+) -> tuple[type[BaseModel] | None, dict[str, type[BaseModel]]]:
+    """The section at `path` below `root`, or the kinds of those in the list there.
 
     An item's number is followed by its kind, as pydantic has it.
     """
-    model: type[BaseModel] = Settings
+    model = root
     kinds: dict[str, type[BaseModel]] = {}
     for key in path:
         if isinstance(key, int):
@@ -184,9 +208,9 @@ def _within(path: KeyPath) -> tuple[type[BaseModel] | None, dict[str, type[BaseM
     return (None, kinds) if kinds else (model, {})
 
 
-def _fields(path: KeyPath) -> Iterator[str]:
+def _fields(path: KeyPath, root: type[BaseModel]) -> Iterator[str]:
     """The known keys of the section at `path`."""
-    model, _ = _within(path)
+    model, _ = _within(path, root)
     for name, field in model.model_fields.items() if model else ():
         yield written(name, field)
 
@@ -198,23 +222,25 @@ def _as_written(path: KeyPath) -> KeyPath:
     )
 
 
-def _fault(error: Any, doc: Document, flags: dict[str, Any]) -> Fault:
+def _fault(
+    error: Any, doc: Document, flags: dict[str, Any], root: type[BaseModel] = Settings
+) -> Fault:
     full = cast(KeyPath, tuple(error["loc"]))
     path = _as_written(full)
     key = ".".join(map(str, path))
     if error["type"] == "extra_forbidden":
-        return Fault(_origin(path, doc, flags), key, _nearest(full), "unknown")
+        return Fault(_origin(path, doc, flags), key, _nearest(full, root), "unknown")
     if error["type"] == "missing":
         return Fault(_origin(path[:-1], doc, flags), key, "is missing", "missing")
     if error["type"].startswith("union_tag"):
-        kinds = ", ".join(_within(full)[1])
+        kinds = ", ".join(_within(full, root)[1])
         return Fault(_origin(path, doc, flags), key, f"needs a kind: one of {kinds}", "invalid")
     message = str(error["msg"]).removeprefix("Value error, ")
     return Fault(_origin(path, doc, flags), key, message[:1].lower() + message[1:], "invalid")
 
 
-def _nearest(path: KeyPath) -> str:
-    known = list(_fields(path[:-1]))
+def _nearest(path: KeyPath, root: type[BaseModel]) -> str:
+    known = list(_fields(path[:-1], root))
     near = difflib.get_close_matches(str(path[-1]).lower(), known, n=1, cutoff=0.5)
     if near:
         meant = ".".join(map(str, (*_as_written(path[:-1]), near[0])))
@@ -271,7 +297,8 @@ def _missing(cause: str) -> ConfigurationError:
     )
 
 
-def _refuse(faults: list[Fault]) -> ConfigurationError:
+def refuse(faults: list[Fault]) -> ConfigurationError:
+    """What is raised for these faults."""
     code, remedy = "CDCM-CONFIG-INVALID", "Correct what is named; `cdc-migrator config check`."
     if any(fault.kind == "syntax" for fault in faults):
         code = "CDCM-CONFIG-SYNTAX"

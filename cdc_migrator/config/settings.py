@@ -6,9 +6,10 @@ A secret is a SecretStr and is revealed in the two methods that say so, at the t
 
 from __future__ import annotations
 
+import warnings
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -22,6 +23,7 @@ from cdc_migrator.config.ready import Ready
 from cdc_migrator.config.reconcile import Reconcile
 from cdc_migrator.config.section import Section
 from cdc_migrator.config.stack import Stack
+from cdc_migrator.config.validate import Validate
 from cdc_migrator.config.values import Duration, FilePath, Size, TextLike, Words
 from cdc_migrator.config.watch import Watch
 from cdc_migrator.model.changes import BadRecords, TruncatePolicy
@@ -264,8 +266,8 @@ class Service(Section):
     )
 
 
-class Settings(BaseSettings):
-    """Everything that migration.yaml may say."""
+class _Most(BaseSettings):
+    """Everything but what `Settings` adds."""
 
     model_config = SettingsConfigDict(
         frozen=True,
@@ -320,7 +322,7 @@ class Settings(BaseSettings):
     )
 
     @model_validator(mode="after")
-    def _both_or_none(self) -> Settings:
+    def _both_or_none(self) -> Self:
         if (self.kafka is None) != (self.connect is None):
             raise ValueError(
                 "kafka and connect belong together: name both, or neither for the local stack"
@@ -331,3 +333,15 @@ class Settings(BaseSettings):
     def mode(self) -> Literal["local", "external"]:
         """Who runs Kafka and Connect: the local stack or the user."""
         return "local" if self.kafka is None else "external"
+
+
+with warnings.catch_warnings():
+    # pydantic has a method of this name from older days, which nobody here calls.
+    warnings.filterwarnings("ignore", 'Field name "validate"', UserWarning)
+
+    class Settings(_Most):
+        """Everything that migration.yaml may say."""
+
+        validate: Validate = Field(  # type: ignore[assignment]
+            default=Validate(), description=str(Validate.__doc__)
+        )

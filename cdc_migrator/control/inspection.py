@@ -18,6 +18,11 @@ could not be looked at holds ``error`` alone, with the error's code and cause.
 ``preparations``
     ``backup``: the latest that may be relied on: ``kind``, ``place``, ``taken_at``, or null;
     ``rehearsal``: the latest that succeeded: ``attempt``, ``ended_at``, ``hooks``, or null.
+``validation``
+    ``run``: the last one in which all rules were looked at: ``id``, ``rules`` (their digest),
+    ``aligned``, ``passed``, ``ended_at``, ``counted`` and ``not_passed`` by severity, ``against``:
+    those that were not passed, at most `MOST`: ``name``, ``severity``, ``status``, ``reason``; or
+    null.
 """
 
 from __future__ import annotations
@@ -38,7 +43,8 @@ SEQUENCES = "sequences"
 SOURCE = "source"
 TARGET = "target"
 PREPARATIONS = "preparations"
-PARTS = (SCHEMA, CONSTRAINTS, SEQUENCES, SOURCE, TARGET, PREPARATIONS)
+VALIDATION = "validation"
+PARTS = (SCHEMA, CONSTRAINTS, SEQUENCES, SOURCE, TARGET, PREPARATIONS, VALIDATION)
 
 
 @dataclass(frozen=True, slots=True)

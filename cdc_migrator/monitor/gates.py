@@ -379,5 +379,6 @@ GATES: tuple[Callable[[Sample, Limits], Gate], ...] = (
     inspected.source_fence,
     inspected.backup,
     inspected.hooks,
+    inspected.validation,
     way_back,
 )

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
 from cdc_migrator.control.migration import Phase
 from cdc_migrator.monitor.ground import CODES, losses
+from cdc_migrator.monitor.inspected import last_validation
 from cdc_migrator.monitor.sample import Sample, ServerSample, ServiceState
 
 
@@ -143,6 +145,15 @@ GAUGES: Final = (
         "reconcile_chunks",
         "Parts of all tables that were ever compared.",
         lambda s: _number(s.proofs.chunks) if s.proofs else None,
+    ),
+    Gauge(
+        "validation_last_run_timestamp_seconds",
+        "When all rules were checked last, by the target's clock.",
+        lambda s: (
+            datetime.fromisoformat(run["ended_at"]).timestamp()
+            if (run := last_validation(s))
+            else None
+        ),
     ),
     Gauge(
         "dead_letters",
@@ -285,6 +296,12 @@ LABELLED: Final = (
             if s.ground
             else {}
         ),
+    ),
+    LabelledGauge(
+        "validation_rules_not_kept",
+        "Rules that the last check did not see kept, by severity.",
+        "severity",
+        lambda s: run["not_passed"] if (run := last_validation(s)) else {},
     ),
     LabelledGauge(
         "part_measured",

@@ -201,6 +201,50 @@ def _hooks(name: str, found: Found, _: Sample, limits: Limits) -> Gate:
     return passes(name, f"the hooks were rehearsed at {known['ended_at'][:19]}", rehearsal=known)
 
 
+def _validation(name: str, found: Found, sample: Sample, limits: Limits) -> Gate:
+    run = found["run"]
+    check = "`cdc-migrator validate` checks them, also while `run` runs."
+    stale = None
+    if run is None:
+        stale = "the rules were never checked"
+    elif run["rules"] != limits.rules:
+        stale = "the rules were changed since they were checked"
+    elif (age := sample.at - datetime.fromisoformat(run["ended_at"])) > limits.max_rules_age:
+        stale = f"the rules were checked {span(age)} ago, above {span(limits.max_rules_age)}"
+    if stale is not None and limits.stale_rules_pass:
+        return passes(name, f"{stale}, which validate.stale lets pass", run=run)
+    if stale is not None or run is None:
+        return fails(name, stale or "", check, run=run)
+    blockers = [one for one in run["against"] if one["severity"] == "blocker"]
+    if not run["passed"]:
+        wrong = run["not_passed"].get("blocker", len(blockers))
+        why = f"{wrong} rules are not kept: {few(one['name'] for one in blockers)}"
+        how = "`cdc-migrator validate` says by what, with the statements to look closer."
+        return fails(name, why, how, run=run)
+    others = sum(run["not_passed"].values())
+    whole = sum(run["counted"].values())
+    why = f"{whole} rules were checked {span(age)} ago"
+    return passes(
+        name, f"{why}; {others} are not kept and block nothing" if others else why, run=run
+    )
+
+
+def last_validation(sample: Sample) -> Found | None:
+    """The last run in which all rules were looked at; None where none is known."""
+    known = (sample.inspection or {}).get(inspection.VALIDATION)
+    return known.found.get("run") if known else None
+
+
+_validated = _gate("validation", inspection.VALIDATION, _validation)
+
+
+def validation(sample: Sample, limits: Limits) -> Gate:
+    """The rules that stand in the settings are kept."""
+    if limits.rules is None and sample.phase is Phase.STREAM:
+        return passes("validation", "no rule is configured (validate.rules)", run=None)
+    return _validated(sample, limits)
+
+
 target = _gate("target", inspection.TARGET, _target)
 schema = _gate("schema", inspection.SCHEMA, _differences)
 constraints = _gate("constraints", inspection.CONSTRAINTS, _differences)

@@ -22,6 +22,9 @@ class Limits:
         schema_differs: why the target's schema may differ where rows arrive all the same.
         hooks: digest of the hooks that are configured; None: there are none.
         without_way_back: why it is acceptable that there is none.
+        rules: digest of the rules that `validate` checks; None: there are none.
+        max_rules_age: since they were checked.
+        stale_rules_pass: they do not stand against it while they were not checked lately.
         accepted: reasons for which what `check` finds is accepted, each behind its code.
     """
 
@@ -36,4 +39,7 @@ class Limits:
     schema_differs: str | None = None
     hooks: str | None = None
     without_way_back: str | None = None
+    rules: str | None = None
+    max_rules_age: timedelta = timedelta(days=1)
+    stale_rules_pass: bool = False
     accepted: tuple[tuple[str, str], ...] = ()

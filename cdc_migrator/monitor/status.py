@@ -11,6 +11,7 @@ from typing import Any
 from cdc_migrator.model.gates import Gate, ready, reasons
 from cdc_migrator.monitor.gates import gates
 from cdc_migrator.monitor.ground import losses, retained_beyond
+from cdc_migrator.monitor.inspected import last_validation
 from cdc_migrator.monitor.limits import Limits
 from cdc_migrator.monitor.sample import Sample, ServerSample, TableSample
 
@@ -60,6 +61,7 @@ def document(sample: Sample, limits: Limits) -> dict[str, Any]:
         if sample.proofs and sample.proofs.verified_as_of
         else None,
         "reconcile": _reconcile(sample),
+        "validation": _validation(sample),
         "last_error": sample.last_error,
         "notes": [{"part": n.part, "code": n.code, "cause": n.cause} for n in sample.notes],
         "sampled_at": sample.at.isoformat(),
@@ -179,6 +181,11 @@ def _reconcile(sample: Sample) -> dict[str, Any] | None:
         "tables_unproven": known.unproven_tables,
         "continuous": said.comparing if said else None,
     }
+
+
+def _validation(sample: Sample) -> dict[str, Any] | None:
+    run = last_validation(sample)
+    return dict(run) if run is not None else None
 
 
 def _slot(sample: Sample) -> dict[str, Any] | None:

@@ -18,7 +18,16 @@ import psycopg
 from cdc_migrator.backfill import sequence_sync
 from cdc_migrator.backfill.diff.compare import DEFERRED
 from cdc_migrator.backfill.diff.run import between
-from cdc_migrator.control import backups, cutover, deferring, inspection, load, migration, schema
+from cdc_migrator.control import (
+    backups,
+    cutover,
+    deferring,
+    inspection,
+    load,
+    migration,
+    schema,
+    validation,
+)
 from cdc_migrator.control.inspection import MOST, Part
 from cdc_migrator.control.migration import Phase
 from cdc_migrator.cutover.obstacles import obstacles
@@ -113,6 +122,7 @@ def inspect(options: InspectOptions) -> dict[str, Part]:
         health = {"in_recovery": in_recovery, "read_only": read_only}
         look.at((inspection.TARGET,), "target", lambda: [health | _target(target, theirs)])
         look.at((inspection.PREPARATIONS,), "target", lambda: [_preparations(target)])
+        look.at((inspection.VALIDATION,), "target", lambda: [{"run": validation.latest(target)}])
         if not in_recovery:
             with speaking("target", "keeping what was inspected"):
                 inspection.store(target, look.parts)

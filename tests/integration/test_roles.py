@@ -65,6 +65,10 @@ def test_the_whole_life_of_a_migration(pair: Pair) -> None:
         assert {server.user(role) for role in working} <= sessions(server)
         assert sessions(server) <= {server.user(role) for role in Role}
     live.cli("reconcile")
+    rules = str(live.directory / "rules.yaml")
+    of = ("--tables", "app.entry", "--tables", "app.person", "--tables", "app.tenant")
+    live.cli("validate", "init", "--output", rules, *of)
+    live.cli("validate", "--rules", rules, "--aligned")
     assert exact_after_parking(live, source, target)
     target.execute(
         "ALTER TABLE app.entry DISABLE TRIGGER cdc_migrator_fence",

@@ -66,6 +66,20 @@ INSPECTED: dict[str, dict[str, Any]] = {
         },
         "rehearsal": {"attempt": 1, "ended_at": NOW.isoformat(), "hooks": "d1"},
     },
+    "validation": {
+        "run": {
+            "id": 3,
+            "rules": "r1",
+            "aligned": True,
+            "passed": True,
+            "ended_at": (NOW - timedelta(hours=2)).isoformat(),
+            "counted": {"blocker": 4, "warning": 2},
+            "not_passed": {"blocker": 0, "warning": 1},
+            "against": [
+                {"name": "w", "severity": "warning", "status": "failed", "reason": "1 row"}
+            ],
+        },
+    },
 }
 
 

@@ -17,7 +17,7 @@ from cdc_migrator.cli.main import VERBS, app, load_verb
 ENDS_IN_ITS_OWN_WAY = {
     "demo", "check", "migrate", "run", "status", "abort", "capture status", "stack status",
     "sequences plan", "sequences sync", "reconcile", "reconcile accept", "repair", "readiness",
-    "backup verify", "journal verify", "baseline compare", "connectors lint",
+    "backup verify", "journal verify", "validate", "baseline compare", "connectors lint",
 }  # fmt: skip
 
 

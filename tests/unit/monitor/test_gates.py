@@ -28,7 +28,7 @@ from cdc_migrator.monitor.sample import (
 )
 from tests.support.samples import NOW, TABLES, inspected, streaming
 
-LIMITS = Limits(without_way_back="a test", hooks="d1")
+LIMITS = Limits(without_way_back="a test", hooks="d1", rules="r1")
 PASS, FAIL, UNKNOWN = Verdict.PASS, Verdict.FAIL, Verdict.UNKNOWN
 HOUR = timedelta(hours=1)
 STREAM = StreamSample("t", 1, 1, NOW, NOW, 30, 0, 3)
@@ -52,6 +52,12 @@ def opened(seconds: float, **more: Any) -> dict[str, Any]:
     return {"transactions": [found]}
 
 
+def checked(**more: Any) -> dict[str, Any]:
+    return {"run": {**inspected()["validation"].found["run"], **more}}
+
+
+YESTERDAY = (NOW - 30 * HOUR).isoformat()
+BLOCKER = {"name": "count s.a", "severity": "blocker", "status": "failed", "reason": "1 row"}
 BACKUP = {"kind": "dump", "place": "/b", "taken_at": (NOW - 30 * HOUR).isoformat()}
 WARNED = {
     "errors": 0,
@@ -170,6 +176,15 @@ def test_what_a_sample_holds(
             {"rehearsal": {"attempt": 1, "ended_at": NOW.isoformat(), "hooks": "d0"}},
             "changed since",
         ),
+        ("validation", "validation", {"run": None}, "never checked"),
+        ("validation", "validation", checked(rules="r0"), "were changed since"),
+        ("validation", "validation", checked(ended_at=YESTERDAY), "30.0 h ago, above 24.0 h"),
+        (
+            "validation",
+            "validation",
+            checked(passed=False, not_passed={"blocker": 2}, against=[BLOCKER]),
+            "2 rules are not kept: count s.a",
+        ),
     ],
 )
 def test_what_an_inspection_has_found(
@@ -210,6 +225,11 @@ def test_what_is_given_up_knowingly_passes() -> None:
     assert gate("backup", none, replace(LIMITS, max_backup_age=None)).passed
     assert gate("hooks", none, replace(LIMITS, hooks=None)).passed
     assert not gate("way-back", none, replace(LIMITS, without_way_back=None)).passed
+    stale = streaming(inspection=inspected(validation={"run": None}))
+    assert gate("validation", stale, replace(LIMITS, stale_rules_pass=True)).passed
+    assert gate("validation", stale, replace(LIMITS, rules=None)).passed
+    wrong = streaming(inspection=inspected(validation=checked(passed=False, against=[BLOCKER])))
+    assert not gate("validation", wrong, replace(LIMITS, stale_rules_pass=True)).passed
     off = streaming(fence=FenceSample("off", ("a",), ()))
     assert gate("target-fence", off, replace(LIMITS, fence=False)).passed
 
