@@ -9,7 +9,9 @@ from the row of the side table that says what it lacks.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from msgspec.structs import replace
 
 from cdc_migrator.apply.shape import Shape
 from cdc_migrator.model.changes import Change, Op, Transaction

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from enum import StrEnum
 
 import msgspec
@@ -73,8 +72,7 @@ class Change(msgspec.Struct, gc=False):
     key_moved_here: bool = False
 
 
-@dataclass(slots=True)
-class Transaction:
+class Transaction(msgspec.Struct, gc=False):
     """One complete source transaction, in the order in which the stream delivers commits.
 
     Attributes:
@@ -96,7 +94,7 @@ class Transaction:
     begin_lsn: int
     commit_lsn: int
     committed_at_us: int | None
-    changes: Sequence[Change] = field(default_factory=list)
+    changes: Sequence[Change] = msgspec.field(default_factory=list)
     first_offset: int = 0
     next_offset: int = 0
     suspect: bool = False

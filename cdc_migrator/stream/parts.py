@@ -19,8 +19,9 @@ part ends, `proofs` whether the whole is complete.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from enum import Enum
+
+import msgspec
 
 from cdc_migrator.errors import StreamHalted
 from cdc_migrator.model.changes import Change, Op
@@ -62,8 +63,7 @@ class TableUnproven(StreamHalted):
         self.commit_lsn = commit_lsn
 
 
-@dataclass(slots=True)
-class Part:
+class Part(msgspec.Struct, gc=False):
     """What the topic holds of one transaction between one BEGIN and its END or its cut.
 
     Attributes:
@@ -79,8 +79,8 @@ class Part:
     begin_lsn: int
     first_offset: int
     size: int
-    changes: Changes = field(default_factory=list)
-    cuts: list[int] = field(default_factory=list)
+    changes: Changes = msgspec.field(default_factory=list)
+    cuts: list[int] = msgspec.field(default_factory=list)
     first_order: int = 0
     last_order: int = 0
     committed_at_us: int | None = None

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from cdc_migrator.errors import StreamHalted
 from cdc_migrator.model.changes import Transaction
 from cdc_migrator.stream.assembler import Assembler
@@ -221,7 +223,7 @@ def _outcome(records: list[Record], assembler: Assembler) -> _Outcome:
 def _seen(outcome: _Outcome) -> object:
     given, assembler, halt = outcome
     return (
-        [replace(one, changes=list(one.changes), tables=None) for one in given],
+        [msgspec.structs.replace(one, changes=list(one.changes), tables=None) for one in given],
         replace(assembler.counters, spilled=0),
         assembler.resume_offset,
         None if halt is None else (halt.code, halt.cause, halt.position),
