@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -202,7 +203,7 @@ def commit(world: World, work: list[Step]) -> tuple[Transaction, Contents]:
             del recorder.changes[kept:]
     given = recorder.commit()
     if world.pieces:  # as if it were too large for memory
-        given = replace(given, tables=frozenset(one.table for one in given.changes))
+        given = msgspec.structs.replace(given, tables=frozenset(one.table for one in given.changes))
     held = contents(world.source)
     world.source.commit()
     return given, held
