@@ -285,9 +285,13 @@ def _target(target: psycopg.Connection, target_dsn: str, found: list[Finding], s
 
 
 def _acting(target: psycopg.Connection, role: str, tables: Sequence[TableName]) -> list[Finding]:
-    there = migration.read(target) if schema.exists(target, "target") else None
-    phase = there.phase if there else Phase.CREATED
-    begun_otherwise = phase.reached(Phase.SCHEMA) and not deferring.defers(target)
+    try:
+        there = migration.read(target) if schema.exists(target, "target") else None
+        phase = there.phase if there else Phase.CREATED
+        begun_otherwise = phase.reached(Phase.SCHEMA) and not deferring.defers(target)
+    except psycopg.errors.InsufficientPrivilege:
+        # One was begun, by a role that may read it.
+        return targets.acting(role, True, [])
     acts = [] if phase.reached(Phase.SWITCHED) else acting.always(target, tables)
     return targets.acting(role, begun_otherwise, acts)
 

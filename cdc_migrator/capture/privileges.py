@@ -6,7 +6,7 @@ Looked up in the catalog: no session is opened as the roles themselves. What onl
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 
@@ -26,6 +26,10 @@ _CODES = {
     Role.MONITOR: "CDCM-GRANT-MONITOR",
     Role.CUTOVER: "CDCM-GRANT-CUTOVER",
 }
+_OWNER = (
+    "ALTER TABLE … OWNER TO a role that is no superuser, and GRANT that one: a member of a "
+    "superuser can become it."
+)
 _BACK = "there would be no way back"
 # Said of by those who tried.
 _TRIED = {(Kind.PARAMETER, "SET"), (Kind.ATTRIBUTE, "REPLICATION")}
@@ -72,15 +76,15 @@ def look(
 ) -> list[Finding]:
     """What is missing of `wanted`; rights on one object that one role lacks are one finding."""
     all_wanted = wanted(conn, dsn, part, tables, way_back, secured)
-    there = grants.look(conn, ()).roles
-    gone = {one.user: one.role for one in all_wanted if one.user not in there}
+    there = grants.look(conn, ())
+    gone = {one.user: one.role for one in all_wanted if one.user not in there.roles}
     found = [_no_role(part, role, user) for user, role in gone.items()]
     lacking = [
         one
         for one in grants.missing(conn, [one for one in all_wanted if one.user not in gone])
         if one.lost == _BACK or (one.kind, one.privilege) not in _TRIED
     ]
-    return found + list(_findings(part, lacking))
+    return found + list(_findings(part, lacking, there.superusers))
 
 
 def _no_role(part: Part, role: Role, user: str) -> Finding:
@@ -93,7 +97,9 @@ def _no_role(part: Part, role: Role, user: str) -> Finding:
     )
 
 
-def _findings(part: Part, lacking: Sequence[Grant]) -> Iterator[Finding]:
+def _findings(
+    part: Part, lacking: Sequence[Grant], superusers: Collection[str]
+) -> Iterator[Finding]:
     def on(one: Grant) -> tuple[str, ...]:
         return (one.role, one.user, one.kind, one.object, one.lost)
 
@@ -107,5 +113,7 @@ def _findings(part: Part, lacking: Sequence[Grant]) -> Iterator[Finding]:
             f"on the {part} the role {first.user}, which does the work of {first.role}, lacks "
             + ", ".join(one.told() for one in several)
             + (f": {first.lost}" if first.lost else ""),
-            grants.together(several) + ";",
+            _OWNER
+            if first.kind is Kind.MEMBER and first.object in superusers
+            else grants.together(several) + ";",
         )

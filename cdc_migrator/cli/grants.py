@@ -73,6 +73,7 @@ class Script:
     Attributes:
         made: roles that are not there yet.
         grants: what is needed; `held`: keys of those that are held already.
+        superusers: of the server.
     """
 
     part: Part
@@ -83,6 +84,7 @@ class Script:
     made: tuple[str, ...]
     grants: tuple[Grant, ...]
     held: frozenset[Any]
+    superusers: frozenset[str] = frozenset()
 
     def give(self, one: Grant) -> str:
         """The statement that grants a right on this server."""
@@ -145,6 +147,9 @@ class Script:
                 several = [one for one in own if (one.kind, one.object, one.lost) == first]
                 if first[2]:
                     yield f"-- without: {first[2]}"
+                if first[0] == "member" and first[1] in self.superusers:
+                    yield f"-- {first[1]} owns tables and is a superuser, which a member of it can"
+                    yield "-- become. Give them to a role that is none, and print this again."
                 yield from self._statements(several)
         if settings_ := list(self._settings()):
             yield ""
@@ -261,4 +266,5 @@ def _script(
         made=tuple(dict.fromkeys(user for user in who.values() if user not in there.roles)),
         grants=tuple(wanted),
         held=frozenset(one.key for one in known) - lacking,
+        superusers=there.superusers,
     )

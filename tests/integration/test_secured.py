@@ -23,14 +23,14 @@ from cdc_migrator.capture.connect_rest import ConnectClient
 from cdc_migrator.capture.connector import PLUGIN
 from cdc_migrator.capture.topics import SETTINGS, Topics
 from cdc_migrator.cli.endpoints import endpoints
-from cdc_migrator.clients.kafka import Right
 from cdc_migrator.config.loader import load
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.errors import Refused
 from cdc_migrator.model.naming import Names
 from cdc_migrator.model.outside import TopicsMade, Workers
 from tests.support.live import LiveMigration, one, wait_for
-from tests.support.secure_stack import PRINCIPALS, WORKER, SecureStack
+from tests.support.secure_roles import least, printed_acls
+from tests.support.secure_stack import WORKER, SecureStack
 
 pytestmark = [pytest.mark.timeout(400)]
 
@@ -44,28 +44,6 @@ ALTER TABLE app.log REPLICA IDENTITY FULL;
 INSERT INTO app.entry (note) SELECT repeat('x', 50) FROM generate_series(1, 2000);
 """
 DIGEST = "SELECT count(*) || md5(string_agg(e::text, ',' ORDER BY id)) FROM app.entry e"
-
-
-def printed(secure: SecureStack, live: LiveMigration) -> list[Acl]:
-    """What `init --acls` says."""
-    users = ("--service-user", "cdcm", "--worker-user", "connect", "--worker-group", WORKER.group)
-    told = json.loads(live.cli("init", "--acls", *users, "-o", "json").stdout)["acls"]
-    assert {one["principal"] for one in told} == set(PRINCIPALS.values())
-    named = dict(zip(("connect-configs", "connect-offsets", "connect-status"),
-                     (WORKER.configs, WORKER.offsets, WORKER.status), strict=True))  # fmt: skip
-    return [
-        Acl(
-            Who(one["for"]),
-            Right(
-                one["operation"],
-                one["resource_type"],
-                named.get(one["resource_name"], one["resource_name"]),
-            ),
-            one["pattern_type"] == "prefixed",
-            one["why"],
-        )
-        for one in told
-    ]
 
 
 def databases(secure: SecureStack, directory: Path) -> dict[str, Any]:
@@ -105,7 +83,7 @@ def live(secure_stack: SecureStack, tmp_path_factory: pytest.TempPathFactory) ->
     made = LiveMigration(
         directory, NAME, _admin(secure, "source"), _admin(secure, "target"), secure, settings
     )
-    secure.grant(printed(secure, made))
+    secure.grant(printed_acls(made))
     secure.start_worker()
     try:
         yield made
@@ -443,3 +421,20 @@ def test_check_names_each_right_on_topics_that_are_there(
         finally:
             secure_stack.grant([acl])
         wait_for("check is content again", lambda: not denied(streaming), 20)
+
+
+def test_printed_roles_and_acls_suffice(secure_stack: SecureStack, tmp_path: Path) -> None:
+    """Each login of its own password, over TLS: schema, load, stream, comparison, cutover."""
+    settings = {
+        "tables": {"include": ["app.*"]},
+        "backup": {"required": False},
+        "cutover": {"without_way_back": "test_secured_shop has one"},
+    }
+    with least(secure_stack, tmp_path, "leastapp", settings) as (live, source, _):
+        live.prepare()
+        live.start("run")
+        source.execute("INSERT INTO app.entry (customer, took, note) VALUES (3, '1 mon', 'n')")
+        assert live.drain(), live.halted()
+        live.cli("reconcile")
+        live.cli("cutover", "--yes")
+        assert one(live.target, "SELECT count(*) FROM app.entry") == 2001

@@ -17,9 +17,9 @@ from cdc_migrator.demo.report import held_against, together
 from cdc_migrator.demo.workload import ALL_KINDS, Settings, Workload
 from cdc_migrator.model.logins import Role
 from tests.faults.cutover_kills import cut
-from tests.integration.test_secured import printed
 from tests.support.live import LiveMigration, one, wait_for
-from tests.support.roles import Server, under_roles
+from tests.support.roles import Server
+from tests.support.secure_roles import least
 from tests.support.secure_stack import SecureStack
 
 pytestmark = [pytest.mark.timeout(400), pytest.mark.long]
@@ -45,29 +45,17 @@ def make_shop(source: Server) -> None:
 
 
 @pytest.fixture
-def least(secure_stack: SecureStack, tmp_path: Path) -> Iterator[Shop]:
-    for side in ("source", "target"):
-        secure_stack.administer(side, f"CREATE DATABASE {NAME}")
-    source, target = (
-        make_conninfo(secure_stack.postgres(side, NAME), password=secure_stack.passwords[side])
-        for side in ("source", "target")
-    )
+def shop_pair(secure_stack: SecureStack, tmp_path: Path) -> Iterator[Shop]:
     settings = {
-        "kafka": secure_stack.kafka(),
-        "connect": secure_stack.connect(),
         "tables": {"include": [f"{schema}.*" for schema in shop.SCHEMAS]},
         "backup": {"required": False},
         "cutover": {"hooks": [{"kind": "route", "readers": [f"{NAME}_client"]}]},
     }
-    where = (secure_stack, source, target, tmp_path, NAME, settings)
     try:
-        with under_roles(*where, make=make_shop) as (live, one_side, other):
-            secure_stack.grant(printed(secure_stack, live))
-            secure_stack.start_worker()
-            yield live, one_side, other
+        with least(secure_stack, tmp_path, NAME, settings, make_shop) as made:
+            yield made
     finally:
         for side in ("source", "target"):
-            secure_stack.administer(side, f"DROP DATABASE {NAME} WITH (FORCE)")
             secure_stack.administer(side, f"DROP ROLE IF EXISTS {NAME}_client")
 
 
@@ -77,9 +65,9 @@ def equal(source: Server, target: Server) -> bool:
     return all(one.equal for one in compare(mine, theirs))
 
 
-def test_the_shop_moves_there_and_back_and_there(least: Shop) -> None:
+def test_the_shop_moves_there_and_back_and_there(shop_pair: Shop) -> None:
     """Under writers that follow the route, by logins that have what was printed and no more."""
-    live, source, target = least
+    live, source, target = shop_pair
     target.execute(f"CREATE ROLE {NAME}_client LOGIN PASSWORD 'client'")
     settings = Settings(rate=60, bulk_rows=200, bulk_seconds=0.2, kinds=ALL_KINDS)
     with Workload(client(source), settings, client(target)) as workload:

@@ -61,10 +61,10 @@ WHERE oid IN (
     SELECT c.oid FROM unnest(%s::text[], %s::text[]) AS w(schema, name)
     JOIN pg_namespace n ON n.nspname = w.schema
     JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.name
-    UNION SELECT i.inhparent FROM unnest(%s::text[], %s::text[]) AS w(schema, name)
+    UNION SELECT above.relid FROM unnest(%s::text[], %s::text[]) AS w(schema, name)
     JOIN pg_namespace n ON n.nspname = w.schema
     JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.name
-    JOIN pg_inherits i ON i.inhrelid = c.oid
+    CROSS JOIN LATERAL pg_partition_ancestors(c.oid) AS above(relid)
 )
 GROUP BY 1 ORDER BY 1
 """

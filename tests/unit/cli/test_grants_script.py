@@ -106,6 +106,15 @@ def test_a_superuser_and_an_owner_need_nothing() -> None:
     assert not [one for one in owner if one.kind is Kind.TABLE or one.object == "app.shop"]
 
 
+def test_tables_of_a_superuser_are_told() -> None:
+    """Who is a member of it can become it."""
+    found = there()
+    grants = tuple(needed("source", WHO, found, access.kept(KEPT)))
+    where = ("source", "db1:5432/shop", "shop", Managed.NONE, WHO, (), grants, frozenset())
+    assert "-- app owns tables" not in "\n".join(Script(*where).lines())
+    assert "-- app owns tables" in "\n".join(Script(*where, frozenset(["app"])).lines())
+
+
 def test_a_right_is_listed_once() -> None:
     """Whatever it is needed for."""
     grants = needed("target", dict.fromkeys(Role, "one"), there(), access.kept(KEPT))
