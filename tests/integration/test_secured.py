@@ -438,3 +438,4 @@ def test_printed_roles_and_acls_suffice(secure_stack: SecureStack, tmp_path: Pat
         live.cli("reconcile")
         live.cli("cutover", "--yes")
         assert one(live.target, "SELECT count(*) FROM app.entry") == 2001
+        live.cli("finish", "--yes")
