@@ -1,0 +1,333 @@
+"""Where the source changes its schema: bring the target in line or wait for it, then go on.
+
+The stream stands in front of the transaction that changed the schema. What the target needs is run
+here where that is wanted and safe; else it is told, and waited for: whoever runs the statement on
+the target need not tell anybody. What the tables are from there on is written down in one
+transaction with what was run, and with the tables that have to be read again, so whoever is killed
+here, or takes over, finds all of it or none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+import psycopg
+import structlog
+
+from cdc_migrator.apply.applier import Applier
+from cdc_migrator.apply.ddl import SchemaChange
+from cdc_migrator.apply.fold import UnknownTable
+from cdc_migrator.control import load, migration, shapes
+from cdc_migrator.databases.postgres import describe
+from cdc_migrator.databases.postgres.coded import describe as worded
+from cdc_migrator.databases.postgres.coded import speaking
+from cdc_migrator.databases.postgres.connect import connect
+from cdc_migrator.errors import Failed, MigratorError, StreamHalted
+from cdc_migrator.model.changes import SchemaPolicy
+from cdc_migrator.model.described import Described
+from cdc_migrator.model.tables import TableName
+from cdc_migrator.monitor.sample import ServiceState
+from cdc_migrator.service.altering import Change, Kind
+from cdc_migrator.service.options import RunOptions
+from cdc_migrator.service.registry import Registry
+from cdc_migrator.service.resuming import Resumed, Resuming, reread
+from cdc_migrator.service.schema_step import UNSEEN, Step, step, steps
+from cdc_migrator.service.writer import Writer
+from cdc_migrator.stream.parts import TableUnproven, Unproven
+from cdc_migrator.stream.rows import OtherShape
+
+_LOOK_SECONDS = 0.5
+_LOCK = "2s"
+
+_log = structlog.get_logger("cdc_migrator.service")
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where the stream stands; `found`: it was not told there, but found by looking."""
+
+    position: str
+    commit_lsn: int
+    found: bool = False
+
+
+class SchemaChanges:
+    """Settles changes of the schema between two flows of the stream.
+
+    Args:
+        resuming: takes the tables up again.
+    """
+
+    def __init__(
+        self,
+        options: RunOptions,
+        applier: Applier,
+        writer: Writer,
+        resuming: Resuming,
+    ) -> None:
+        self._options = options
+        self._applier = applier
+        self._writer = writer
+        self._resuming = resuming
+        self._read = resuming.read
+        self._stop = resuming.stop
+        self._turn = resuming.turn
+        self._told: tuple[str, ...] = ()
+
+    def settle(self, change: SchemaChange, known: Registry) -> Resumed | None:
+        """Settle what a transaction's markers tell and go on; None when stopped meanwhile.
+
+        Raises StreamHalted where it cannot be settled here, and what reading a table again has
+        met.
+        """
+        beside = {name: one.name for name, one in known.sides.items()}
+        found, others = steps(change, known.shapes, beside)
+        one = change.transaction
+        passed = []
+        for each in found:
+            name = each.before.name
+            if not self._applier.active or known.covers(name, one.xid, one.commit_lsn):
+                passed.append(each)
+            elif name in known.joining:
+                return self._resuming.wait_for(UnknownTable(name, change.position))
+        wanted = [each for each in found if each not in passed]
+        place = _Place(change.position, one.commit_lsn)
+        return self._settle(wanted, passed, others, place)
+
+    def settle_found(self, halt: OtherShape, known: Registry) -> Resumed | None:
+        """Events do not fit: look whether the table has changed by now. Returns as `settle`.
+
+        Raises `halt` where that does not explain it, and reading the table again has not helped.
+        """
+        before = next((one for one in known.shapes.values() if one.name == halt.table), None)
+        if before is None or not self._applier.active:
+            raise halt
+        after = self._described([before.oid]).get(before.oid)
+        if after is None or after.same(before):
+            unproven = Unproven(halt.code, halt.cause)
+            return self._resuming.read_again(
+                TableUnproven(unproven, before.name, halt.position), known
+            )
+        return self._settle_found(before, after, halt.position)
+
+    def settle_renamed(self, unknown: UnknownTable, known: Registry) -> Resumed | None:
+        """A table that nobody knows: one that has another name by now? None where it is not."""
+        for oid, after in self._described(known.shapes).items():
+            if after.name == unknown.table and known.shapes[oid].name != unknown.table:
+                return self._settle_found(known.shapes[oid], after, unknown.position)
+        return None
+
+    def _settle_found(self, before: Described, after: Described, position: str) -> Resumed | None:
+        rewrites = () if after.file == before.file else (UNSEEN,)
+        wanted = step(before, after, rewrites)
+        return self._settle([wanted], [], [], _Place(position, 0, found=True))
+
+    def _settle(
+        self, wanted: Sequence[Step], passed: Sequence[Step], others: Collection[str], at: _Place
+    ) -> Resumed | None:
+        self._writer.interrupt()
+        wanted = [self._as_of_now(one) if one.reload else one for one in wanted]
+        for one in wanted:
+            self._require_small(one, at)
+        failing: float | None = None
+        while True:
+            now = self._turn(
+                ServiceState.WAITING_FOR_SCHEMA if self._told else ServiceState.STREAMING
+            )
+            if self._stop.is_set():
+                return None
+            try:
+                refused = self._try(wanted, passed, others, at)
+                if refused is None:
+                    self._clear()
+                    break
+                self._tell(wanted, refused, at)
+                failing = None
+            except Failed as error:
+                failing = failing or now
+                if now - failing > self._options.retry_for:
+                    raise
+                _log.warning("schema-not-looked-at", code=error.code)
+            self._stop.wait(_LOOK_SECONDS)
+        if any(one.reload for one in wanted):
+            reread(self._options.reread, [], self._turn)
+        if any(one.later or _added(one) for one in wanted):
+            self._options.complete()
+        return self._resuming.take_up(self._read())
+
+    def _as_of_now(self, one: Step) -> Step:
+        """A table that is read again becomes at once what it is on the source by now."""
+        now = self._described([one.before.oid]).get(one.before.oid)
+        if now is None or one.after is None or now.same(one.after):
+            return one
+        made = step(one.before, now, (), one.tokens)
+        return replace(made, reload=True, later=one.later)
+
+    def _require_small(self, one: Step, at: _Place) -> None:
+        if not one.reload or one.before.table.bytes <= self._options.reread_bytes:
+            return
+        raise StreamHalted(
+            "CDCM-SCHEMA-RELOAD",
+            f"{one.name} was changed in a way that sends no events of its rows, so it must be read "
+            f"again, and it is larger than apply.reread_bytes ({_told_of([one])})",
+            at.position,
+            f"{_statements([one], None)}Then type `cdc-migrator backfill --again '{one.name}'` and "
+            "start `cdc-migrator run`, which goes on from here.",
+        )
+
+    def _try(
+        self, wanted: Sequence[Step], passed: Sequence[Step], others: Collection[str], at: _Place
+    ) -> str | None:
+        """Write the change down, after what may be run was run; why not, where that is not so."""
+        with self._target() as conn, speaking("target", "following a change of the schema"):
+            target = self._there(conn, wanted)
+            lacking = [(one, change) for one in wanted for change in one.lacking(target)]
+            runs = self._options.ddl is SchemaPolicy.APPLY
+            asked = [
+                change
+                for _, change in lacking
+                if not (runs and (change.safe or change.kind is Kind.TABLE_DROPPED))
+            ]
+            if asked:
+                return ""
+            try:
+                with conn.transaction():
+                    if runs:
+                        self._run(conn, wanted)
+                    self._write_down(conn, wanted, passed, others, at)
+            except psycopg.Error as exc:
+                if exc.sqlstate is None:
+                    raise
+                return worded(exc)
+        return None
+
+    def _run(self, conn: psycopg.Connection, wanted: Sequence[Step]) -> None:
+        conn.execute(f"SET LOCAL lock_timeout = '{_LOCK}'".encode())
+        done: set[str] = set()
+        for one in wanted:
+            for change in one.changes:
+                leave = change.kind is Kind.TABLE_DROPPED and one.before.table.root is None
+                if leave or not (change.safe or change.kind is Kind.TABLE_DROPPED):
+                    continue
+                # What was run for one change may be all that the next one needs.
+                if one.met(change, self._there(conn, [one])):
+                    continue
+                for statement in change.statements:
+                    if statement not in done:
+                        _log.info("schema-statement", table=str(one.name), statement=statement)
+                        conn.execute(statement.encode())
+                        done.add(statement)
+
+    def _write_down(
+        self,
+        conn: psycopg.Connection,
+        wanted: Sequence[Step],
+        passed: Sequence[Step],
+        others: Collection[str],
+        at: _Place,
+    ) -> None:
+        for one in wanted:
+            shapes.settle(conn, one.name, at.position, at.commit_lsn, one.tokens, one.document())
+            if one.after is None:
+                shapes.leave(conn, one.before.name)
+                continue
+            if one.before.name != one.after.name:
+                shapes.rename(conn, one.before.name, one.after.name)
+            shapes.note(conn, [one.after])
+        again = [one.name for one in wanted if one.reload and one.after is not None]
+        if again:
+            load.again(conn, again)
+        for one in passed:
+            # The other direction's tables follow their side as they are; a table that was read
+            # again has this already.
+            if not self._applier.active and one.after is not None:
+                if one.before.name != one.after.name:
+                    shapes.rename(conn, one.before.name, one.after.name)
+                shapes.note(conn, [one.after])
+            shapes.settle(conn, one.name, at.position, at.commit_lsn, one.tokens, [])
+        if others:
+            nobody = TableName("", "")
+            shapes.settle(conn, nobody, at.position, at.commit_lsn, others, [])
+
+    def _tell(self, wanted: Sequence[Step], refused: str, at: _Place) -> None:
+        """Say what is waited for; once, and again where it has changed."""
+        with self._target() as conn:
+            target = self._there(conn, wanted)
+            told = (_statements(wanted, target), refused)
+            if told == self._told:
+                return
+            waiting = [one for one in wanted if one.lacking(target)] or list(wanted)
+            for one in waiting:
+                shapes.tell(conn, one.before.name, at.position, at.commit_lsn, one.document())
+            error = _finding(waiting, told[0], refused, at)
+            document = error.as_dict() | {
+                "at": datetime.now(UTC).isoformat(),
+                "position": at.position,
+            }
+            migration.update(conn, "schema-change-waits", last_error=document)
+        self._told = told
+        _log.warning("schema-changed", **document)
+
+    def _clear(self) -> None:
+        if self._told:
+            self._told = ()
+            with self._target() as conn:
+                migration.update(conn, "schema-change-settled", last_error=None)
+
+    def _there(
+        self, conn: psycopg.Connection, wanted: Iterable[Step]
+    ) -> dict[TableName, Described]:
+        names = {name for one in wanted for name in (one.before.name, one.name)}
+        with speaking("target", "looking at its tables"):
+            return describe.by_name(conn, sorted(names))
+
+    def _described(self, oids: Iterable[int]) -> dict[int, Described]:
+        called = f"cdcm-{self._options.migration}-schema"
+        with (
+            connect(self._options.source_dsn(), application_name=called, side="source") as conn,
+            speaking("source", "describing its tables"),
+        ):
+            return describe.by_oid(conn, list(oids))
+
+    def _target(self) -> psycopg.Connection:
+        called = f"cdcm-{self._options.migration}-schema"
+        return connect(self._options.target_dsn(), application_name=called, side="target")
+
+
+def _finding(waiting: Sequence[Step], statements: str, refused: str, at: _Place) -> MigratorError:
+    names = ", ".join(str(one.before.name) for one in waiting)
+    how = (
+        "this was found by looking: it is a detection, not a position"
+        if at.found
+        else "the stream waits exactly there"
+    )
+    why = f"; the target does not accept it: {refused}" if refused else ""
+    return StreamHalted(
+        "CDCM-SCHEMA-CHANGED",
+        f"the source has changed {names}: {_told_of(waiting)}; {how}{why}",
+        at.position,
+        f"{statements}`cdc-migrator run` goes on by itself once the target has it.",
+    )
+
+
+def _told_of(some: Iterable[Step]) -> str:
+    return "; ".join(str(change) for one in some for change in one.changes if change.needed)
+
+
+def _statements(wanted: Iterable[Step], target: dict[TableName, Described] | None) -> str:
+    """What to run on the target, for people."""
+    lacking: list[Change] = []
+    for one in wanted:
+        lacking += one.changes if target is None else one.lacking(target)
+    said = [statement for change in lacking for statement in change.statements]
+    told = f"Run on the target: {'; '.join(dict.fromkeys(said))}. " if said else ""
+    if any(one.kind is Kind.TABLE_DROPPED for one in lacking):
+        told += "To keep its rows, give the table another name there instead. "
+    return told
+
+
+def _added(one: Step) -> bool:
+    """Whether there is something that the target may get later."""
+    return any(change.kind is Kind.CONSTRAINT_ADDED for change in one.changes)
