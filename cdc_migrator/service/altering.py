@@ -97,6 +97,8 @@ def dropped(before: Described) -> Change:
 def changes(before: Described, after: Described, rewrites: Sequence[Rewrite]) -> list[Change]:
     """All differences, in the order in which the target can follow them."""
     name = quoted(after.name)
+    # A partition has the columns of its parent, and may not change them by itself.
+    columns = quoted(after.table.root) if after.table.root else name
     found: list[Change] = []
     if before.name != after.name:
         found.append(_renamed(before, after))
@@ -106,11 +108,11 @@ def changes(before: Described, after: Described, rewrites: Sequence[Rewrite]) ->
     there = {one.number: one for one in before.columns}
     kept = [(there[one.number], one) for one in after.columns if one.number in there]
     now = {one.number for one in after.columns}
-    found += [_dropped_column(one, name) for one in before.columns if one.number not in now]
-    found += _column_renames(kept, name)
+    found += [_dropped_column(one, columns) for one in before.columns if one.number not in now]
+    found += _column_renames(kept, columns)
     for old, new in kept:
-        found += _column(old, new, name, rewrites)
-    found += [_added(one, name) for one in after.columns if one.number not in there]
+        found += _column(old, new, columns, rewrites)
+    found += [_added(one, columns) for one in after.columns if one.number not in there]
     found += _constraints_added(before, after, name)
     if before.table.key != after.table.key:
         said, is_now = (", ".join(one.table.key) or "none" for one in (before, after))

@@ -24,7 +24,7 @@ from cdc_migrator.databases.postgres import describe
 from cdc_migrator.databases.postgres.coded import describe as worded
 from cdc_migrator.databases.postgres.coded import speaking
 from cdc_migrator.databases.postgres.connect import connect
-from cdc_migrator.errors import Failed, MigratorError, StreamHalted
+from cdc_migrator.errors import Failed, MigratorError, Refused, StreamHalted
 from cdc_migrator.model.changes import SchemaPolicy
 from cdc_migrator.model.described import Described
 from cdc_migrator.model.tables import TableName
@@ -131,18 +131,31 @@ class SchemaChanges:
         wanted = [self._as_of_now(one) if one.reload else one for one in wanted]
         for one in wanted:
             self._require_small(one, at)
+        if not self._follow(wanted, passed, others, at):
+            return None
+        later = any(one.later or _added(one) for one in wanted)
+        while again := [one for one in wanted if one.reload]:
+            wanted = self._reread(again)
+            if wanted and not self._follow(wanted, (), (), at):
+                return None
+        if later:
+            self._options.complete()
+        return self._resuming.take_up(self._read())
+
+    def _follow(
+        self, wanted: Sequence[Step], passed: Sequence[Step], others: Collection[str], at: _Place
+    ) -> bool:
+        """Have the target follow, or wait until it has; False when stopped meanwhile."""
         failing: float | None = None
-        while True:
+        while not self._stop.is_set():
             now = self._turn(
                 ServiceState.WAITING_FOR_SCHEMA if self._told else ServiceState.STREAMING
             )
-            if self._stop.is_set():
-                return None
             try:
                 refused = self._try(wanted, passed, others, at)
                 if refused is None:
                     self._clear()
-                    break
+                    return True
                 self._tell(wanted, refused, at)
                 failing = None
             except Failed as error:
@@ -151,11 +164,32 @@ class SchemaChanges:
                     raise
                 _log.warning("schema-not-looked-at", code=error.code)
             self._stop.wait(_LOOK_SECONDS)
-        if any(one.reload for one in wanted):
+        return False
+
+    def _reread(self, again: Sequence[Step]) -> list[Step]:
+        """Read these tables again; how those go on that have changed once more meanwhile."""
+        failed: Refused | None = None
+        try:
             reread(self._options.reread, [], self._turn)
-        if any(one.later or _added(one) for one in wanted):
-            self._options.complete()
-        return self._resuming.take_up(self._read())
+        except Refused as error:
+            if error.code != "CDCM-LOAD-COLUMNS":
+                raise
+            failed = error
+        if failed is None:
+            with self._target() as conn, speaking("target", "reading what its tables are"):
+                there = {one.oid: one for one in shapes.read(conn).values()}
+        else:
+            there = self._described([one.before.oid for one in again])
+        more = []
+        for one in again:
+            now = there.get(one.before.oid)
+            if now is None or one.after is None or now.same(one.after):
+                continue
+            # What was read has the newest values already.
+            more.append(replace(step(one.after, now, ()), reload=failed is not None))
+        if failed is not None and not more:
+            raise failed
+        return more
 
     def _as_of_now(self, one: Step) -> Step:
         """A table that is read again becomes at once what it is on the source by now."""
