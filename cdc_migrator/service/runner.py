@@ -49,6 +49,7 @@ from cdc_migrator.service.repairing import Repairs
 from cdc_migrator.service.responder import Responder
 from cdc_migrator.service.resuming import Resuming, reread
 from cdc_migrator.service.schema_changes import SchemaChanges
+from cdc_migrator.service.schema_poll import SchemaPoll
 from cdc_migrator.service.telling import tell_applied
 from cdc_migrator.service.watching import Watching
 from cdc_migrator.service.writer import Writer
@@ -235,6 +236,9 @@ class Service:
                         options.continuous,
                     )
                 )
+            stack.enter_context(
+                SchemaPoll(options.source_dsn, options.target_dsn, options.migration)
+            )
             resuming = Resuming(
                 options, applier, writer, self._read_registry, self._stop, self._take_turn
             )

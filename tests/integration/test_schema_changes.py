@@ -27,7 +27,8 @@ CREATE TABLE shop.scan (what int NOT NULL, word text);
 ALTER TABLE shop.scan REPLICA IDENTITY FULL;
 CREATE TABLE shop.day (id int, day int NOT NULL, PRIMARY KEY (id, day)) PARTITION BY RANGE (day);
 CREATE TABLE shop.day_1 PARTITION OF shop.day FOR VALUES FROM (0) TO (10);
-INSERT INTO shop.item (amount, word, mood, old) SELECT g, 'w' || g, 'glad', 'o' FROM generate_series(1, 500) g;
+INSERT INTO shop.item (amount, word, mood, old)
+    SELECT g, 'w' || g, 'glad', 'o' FROM generate_series(1, 500) g;
 INSERT INTO shop.scan SELECT g % 7, 'w' FROM generate_series(1, 200) g;
 INSERT INTO shop.day SELECT g, g % 10 FROM generate_series(1, 50) g;
 """
@@ -200,7 +201,8 @@ def test_what_is_safe_is_run_in_its_place_and_all_ends_equal(live: Changing) -> 
             "tables join",
             lambda: one(
                 live.target,
-                "SELECT count(*) = 5 AND bool_and(joining IS NULL) FROM cdc_migrator.table_progress",
+                "SELECT count(*) = 5 AND bool_and(joining IS NULL) "
+                "FROM cdc_migrator.table_progress",
             ),
         )
         live.source_runs(
@@ -211,3 +213,98 @@ def test_what_is_safe_is_run_in_its_place_and_all_ends_equal(live: Changing) -> 
         "the index", lambda: one(live.target, "SELECT to_regclass('shop.item_amount') IS NOT NULL")
     )
     live.cli("schema", "diff")
+
+
+@pytest.mark.long
+def test_changes_that_nobody_tells_of_are_found_by_looking(live: Changing) -> None:
+    """Where no event trigger may be made: by events that do not fit, or by a look at the catalog.
+
+    That it is a detection, not a position, is said.
+    """
+    live.prepare()
+    live.source_runs(
+        "DROP EVENT TRIGGER cdc_migrator_ddl_end",
+        "DROP EVENT TRIGGER cdc_migrator_ddl_drop",
+        "DROP EVENT TRIGGER cdc_migrator_ddl_rewrite",
+    )
+    run = live.start("run")
+    with Writer(live.source):
+        wait_for("run streams", live.working)
+        live.source_runs("ALTER TABLE shop.item ADD COLUMN size int DEFAULT 7")
+        found = live.waits()
+        assert "it is a detection, not a position" in found["cause"]
+        live.target_runs("ALTER TABLE shop.item ADD COLUMN size integer DEFAULT 7")
+        wait_for("it goes on", lambda: not live.halted())
+        live.drain()
+        live.stop(run)
+        live.start("run", "--ddl", "apply")
+        wait_for("run streams", live.working)
+        live.source_runs("ALTER TABLE shop.item ADD COLUMN seen timestamptz DEFAULT now()")
+        live.source_runs("ALTER TABLE shop.item ALTER COLUMN word TYPE text")
+        live.source_runs("UPDATE shop.item SET word = repeat('long', 9) WHERE id < 9")
+        live.drain()
+        live.source_runs("ALTER TABLE shop.item RENAME COLUMN old TO new")
+        wait_for("found", lambda: one(live.target, HAS_COLUMN, "new"))
+    live.source_runs("ALTER TABLE shop.item RENAME TO goods")
+    live.source_runs("UPDATE shop.goods SET amount = 0 WHERE id < 5")
+    assert live.differing(["shop.day", "shop.goods", "shop.scan"]) == []
+
+
+HAS_COLUMN = (
+    "SELECT count(*) FROM pg_attribute WHERE attrelid = 'shop.item'::regclass AND attname = %s"
+)
+
+
+@pytest.mark.long
+def test_the_rest_of_the_list_ends_equal_or_stops_with_a_way_out(live: Changing) -> None:
+    """Keys, constraints, names that are passed on, schemas, tables and partitions that go."""
+    live.prepare()
+    live.start("run", "--ddl", "apply")
+    with Writer(live.source):
+        wait_for("run streams", live.working)
+        live.source_runs("ALTER TABLE shop.item ADD CONSTRAINT small CHECK (amount < 1000000)")
+        live.source_runs("ALTER TABLE shop.item DROP CONSTRAINT small")
+        live.source_runs("UPDATE shop.item SET amount = 1000001 WHERE id = 3")
+        live.source_runs("ALTER TYPE shop.mood RENAME VALUE 'sad' TO 'blue'")
+        live.source_runs("UPDATE shop.item SET mood = 'blue' WHERE id < 30")
+        live.source_runs(
+            "ALTER TABLE shop.item ADD COLUMN other text",
+            "UPDATE shop.item SET other = 'o' || id",
+            "ALTER TABLE shop.item RENAME COLUMN other TO hold",
+            "ALTER TABLE shop.item RENAME COLUMN old TO other",
+            "ALTER TABLE shop.item RENAME COLUMN hold TO old",
+            "UPDATE shop.item SET old = 'after' WHERE id < 9",
+        )
+        live.source_runs("ALTER TABLE shop.item ALTER COLUMN amount DROP NOT NULL")
+        live.source_runs("INSERT INTO shop.item (amount) VALUES (NULL)")
+        live.source_runs("ALTER TABLE shop.scan REPLICA IDENTITY NOTHING")
+        live.source_runs("ALTER TABLE shop.scan REPLICA IDENTITY FULL")
+        live.drain()
+    live.source_runs(
+        "ALTER TABLE shop.item DROP CONSTRAINT item_pkey",
+        "ALTER TABLE shop.item ADD COLUMN twin bigint GENERATED ALWAYS AS (id * 2) STORED",
+        "ALTER TABLE shop.item ADD PRIMARY KEY (id)",
+    )
+    live.source_runs(
+        "UPDATE shop.item SET amount = 5 WHERE id < 5", "DELETE FROM shop.item WHERE id = 7"
+    )
+    live.source_runs(
+        "CREATE TABLE shop.day_2 PARTITION OF shop.day FOR VALUES FROM (10) TO (20)",
+        "DROP TABLE shop.day_1",
+        "INSERT INTO shop.day SELECT g, 10 + g % 10 FROM generate_series(1, 30) g",
+    )
+    live.source_runs("ALTER TABLE shop.item DROP COLUMN word")
+    found = live.waits()
+    assert "Run on the target: ALTER TABLE shop.item DROP COLUMN word. " in found["remedy"]
+    live.target_runs("ALTER TABLE shop.item DROP COLUMN word")
+    wait_for("it goes on", lambda: not live.halted())
+    assert live.differing(["shop.day", "shop.item", "shop.scan"]) == []
+    live.source_runs("ALTER SCHEMA shop RENAME TO market")
+    live.source_runs("UPDATE market.item SET amount = 6 WHERE id < 5")
+    live.drain()
+    live.source_runs("DROP TABLE market.scan")
+    live.source_runs("UPDATE market.item SET amount = 7 WHERE id < 5")
+    live.drain()
+    lines = compare(*digest_both(live.source, live.target, "market"))
+    assert [line.table for line in lines if not line.equal] == ["market.scan"]
+    assert one(live.target, "SELECT count(*) > 100 FROM market.scan")
