@@ -6,6 +6,7 @@ change, and what would refuse rows. It travels as JSON: in a marker, and in the 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -95,6 +96,22 @@ def read(document: Mapping[str, Any]) -> Described:
         indexes=document["indexes"],
         document=document,
     )
+
+
+def in_schema(table: Described, schema: str) -> Described:
+    """The same table after its schema was given this name."""
+    former = re.escape(table.name.schema)
+    pattern = re.compile(rf'(?<![\w."])(?:{former}|"{former}")\.')
+
+    def moved(value: Any) -> Any:
+        if isinstance(value, str):
+            return pattern.sub(lambda _: f"{schema}.", value)
+        if isinstance(value, Mapping):
+            return {key: moved(one) for key, one in value.items()}
+        return [moved(one) for one in value] if isinstance(value, list) else value
+
+    parts = {key: moved(table.document[key]) for key in ("columns", "constraints", "indexes")}
+    return read({**table.document, **parts, "schema": schema})
 
 
 def _column(said: Mapping[str, Any]) -> DescribedColumn:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from cdc_migrator.model import described
 from cdc_migrator.model.described import Described, DescribedColumn
 from cdc_migrator.model.tables import TableName
 from cdc_migrator.service.alter_words import constant, literal, quoted, sequences, widens
@@ -94,14 +95,23 @@ def dropped(before: Described) -> Change:
     return Change(Kind.TABLE_DROPPED, str(before.name), str(before.name), None, (statement,))
 
 
-def changes(before: Described, after: Described, rewrites: Sequence[Rewrite]) -> list[Change]:
-    """All differences, in the order in which the target can follow them."""
+def changes(
+    before: Described, after: Described, rewrites: Sequence[Rewrite], whole_schema: bool = False
+) -> list[Change]:
+    """All differences, in the order in which the target can follow them.
+
+    Args:
+        whole_schema: where the table is in another schema now, the schema has another name.
+    """
     name = quoted(after.name)
     # A partition has the columns of its parent, and may not change them by itself.
     columns = quoted(after.table.root) if after.table.root else name
     found: list[Change] = []
     if before.name != after.name:
-        found.append(_renamed(before, after))
+        found.append(_renamed(before, after, whole_schema))
+    if whole_schema and before.name.schema != after.name.schema:
+        # All that names the schema does so otherwise now.
+        before = described.in_schema(before, after.name.schema)
     found += _labels(before, after)
     # What refuses rows goes first, what refers to columns comes behind them.
     found += _constraints_dropped(before, after, name)
@@ -163,10 +173,12 @@ def met(change: Change, there: Described | None) -> bool:
     return True
 
 
-def _renamed(before: Described, after: Described) -> Change:
+def _renamed(before: Described, after: Described, whole_schema: bool) -> Change:
     statements = []
     old, new = before.name, after.name
-    if old.schema != new.schema:
+    if old.schema != new.schema and whole_schema:
+        statements.append(f"ALTER SCHEMA {_name(old.schema)} RENAME TO {_name(new.schema)}")
+    elif old.schema != new.schema:
         statements.append(f"ALTER TABLE {quoted(old)} SET SCHEMA {_name(new.schema)}")
     if old.name != new.name:
         moved = quoted(TableName(new.schema, old.name))

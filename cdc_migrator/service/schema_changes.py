@@ -10,7 +10,7 @@ here, or takes over, finds all of it or none.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import psycopg
@@ -24,16 +24,18 @@ from cdc_migrator.databases.postgres import describe
 from cdc_migrator.databases.postgres.coded import describe as worded
 from cdc_migrator.databases.postgres.coded import speaking
 from cdc_migrator.databases.postgres.connect import connect
-from cdc_migrator.errors import Failed, MigratorError, Refused, StreamHalted
+from cdc_migrator.databases.postgres.side import sides
+from cdc_migrator.errors import Failed, Refused, StreamHalted
 from cdc_migrator.model.changes import SchemaPolicy
 from cdc_migrator.model.described import Described
 from cdc_migrator.model.tables import TableName
 from cdc_migrator.monitor.sample import ServiceState
-from cdc_migrator.service.altering import Change, Kind
+from cdc_migrator.service.altering import Kind
 from cdc_migrator.service.options import RunOptions
 from cdc_migrator.service.registry import Registry
 from cdc_migrator.service.resuming import Resumed, Resuming, reread
 from cdc_migrator.service.schema_step import UNSEEN, Step, step, steps
+from cdc_migrator.service.schema_words import Place, added, finding, sends, statements, told_of
 from cdc_migrator.service.writer import Writer
 from cdc_migrator.stream.parts import TableUnproven, Unproven
 from cdc_migrator.stream.rows import OtherShape
@@ -42,15 +44,6 @@ _LOOK_SECONDS = 0.5
 _LOCK = "2s"
 
 _log = structlog.get_logger("cdc_migrator.service")
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """Where the stream stands; `found`: it was not told there, but found by looking."""
-
-    position: str
-    commit_lsn: int
-    found: bool = False
 
 
 class SchemaChanges:
@@ -82,6 +75,8 @@ class SchemaChanges:
         Raises StreamHalted where it cannot be settled here, and what reading a table again has
         met.
         """
+        # A table that has joined and had no change since is not among them yet.
+        known = replace(self._read(), passed=known.passed)
         beside = {name: one.name for name, one in known.sides.items()}
         found, others = steps(change, known.shapes, beside)
         one = change.transaction
@@ -93,7 +88,7 @@ class SchemaChanges:
             elif name in known.joining:
                 return self._resuming.wait_for(UnknownTable(name, change.position))
         wanted = [each for each in found if each not in passed]
-        place = _Place(change.position, one.commit_lsn)
+        place = Place(change.position, one.commit_lsn, any(each.found for each in found))
         return self._settle(wanted, passed, others, place)
 
     def settle_found(self, halt: OtherShape, known: Registry) -> Resumed | None:
@@ -122,18 +117,19 @@ class SchemaChanges:
     def _settle_found(self, before: Described, after: Described, position: str) -> Resumed | None:
         rewrites = () if after.file == before.file else (UNSEEN,)
         wanted = step(before, after, rewrites)
-        return self._settle([wanted], [], [], _Place(position, 0, found=True))
+        return self._settle([wanted], [], [], Place(position, 0, found=True))
 
     def _settle(
-        self, wanted: Sequence[Step], passed: Sequence[Step], others: Collection[str], at: _Place
+        self, wanted: Sequence[Step], passed: Sequence[Step], others: Collection[str], at: Place
     ) -> Resumed | None:
         self._writer.interrupt()
         wanted = [self._as_of_now(one) if one.reload else one for one in wanted]
         for one in wanted:
+            self._require_same_side(one, at)
             self._require_small(one, at)
         if not self._follow(wanted, passed, others, at):
             return None
-        later = any(one.later or _added(one) for one in wanted)
+        later = any(one.later or added(one) for one in wanted)
         while again := [one for one in wanted if one.reload]:
             wanted = self._reread(again)
             if wanted and not self._follow(wanted, (), (), at):
@@ -143,7 +139,7 @@ class SchemaChanges:
         return self._resuming.take_up(self._read())
 
     def _follow(
-        self, wanted: Sequence[Step], passed: Sequence[Step], others: Collection[str], at: _Place
+        self, wanted: Sequence[Step], passed: Sequence[Step], others: Collection[str], at: Place
     ) -> bool:
         """Have the target follow, or wait until it has; False when stopped meanwhile."""
         failing: float | None = None
@@ -199,20 +195,38 @@ class SchemaChanges:
         made = step(one.before, now, (), one.tokens)
         return replace(made, reload=True, later=one.later)
 
-    def _require_small(self, one: Step, at: _Place) -> None:
+    def _require_same_side(self, one: Step, at: Place) -> None:
+        """What travels beside the events was made for the table as it was."""
+        if one.after is None:
+            return
+        before, after = (
+            sides([described.table], self._options.migration).get(described.name)
+            for described in (one.before, one.after)
+        )
+        if sends(before) != sends(after):
+            raise StreamHalted(
+                "CDCM-SCHEMA-SIDE",
+                f"the source has changed {one.before.name} ({told_of([one])}), of which values "
+                "travel beside the events: what sends them must be made anew",
+                at.position,
+                f"{statements([one], None)}Then type `cdc-migrator migrate --new-capture` with "
+                "--force: the target's rows stay, and only what differs is written.",
+            )
+
+    def _require_small(self, one: Step, at: Place) -> None:
         if not one.reload or one.before.table.bytes <= self._options.reread_bytes:
             return
         raise StreamHalted(
             "CDCM-SCHEMA-RELOAD",
             f"{one.name} was changed in a way that sends no events of its rows, so it must be read "
-            f"again, and it is larger than apply.reread_bytes ({_told_of([one])})",
+            f"again, and it is larger than apply.reread_bytes ({told_of([one])})",
             at.position,
-            f"{_statements([one], None)}Then type `cdc-migrator backfill --again '{one.name}'` and "
+            f"{statements([one], None)}Then type `cdc-migrator backfill --again '{one.name}'` and "
             "start `cdc-migrator run`, which goes on from here.",
         )
 
     def _try(
-        self, wanted: Sequence[Step], passed: Sequence[Step], others: Collection[str], at: _Place
+        self, wanted: Sequence[Step], passed: Sequence[Step], others: Collection[str], at: Place
     ) -> str | None:
         """Write the change down, after what may be run was run; why not, where that is not so."""
         with self._target() as conn, speaking("target", "following a change of the schema"):
@@ -260,7 +274,7 @@ class SchemaChanges:
         wanted: Sequence[Step],
         passed: Sequence[Step],
         others: Collection[str],
-        at: _Place,
+        at: Place,
     ) -> None:
         for one in wanted:
             shapes.settle(conn, one.name, at.position, at.commit_lsn, one.tokens, one.document())
@@ -285,17 +299,17 @@ class SchemaChanges:
             nobody = TableName("", "")
             shapes.settle(conn, nobody, at.position, at.commit_lsn, others, [])
 
-    def _tell(self, wanted: Sequence[Step], refused: str, at: _Place) -> None:
+    def _tell(self, wanted: Sequence[Step], refused: str, at: Place) -> None:
         """Say what is waited for; once, and again where it has changed."""
         with self._target() as conn:
             target = self._there(conn, wanted)
-            told = (_statements(wanted, target), refused)
+            told = (statements(wanted, target), refused)
             if told == self._told:
                 return
             waiting = [one for one in wanted if one.lacking(target)] or list(wanted)
             for one in waiting:
                 shapes.tell(conn, one.before.name, at.position, at.commit_lsn, one.document())
-            error = _finding(waiting, told[0], refused, at)
+            error = finding(waiting, told[0], refused, at)
             document = error.as_dict() | {
                 "at": datetime.now(UTC).isoformat(),
                 "position": at.position,
@@ -328,40 +342,3 @@ class SchemaChanges:
     def _target(self) -> psycopg.Connection:
         called = f"cdcm-{self._options.migration}-schema"
         return connect(self._options.target_dsn(), application_name=called, side="target")
-
-
-def _finding(waiting: Sequence[Step], statements: str, refused: str, at: _Place) -> MigratorError:
-    names = ", ".join(str(one.before.name) for one in waiting)
-    how = (
-        "this was found by looking: it is a detection, not a position"
-        if at.found
-        else "the stream waits exactly there"
-    )
-    why = f"; the target does not accept it: {refused}" if refused else ""
-    return StreamHalted(
-        "CDCM-SCHEMA-CHANGED",
-        f"the source has changed {names}: {_told_of(waiting)}; {how}{why}",
-        at.position,
-        f"{statements}`cdc-migrator run` goes on by itself once the target has it.",
-    )
-
-
-def _told_of(some: Iterable[Step]) -> str:
-    return "; ".join(str(change) for one in some for change in one.changes if change.needed)
-
-
-def _statements(wanted: Iterable[Step], target: dict[TableName, Described] | None) -> str:
-    """What to run on the target, for people."""
-    lacking: list[Change] = []
-    for one in wanted:
-        lacking += one.changes if target is None else one.lacking(target)
-    said = [statement for change in lacking for statement in change.statements]
-    told = f"Run on the target: {'; '.join(dict.fromkeys(said))}. " if said else ""
-    if any(one.kind is Kind.TABLE_DROPPED for one in lacking):
-        told += "To keep its rows, give the table another name there instead. "
-    return told
-
-
-def _added(one: Step) -> bool:
-    """Whether there is something that the target may get later."""
-    return any(change.kind is Kind.CONSTRAINT_ADDED for change in one.changes)

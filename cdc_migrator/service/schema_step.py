@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -26,6 +26,7 @@ class Step:
         tokens: of the markers that told of it; none where it was found by looking.
         reload: its rows are to be read from the source again.
         later: objects of it were made that the target may get later.
+        found: by looking; nobody told of it at its position.
     """
 
     before: Described
@@ -34,6 +35,7 @@ class Step:
     tokens: tuple[str, ...]
     reload: bool
     later: bool = False
+    found: bool = False
 
     @property
     def name(self) -> TableName:
@@ -79,6 +81,7 @@ class _Told:
     dropped: bool = False
     found: bool = False
     later: bool = False
+    whole_schema: bool = False
     rewrites: tuple[Rewrite, ...] = ()
 
 
@@ -116,7 +119,8 @@ def steps(
         rewrites = one.rewrites
         if one.found and after.file != before.file:
             rewrites = (UNSEEN,)
-        found.append(step(before, after, rewrites, one.tokens, rows_before, one.later))
+        made = step(before, after, rewrites, one.tokens, rows_before, one.whole_schema)
+        found.append(replace(made, later=one.later, found=one.found))
     return found, others
 
 
@@ -130,14 +134,15 @@ def step(
     rewrites: Sequence[Rewrite],
     tokens: Iterable[str] = (),
     rows_before: bool = False,
-    later: bool = False,
+    whole_schema: bool = False,
 ) -> Step:
     """From one description to the next.
 
     Args:
         rows_before: its transaction has rows of it in front of the change as well.
+        whole_schema: see `altering.changes`.
     """
-    found = altering.changes(before, after, rewrites)
+    found = altering.changes(before, after, rewrites, whole_schema)
     kinds = {one.kind for one in found}
     reload = any(one.reload for one in found)
     if rows_before and not _reads_alike(before, after):
@@ -150,7 +155,7 @@ def step(
             reload = True
     if UNSEEN in rewrites and found:
         reload = True
-    return Step(before, after, tuple(found), tuple(tokens), reload, later)
+    return Step(before, after, tuple(found), tuple(tokens), reload)
 
 
 def _reads_alike(before: Described, after: Described) -> bool:
@@ -179,6 +184,7 @@ def _take(told: dict[int, _Told], marker: Marker, place: int, position: str) -> 
             one.last_place = place
             one.found = one.found or event == "found"
             one.later = one.later or said["tag"] == "CREATE INDEX"
+            one.whole_schema = one.whole_schema or said["tag"] == "ALTER SCHEMA"
     except (msgspec.DecodeError, KeyError, TypeError, ValueError) as exc:
         raise StreamHalted(
             "CDCM-STREAM-UNDECODABLE",
