@@ -109,10 +109,10 @@ def read(target: psycopg.Connection, source_dsn: Callable[[], str], migration: s
             shapes.note(target, [found_now[name] for name in found_now if name in applied], False)
         noted |= found_now
     sizes = {one.source: one.estimated_bytes for one in loads}
-    found = [
-        replace(one.table, bytes=max(one.table.bytes, sizes[name]))
-        for name, one in sorted(noted.items())
-    ]
+    for name, one in noted.items():
+        size = max(one.table.bytes, sizes[name])
+        noted[name] = replace(one, table=replace(one.table, bytes=size))
+    found = [one.table for _, one in sorted(noted.items())]
     tables = tuple(table for table in found if table.name in applied)
     missing = sorted(str(name) for name in applied.keys() - {table.name for table in tables})
     if missing:

@@ -26,6 +26,7 @@ from cdc_migrator.databases.postgres.coded import speaking
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.databases.postgres.side import sides
 from cdc_migrator.errors import Failed, Refused, StreamHalted
+from cdc_migrator.faultpoints import reach
 from cdc_migrator.model.changes import SchemaPolicy
 from cdc_migrator.model.described import Described
 from cdc_migrator.model.tables import TableName
@@ -129,9 +130,11 @@ class SchemaChanges:
             self._require_small(one, at)
         if not self._follow(wanted, passed, others, at):
             return None
+        reach("ddl.settled")
         later = any(one.later or added(one) for one in wanted)
         while again := [one for one in wanted if one.reload]:
             wanted = self._reread(again)
+            reach("ddl.read")
             if wanted and not self._follow(wanted, (), (), at):
                 return None
         if later:
@@ -214,15 +217,25 @@ class SchemaChanges:
             )
 
     def _require_small(self, one: Step, at: Place) -> None:
-        if not one.reload or one.before.table.bytes <= self._options.reread_bytes:
+        options = self._options
+        if not one.reload or one.after is None:
             return
+        if not options.way_back and one.before.table.bytes <= options.reread_bytes:
+            return
+        how = (
+            "on the way back nothing is read again"
+            if options.way_back
+            else "it is larger than apply.reread_bytes"
+        )
         raise StreamHalted(
             "CDCM-SCHEMA-RELOAD",
             f"{one.name} was changed in a way that sends no events of its rows, so it must be read "
-            f"again, and it is larger than apply.reread_bytes ({told_of([one])})",
+            f"again, and {how} ({told_of([one])})",
             at.position,
-            f"{statements([one], None)}Then type `cdc-migrator backfill --again '{one.name}'` and "
-            "start `cdc-migrator run`, which goes on from here.",
+            "Bring both sides of the table in line by hand, then compare them."
+            if options.way_back
+            else f"{statements([one], None)}Then type `cdc-migrator backfill --again "
+            f"'{one.name}'` and start `cdc-migrator run`, which goes on from here.",
         )
 
     def _try(
@@ -245,6 +258,7 @@ class SchemaChanges:
                     if runs:
                         self._run(conn, wanted)
                     self._write_down(conn, wanted, passed, others, at)
+                    reach("ddl.settling")
             except psycopg.Error as exc:
                 if exc.sqlstate is None:
                     raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import signal
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ import psycopg
 import pytest
 
 from cdc_migrator.demo.digest import compare, digest_both
+from cdc_migrator.faultpoints import VARIABLE
 from tests.support.live import LiveMigration, one, wait_for
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.timeout(240)]
@@ -248,6 +250,41 @@ def test_changes_that_nobody_tells_of_are_found_by_looking(live: Changing) -> No
     live.source_runs("ALTER TABLE shop.item RENAME TO goods")
     live.source_runs("UPDATE shop.goods SET amount = 0 WHERE id < 5")
     assert live.differing(["shop.day", "shop.goods", "shop.scan"]) == []
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("place", ["ddl.settling", "ddl.settled", "ddl.read"])
+def test_whoever_is_killed_at_a_change_goes_on_with_it(live: Changing, place: str) -> None:
+    """What was run is run once, and a table that has to be read again is."""
+    live.prepare()
+    run = live.start("run", "--ddl", "apply", env={VARIABLE: f"{place}:1:KILL"})
+    with Writer(live.source):
+        wait_for("run streams", live.working)
+        live.source_runs("ALTER TABLE shop.item ADD COLUMN seen timestamptz DEFAULT now()")
+        assert run.wait(60) == -signal.SIGKILL
+        live.source_runs("ALTER TABLE shop.item RENAME COLUMN seen TO at")
+        live.start("run", "--ddl", "apply")
+        wait_for("it goes on", lambda: one(live.target, HAS_COLUMN, "at"))
+    assert live.differing(["shop.day", "shop.item", "shop.scan"]) == []
+
+
+@pytest.mark.long
+def test_a_table_too_large_to_be_read_again_halts_with_its_way_out(live: Changing) -> None:
+    """What is typed then ends equal."""
+    live.prepare()
+    limited = ("--set", "apply.reread_bytes=0", "run", "--ddl", "apply")
+    run = live.start(*limited)
+    live.source_runs("UPDATE shop.item SET amount = 9 WHERE id < 9")
+    live.source_runs("ALTER TABLE shop.item ALTER COLUMN amount TYPE bigint USING amount + 1")
+    live.source_runs("UPDATE shop.item SET amount = amount + 1 WHERE id < 5")
+    assert run.wait(60) == 3
+    halted = live.halted()
+    assert halted is not None
+    assert halted["code"] == "CDCM-SCHEMA-RELOAD"
+    live.target_runs("ALTER TABLE shop.item ALTER COLUMN amount TYPE bigint")
+    live.cli("backfill", "--again", "shop.item")
+    live.start(*limited)
+    assert live.differing(["shop.day", "shop.item", "shop.scan"]) == []
 
 
 JOINED = "SELECT count(*) = %s AND bool_and(joining IS NULL) FROM cdc_migrator.table_progress"
