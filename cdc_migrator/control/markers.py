@@ -54,6 +54,15 @@ def tell(
     )
 
 
+def prune(conn: psycopg.Connection, migration: str, kind: str, days: int) -> None:
+    """Remove markers that were sent long ago: the stream has them from the log."""
+    conn.execute(
+        "DELETE FROM cdc_migrator.marker WHERE migration = %s AND kind = %s "
+        "AND at < now() - make_interval(days => %s)",
+        (migration, kind, days),
+    )
+
+
 def is_applied(conn: psycopg.Connection, token: str) -> bool:
     """Whether everything up to this marker is applied."""
     row = conn.execute(

@@ -34,6 +34,8 @@ class Completing:
         """Do what there is to do until `ending`; nothing where it is not wanted."""
         while self._wanted and not ending.wait(every):
             try:
+                if not self._steps.left_alone():
+                    continue
                 self._steps.join()
                 if self._asked.is_set():
                     self._asked.clear()

@@ -19,7 +19,7 @@ import structlog
 from cdc_migrator.apply.applier import Applier
 from cdc_migrator.apply.ddl import SchemaChange
 from cdc_migrator.apply.fold import UnknownTable
-from cdc_migrator.control import load, migration, shapes
+from cdc_migrator.control import load, migration, proofs, shapes
 from cdc_migrator.databases.postgres import describe
 from cdc_migrator.databases.postgres.coded import describe as worded
 from cdc_migrator.databases.postgres.coded import speaking
@@ -298,6 +298,8 @@ class SchemaChanges:
             if one.before.name != one.after.name:
                 shapes.rename(conn, one.before.name, one.after.name)
             shapes.note(conn, [one.after])
+            if _key(one.before) != _key(one.after):
+                proofs.forget(conn, one.after.name)
         again = [one.name for one in wanted if one.reload and one.after is not None]
         if again:
             load.again(conn, again)
@@ -356,3 +358,9 @@ class SchemaChanges:
     def _target(self) -> psycopg.Connection:
         called = f"cdcm-{self._options.migration}-schema"
         return connect(self._options.target_dsn(), application_name=called, side="target")
+
+
+def _key(table: Described) -> list[tuple[str, str]]:
+    """What chunks are cut by."""
+    columns = [table.table.column(name) for name in table.table.key]
+    return [(column.name, column.type_text) for column in columns]

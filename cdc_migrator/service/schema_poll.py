@@ -7,6 +7,7 @@ not a position. Rewrites that leave a table as it was are not seen this way.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -23,6 +24,8 @@ from cdc_migrator.errors import MigratorError
 from cdc_migrator.model.described import Described
 
 _EVERY_SECONDS = 5.0
+_PRUNE_SECONDS = 600.0
+_KEPT_DAYS = 7
 
 _log = structlog.get_logger("cdc_migrator.service")
 
@@ -43,6 +46,7 @@ class SchemaPoll:
         self._every = every
         self._seen: dict[int, Described | None] = {}
         self._told = False
+        self._prune_at = time.monotonic()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="schema poll", daemon=True)
 
@@ -74,6 +78,9 @@ class SchemaPoll:
                 source.close()
 
     def _look(self, source: psycopg.Connection) -> None:
+        if time.monotonic() >= self._prune_at:
+            self._prune_at = time.monotonic() + _PRUNE_SECONDS
+            markers.prune(source, self._migration, "ddl", _KEPT_DAYS)
         if ddl_trigger.up(source):
             self._seen = {}
             return
