@@ -105,8 +105,7 @@ class Applier:
             stack.pop_all()
         # The session was lost: until `_resume`, nobody knows what of its work was committed.
         self._lost = False
-        self._epoch = -1
-        self._applies = self._offset = -1
+        self._epoch = self._applies = self._offset = -1
         self._ahead: frozenset[int] = frozenset()
         # What is written is decided by the progress row; this spares reading what is not.
         self._active = True

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -272,8 +272,10 @@ def _source(
                 work.gone(f"side table and trigger of {table}")
         if not schema.exists(source, "source") or not slots.unregister(source, name):
             return
-        if ddl_trigger.remove(source):
-            work.gone("event triggers on the source")
+        # Somebody else's go with the schema that their function is in.
+        with suppress(psycopg.errors.InsufficientPrivilege):
+            if ddl_trigger.remove(source):
+                work.gone("event triggers on the source")
         if keep_fence and schema.drop_tables(source):
             work.gone("control tables of cdc_migrator on the source; its fence stays up")
         elif not keep_fence and schema.drop(source, "source"):

@@ -236,9 +236,7 @@ class Service:
                         options.continuous,
                     )
                 )
-            stack.enter_context(
-                SchemaPoll(options.source_dsn, options.target_dsn, options.migration)
-            )
+            stack.enter_context(SchemaPoll(options))
             resuming = Resuming(
                 options, applier, writer, self._read_registry, self._stop, self._take_turn
             )

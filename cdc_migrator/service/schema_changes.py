@@ -29,6 +29,7 @@ from cdc_migrator.errors import Failed, Refused, StreamHalted
 from cdc_migrator.faultpoints import reach
 from cdc_migrator.model.changes import SchemaPolicy
 from cdc_migrator.model.described import Described
+from cdc_migrator.model.logins import Role, login
 from cdc_migrator.model.tables import TableName
 from cdc_migrator.monitor.sample import ServiceState
 from cdc_migrator.service.altering import Kind
@@ -350,12 +351,17 @@ class SchemaChanges:
     def _described(self, oids: Iterable[int]) -> dict[int, Described]:
         called = f"cdcm-{self._options.migration}-schema"
         with (
-            connect(self._options.source_dsn(), application_name=called, side="source") as conn,
+            connect(
+                login(self._options.source_dsn(), Role.VERIFY),
+                application_name=called,
+                side="source",
+            ) as conn,
             speaking("source", "describing its tables"),
         ):
             return describe.by_oid(conn, list(oids))
 
     def _target(self) -> psycopg.Connection:
+        # As the role that the tables belong to.
         called = f"cdcm-{self._options.migration}-schema"
         return connect(self._options.target_dsn(), application_name=called, side="target")
 

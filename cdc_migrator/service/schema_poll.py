@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 from uuid import uuid4
@@ -22,6 +21,8 @@ from cdc_migrator.databases.postgres.coded import speaking
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.errors import MigratorError
 from cdc_migrator.model.described import Described
+from cdc_migrator.model.logins import Role, login
+from cdc_migrator.service.options import RunOptions
 
 _EVERY_SECONDS = 5.0
 _PRUNE_SECONDS = 600.0
@@ -33,16 +34,10 @@ _log = structlog.get_logger("cdc_migrator.service")
 class SchemaPoll:
     """Looks until left. A context manager."""
 
-    def __init__(
-        self,
-        source_dsn: Callable[[], str],
-        target_dsn: Callable[[], str],
-        migration: str,
-        every: float = _EVERY_SECONDS,
-    ) -> None:
-        self._source_dsn = source_dsn
-        self._target_dsn = target_dsn
-        self._migration = migration
+    def __init__(self, options: RunOptions, every: float = _EVERY_SECONDS) -> None:
+        self._source_dsn = options.source_dsn
+        self._target_dsn = options.target_dsn
+        self._migration = options.migration
         self._every = every
         self._seen: dict[int, Described | None] = {}
         self._told = False
@@ -105,4 +100,5 @@ class SchemaPoll:
         _log.warning("schema-change-found", oid=details["oid"], happened=details["event"])
 
     def _connect(self, dsn: str, side: str) -> psycopg.Connection:
-        return connect(dsn, application_name=f"cdcm-{self._migration}-schema", side=side)
+        called = f"cdcm-{self._migration}-schema"
+        return connect(login(dsn, Role.APPLY), application_name=called, side=side)
