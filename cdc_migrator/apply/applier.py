@@ -56,7 +56,7 @@ class Applier:
         sides: of the tables whose events do not hold everything.
         rereads: tables that were loaded again under a later snapshot.
         migration: whose starts count for this stream.
-        settled: markers of changes of the schema that the tables already have.
+        stops: where the stream must stop for changes of the schema.
         truncates: what to do with them.
         parking: what is kept back, and whether more may be.
         pieces: how much is written at a time of what is too large for memory.
@@ -76,7 +76,7 @@ class Applier:
         targets: Mapping[TableName, TableName] | None = None,
         stream: str = FORWARD,
         migration: str | None = None,
-        settled: Collection[str] = (),
+        stops: Stops | None = None,
         truncates: TruncatePolicy = TruncatePolicy.APPLY,
         parking: Parking | None = None,
         pieces: PieceLimits = PieceLimits(),
@@ -88,7 +88,7 @@ class Applier:
         self._dsn = dsn
         self._stream = stream
         self._migration = migration
-        self._stops = Stops(migration, settled)
+        self._stops = stops or Stops(migration)
         self._patience = Patience(retry_for, stopping or threading.Event(), monotonic)
         self._on_applied = on_applied
         self._monotonic = monotonic
@@ -170,7 +170,7 @@ class Applier:
         tables: Iterable[Table],
         sides: Mapping[TableName, Side],
         rereads: Mapping[TableName, Reread],
-        settled: Collection[str] = (),
+        stops: Stops | None = None,
     ) -> Progress:
         """Go on with these tables in place of the former ones, as the same owner.
 
@@ -183,7 +183,7 @@ class Applier:
             self._renew()
             stored = progress.reattach(self._conn, self._epoch, self._stream)
             self._take_up(tables, sides, rereads)
-            self._stops.settled |= frozenset(settled)
+            self._stops = stops or self._stops
             self._stand_at(stored)
             self._lost = False
             self.learn_chunks()

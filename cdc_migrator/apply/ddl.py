@@ -7,13 +7,18 @@ somebody has settled the change.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import msgspec
 
 from cdc_migrator.apply.batcher import Batch
 from cdc_migrator.apply.prepared import Prepared
 from cdc_migrator.apply.signals import MARKER, Marker, signals
 from cdc_migrator.errors import StreamHalted
+from cdc_migrator.model import described
 from cdc_migrator.model.changes import Transaction
+from cdc_migrator.model.described import Described
 
 DDL = "ddl"
 
@@ -48,11 +53,18 @@ class Stops:
     Args:
         migration: whose markers count; None: everybody's.
         settled: tokens of those that are passed.
+        shapes: what the tables are, by oid: a marker that says just that is passed, too.
     """
 
-    def __init__(self, migration: str | None, settled: Collection[str]) -> None:
+    def __init__(
+        self,
+        migration: str | None = None,
+        settled: Collection[str] = (),
+        shapes: Mapping[int, Described] | None = None,
+    ) -> None:
         self._migration = migration
-        self.settled = frozenset(settled)
+        self._settled = frozenset(settled)
+        self._shapes = shapes or {}
 
     def ahead(self, batch: Batch, prepared: Prepared) -> bool:
         """Whether some transaction of the batch changes the schema, by what was prepared of it."""
@@ -73,9 +85,21 @@ class Stops:
     def _stops(self, marker: Marker) -> bool:
         return (
             marker.kind == DDL
-            and marker.token not in self.settled
+            and marker.token not in self._settled
             and self._migration in (None, marker.migration)
+            and not self._says_nothing(marker)
         )
+
+    def _says_nothing(self, marker: Marker) -> bool:
+        """Whether the table is what it was, such as where a trigger was switched on or off."""
+        try:
+            said = msgspec.json.decode(marker.details or "", type=dict[str, Any])
+            if said["event"] != "change" or said["tag"] == "CREATE INDEX":
+                return False
+            before = self._shapes.get(int(said["oid"]))
+            return before is not None and described.read(said["table"]).same(before)
+        except (msgspec.DecodeError, KeyError, TypeError, ValueError):
+            return False  # whoever settles it says what is wrong with it
 
     def _of(self, transaction: Transaction) -> list[tuple[int, Marker]]:
         found = []

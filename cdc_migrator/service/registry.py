@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import psycopg
 
+from cdc_migrator.apply.ddl import Stops
 from cdc_migrator.apply.shape import Reread
 from cdc_migrator.control import load, shapes
 from cdc_migrator.control.load import LoadState, TableLoad
@@ -50,6 +51,10 @@ class Registry:
         return any(name == table.name for table in self.tables) or any(
             name == one.name for one in self.sides.values()
         )
+
+    def stops(self, migration: str) -> Stops:
+        """Where the stream of this migration must stop for changes of the schema."""
+        return Stops(migration, self.settled, self.shapes)
 
     def covers(self, table: TableName, xid: int, commit_lsn: int) -> bool:
         """Whether it does not matter what the connector has lost of this transaction."""

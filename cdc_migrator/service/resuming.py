@@ -153,6 +153,8 @@ class Resuming:
     def take_up(self, known: Registry) -> Resumed:
         """Go on with these tables."""
         with self._writer.turn():
-            begin = self._applier.learn(known.tables, known.sides, known.rereads, known.settled)
+            begin = self._applier.learn(
+                known.tables, known.sides, known.rereads, known.stops(self._options.migration)
+            )
         _log.info("tables-learned", tables=len(known.tables), offset=begin.next_offset)
         return Resumed(known, begin)

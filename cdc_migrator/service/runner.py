@@ -116,7 +116,7 @@ class Service:
                     sides=known.sides,
                     rereads=known.rereads,
                     migration=self._options.migration,
-                    settled=known.settled,
+                    stops=known.stops(self._options.migration),
                     truncates=self._options.truncates,
                     parking=Parking(self._options.bad_records, self._options.most_parked),
                     pieces=self._options.pieces,
