@@ -11,11 +11,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import ExitStack, closing
 
 import psycopg
 
 from cdc_migrator.apply.applied import Applied, Tally, advance_by
 from cdc_migrator.apply.batcher import Batch
+from cdc_migrator.apply.ddl import Stops
 from cdc_migrator.apply.halts import Rejected, control_unwritable, place, placed
 from cdc_migrator.apply.hands import Hands
 from cdc_migrator.apply.marks import Marks
@@ -54,6 +56,7 @@ class Applier:
         sides: of the tables whose events do not hold everything.
         rereads: tables that were loaded again under a later snapshot.
         migration: whose starts count for this stream.
+        stops: where the stream must stop for changes of the schema.
         truncates: what to do with them.
         parking: what is kept back, and whether more may be.
         pieces: how much is written at a time of what is too large for memory.
@@ -73,6 +76,7 @@ class Applier:
         targets: Mapping[TableName, TableName] | None = None,
         stream: str = FORWARD,
         migration: str | None = None,
+        stops: Stops | None = None,
         truncates: TruncatePolicy = TruncatePolicy.APPLY,
         parking: Parking | None = None,
         pieces: PieceLimits = PieceLimits(),
@@ -84,6 +88,7 @@ class Applier:
         self._dsn = dsn
         self._stream = stream
         self._migration = migration
+        self._stops = stops or Stops(migration)
         self._patience = Patience(retry_for, stopping or threading.Event(), monotonic)
         self._on_applied = on_applied
         self._monotonic = monotonic
@@ -94,17 +99,13 @@ class Applier:
         self._parking = parking or Parking()
         self._pieces = pieces
         self._truncates = truncates
-        with speaking("target", "getting ready to apply changes"):
-            self._conn = open_session(self._dsn)
-            try:
-                self._take_up(tables, sides, rereads)
-            except BaseException:
-                self._conn.close()
-                raise
+        with speaking("target", "getting ready to apply changes"), ExitStack() as stack:
+            self._conn = stack.enter_context(closing(open_session(self._dsn)))
+            self._take_up(tables, sides, rereads)
+            stack.pop_all()
         # The session was lost: until `_resume`, nobody knows what of its work was committed.
         self._lost = False
-        self._epoch = -1
-        self._applies = self._offset = -1
+        self._epoch = self._applies = self._offset = -1
         self._ahead: frozenset[int] = frozenset()
         # What is written is decided by the progress row; this spares reading what is not.
         self._active = True
@@ -154,8 +155,7 @@ class Applier:
             except psycopg.OperationalError as exc:
                 if not connection_lost(exc):
                     raise
-                # A session that waited idle for its turn may have died long ago.
-                self._renew()
+                self._renew()  # one that waited idle for its turn may have died long ago
                 claimed = progress.claim(self._conn, owner, self._stream, stale_after)
         if claimed is not None:
             self._epoch = claimed.epoch
@@ -170,6 +170,7 @@ class Applier:
         tables: Iterable[Table],
         sides: Mapping[TableName, Side],
         rereads: Mapping[TableName, Reread],
+        stops: Stops | None = None,
     ) -> Progress:
         """Go on with these tables in place of the former ones, as the same owner.
 
@@ -182,9 +183,9 @@ class Applier:
             self._renew()
             stored = progress.reattach(self._conn, self._epoch, self._stream)
             self._take_up(tables, sides, rereads)
-        self._stand_at(stored)
-        self._lost = False
-        with speaking("target", "getting ready to apply changes"):
+            self._stops = stops or self._stops
+            self._stand_at(stored)
+            self._lost = False
             self.learn_chunks()
         return stored
 
@@ -221,6 +222,7 @@ class Applier:
 
         Raises:
             Fenced: another process owns the stream.
+            SchemaChange: a transaction changes the schema; all before it are applied.
             StreamHalted: a transaction cannot be applied; all before it are.
             Failed: CDCM-APPLY-UNAVAILABLE: the target did not come back in time.
             Refused: the control schema or a privilege is missing.
@@ -232,15 +234,18 @@ class Applier:
         try:
             if prepared is None or (prepared.skimmed and self._active):
                 prepared = self.prepare(batch)
-            return self._commit(prepared, parting)
+            if not self._stops.ahead(batch, prepared):
+                return self._commit(prepared, parting)
         except Rejected as rejected:
             if not parting and self._parking.takes(rejected, self._preparer.shapes):
                 return self.apply(batch, prepared, parting=True)
             if len(batch.transactions) < 2:
                 raise rejected.halt(place(self._position, batch)) from rejected.cause
         except StreamHalted as halt:
+            self._stops.require_none(batch, place(self._position, batch))
             if len(batch.transactions) < 2:
                 raise placed(halt, place(self._position, batch)) from halt
+        self._stops.require_none(batch, place(self._position, batch))
         first, second = batch.halves()
         return self.apply(first) + self.apply(second)
 

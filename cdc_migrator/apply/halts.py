@@ -13,6 +13,7 @@ from cdc_migrator.errors import Refused, StreamHalted
 from cdc_migrator.model.positions import lsn_to_text
 from cdc_migrator.model.tables import TableName
 from cdc_migrator.stream.parts import TableUnproven, Unproven
+from cdc_migrator.stream.rows import OtherShape
 
 # What speaks against a single row.
 OF_ROWS = (Disposition.BAD_ROW, Disposition.CONFLICT)
@@ -67,6 +68,8 @@ def placed(halt: StreamHalted, at: str) -> StreamHalted:
     position = f"{at}, {halt.position}"
     if isinstance(halt, UnknownTable):
         return UnknownTable(halt.table, position)
+    if isinstance(halt, OtherShape):
+        return halt.at(position)
     cause = halt.cause.removesuffix(f" (at {halt.position})")
     return StreamHalted(halt.code, cause, position, halt.remedy)
 

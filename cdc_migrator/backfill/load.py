@@ -28,7 +28,7 @@ from cdc_migrator.backfill.snapshot import HeldSnapshot, Snapshot, still
 from cdc_migrator.backfill.throttle import Throttle, ThrottleOptions
 from cdc_migrator.backfill.tools import find_psql
 from cdc_migrator.backfill.workers import Workers
-from cdc_migrator.control import access, fence, locks, migration
+from cdc_migrator.control import access, fence, locks, migration, shapes
 from cdc_migrator.control import load as rows
 from cdc_migrator.control.load import Chunk, TableLoad
 from cdc_migrator.databases.postgres import catalog
@@ -324,6 +324,8 @@ class _Round:
                     "See that the source stays up and that nothing truncates or rewrites the "
                     "table all the time, then run the same command again.",
                 )
+            with speaking("source", f"describing {name}"):
+                described = held.describe(name)
             with speaking("target", f"emptying {table.target}"), self._control.transaction():
                 if not table.planned:
                     require_empty(self._control, table.target)
@@ -335,6 +337,7 @@ class _Round:
                     file,
                     "its snapshot was lost" if table.attempt or not table.joining else "it is new",
                 )
+                shapes.note(self._control, [described] if described else [])
                 empty(self._control, table.target)
             self._held[name] = held
 

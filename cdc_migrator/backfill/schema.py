@@ -31,6 +31,7 @@ from cdc_migrator.backfill.tools import Tools, find, session_name
 from cdc_migrator.control import deferring, journal, load, locks, progress
 from cdc_migrator.databases.postgres.coded import speaking
 from cdc_migrator.databases.postgres.connect import connect
+from cdc_migrator.databases.postgres.ddl_trigger import PREFIX
 from cdc_migrator.errors import Refused
 from cdc_migrator.model.naming import Names
 from cdc_migrator.model.positions import lsn_to_int
@@ -289,7 +290,7 @@ def _dump(
             excluded, told = depending.result()
         entries = toc.parse(tools.contents(file))
         kept = toc.without(entries, excluded)
-        told += [e.label for e in entries if e.kind == "EVENT TRIGGER"]
+        told += [e.label for e in entries if e.kind == "EVENT TRIGGER" and PREFIX not in e.label]
         numbers = {entry.number for entry in toc.parse(tools.contents(file, section))}
         in_section = [entry for entry in kept if entry.number in numbers]
         told_of = told_of_public(target)

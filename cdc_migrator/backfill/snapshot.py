@@ -12,8 +12,10 @@ from dataclasses import dataclass
 import psycopg
 from psycopg import sql
 
+from cdc_migrator.databases.postgres import describe
 from cdc_migrator.databases.postgres import names as quoted
 from cdc_migrator.databases.postgres.connect import connect
+from cdc_migrator.model.described import Described
 from cdc_migrator.model.logins import Role, login
 from cdc_migrator.model.tables import TableName
 
@@ -62,6 +64,10 @@ class HeldSnapshot:
             raise
         self.snapshot = Snapshot(*row)
         self.until = str(until[0])
+
+    def describe(self, table: TableName) -> Described | None:
+        """What a table is in the snapshot; None where it is not there."""
+        return describe.by_name(self._conn, [table]).get(table)
 
     def alive(self) -> bool:
         """Whether the session that holds the snapshot is still there."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from cdc_migrator.capture import slot as slots
 from cdc_migrator.capture.connect_rest import ConnectClient
 from cdc_migrator.capture.topics import Topics
 from cdc_migrator.control import cutover, fence, journal, migration, schema
+from cdc_migrator.databases.postgres import ddl_trigger
 from cdc_migrator.databases.postgres.coded import speaking
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.errors import MigratorError, Refused
@@ -271,6 +272,10 @@ def _source(
                 work.gone(f"side table and trigger of {table}")
         if not schema.exists(source, "source") or not slots.unregister(source, name):
             return
+        # Somebody else's go with the schema that their function is in.
+        with suppress(psycopg.errors.InsufficientPrivilege):
+            if ddl_trigger.remove(source):
+                work.gone("event triggers on the source")
         if keep_fence and schema.drop_tables(source):
             work.gone("control tables of cdc_migrator on the source; its fence stays up")
         elif not keep_fence and schema.drop(source, "source"):

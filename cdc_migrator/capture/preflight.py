@@ -31,7 +31,7 @@ from cdc_migrator.capture.leftover import accepted, leftover
 from cdc_migrator.capture.topics import MAX_MESSAGE_BYTES, Topics
 from cdc_migrator.control import deferring, migration, schema
 from cdc_migrator.control.migration import Phase
-from cdc_migrator.databases.postgres import acting, catalog, grants, sizes
+from cdc_migrator.databases.postgres import acting, catalog, ddl_trigger, grants, sizes
 from cdc_migrator.databases.postgres import names as quoted
 from cdc_migrator.databases.postgres.coded import coded, speaking
 from cdc_migrator.databases.postgres.connect import connect
@@ -187,6 +187,8 @@ def _source(
         role=grants.users(source_dsn, source.info.user)[Role.CAPTURE],
     )
     found += sources.decoding(decoding_facts(source))
+    if not facts.in_recovery:
+        found += sources.telling(ddl_trigger.up(source) or ddl_trigger.may_make(source))
     seen.locale = locale_facts(source)
     found += locale.stale(seen.locale, "source")
     seen.defaults = _defaults(source_dsn, "source")

@@ -24,7 +24,7 @@ from pathlib import Path
 
 import psycopg
 
-from cdc_migrator.capture import access, former, secrets, sides
+from cdc_migrator.capture import access, ddl, former, secrets, sides
 from cdc_migrator.capture import connector as config
 from cdc_migrator.capture import slot as slots
 from cdc_migrator.capture.connect_rest import ConnectClient, ConnectorStatus
@@ -166,6 +166,7 @@ def start_capture(
             tables = [table for table in tables if table.name in known]
         with speaking("source", "writing the migration down"):
             slots.register(source, names, there.placeholder)
+        ddl.install(source, target, step)
         if there.consistent_point is None:
             _make_slot(source, target, source_dsn, target_dsn, names, tables, options, step)
         else:
@@ -258,6 +259,7 @@ def _make_slot(
         ),
         options.state_dir,
     )
+    ddl.note(source, target, tables)
 
 
 def _make_topics(

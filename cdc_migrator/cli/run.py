@@ -5,17 +5,28 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cdc_migrator.cli.context import session, settings
+from cdc_migrator.model.changes import SchemaPolicy
 
 if TYPE_CHECKING:
     from cdc_migrator.config.settings import Settings
 
 
-def run(ctx: typer.Context) -> None:
+def run(
+    ctx: typer.Context,
+    ddl: Annotated[
+        SchemaPolicy | None,
+        typer.Option(
+            "--ddl",
+            help="Where the source changes its schema: halt until the target has the change, or "
+            "apply what is safe; instead of apply.ddl.",
+        ),
+    ] = None,
+) -> None:
     """Apply the stream of changes to the target, until it is stopped.
 
     Rows and position are committed together, so it can be killed at any moment and started
@@ -27,6 +38,10 @@ def run(ctx: typer.Context) -> None:
     (reconcile.share), as `reconcile --mode incremental` does; `status` shows what differs.
 
     Once the target is open it watches it, by the rules of [bold]watch[/bold] in migration.yaml.
+
+    Where the source changes the schema of a table it stops exactly there, names the statement that
+    the target needs, and goes on once that was run. With [bold]--ddl apply[/bold] it runs what is
+    safe by itself.
 
     It serves [bold]/metrics[/bold], [bold]/livez[/bold], [bold]/readyz?verbose[/bold] and
     [bold]/healthz[/bold] on service.http_host and service.http_port. It logs to stdout, in JSON
@@ -41,7 +56,11 @@ def run(ctx: typer.Context) -> None:
     from cdc_migrator.cli import logs
 
     logs.configure(service=True, verbose=session(ctx).verbose)
-    run_service(settings(ctx))
+    configured = settings(ctx)
+    if ddl is not None:
+        chosen = configured.apply.model_copy(update={"ddl": ddl})
+        configured = configured.model_copy(update={"apply": chosen})
+    run_service(configured)
 
 
 def run_service(configured: Settings) -> None:
@@ -61,6 +80,7 @@ def run_service(configured: Settings) -> None:
     from cdc_migrator.cli.steps import Logged, migrate_steps, rotations
     from cdc_migrator.cli.switching import roll_back, undo_abandoned
     from cdc_migrator.service.comparing import Continuous
+    from cdc_migrator.service.completing import Completing
     from cdc_migrator.service.guarding import Guardian
     from cdc_migrator.service.hosting import Hosting
     from cdc_migrator.service.options import RunOptions
@@ -70,6 +90,7 @@ def run_service(configured: Settings) -> None:
     places = endpoints(configured)
     steps = migrate_steps(configured, Logged(time.monotonic))
     apply, served, compare = configured.apply, configured.service, configured.reconcile
+    completing = Completing(steps, apply.ddl)
     options = RunOptions(
         migration=configured.name,
         source_dsn=configured.source.dsn_with_password,
@@ -88,6 +109,8 @@ def run_service(configured: Settings) -> None:
             bytes=apply.transaction_bytes,
             directory=apply.spill_dir,
         ),
+        ddl=apply.ddl,
+        complete=completing.ask,
         truncates=apply.truncates,
         bad_records=apply.bad_records,
         most_parked=apply.most_parked,
@@ -129,6 +152,7 @@ def run_service(configured: Settings) -> None:
     threading.Thread(
         target=steps.finish_foreign_keys, args=(ended,), name="foreign keys", daemon=True
     ).start()
+    threading.Thread(target=completing.keep, args=(ended,), name="completing", daemon=True).start()
     for back, dsn in ((False, options.target_dsn), (True, options.source_dsn)):
         guardian = Guardian(
             dsn,

@@ -26,7 +26,7 @@ from cdc_migrator.config.stack import Stack
 from cdc_migrator.config.validate import Validate
 from cdc_migrator.config.values import Duration, FilePath, Size, TextLike, Words
 from cdc_migrator.config.watch import Watch
-from cdc_migrator.model.changes import BadRecords, TruncatePolicy
+from cdc_migrator.model.changes import BadRecords, SchemaPolicy, TruncatePolicy
 from cdc_migrator.model.naming import NAME_PATTERN
 from cdc_migrator.model.retained import RetainedAction
 
@@ -229,6 +229,12 @@ class Apply(Section):
         default=TruncatePolicy.APPLY,
         description="Where the source truncates a table: `apply` it, `halt` the stream, or "
         "`ignore` it, after which the verdict on switching over is no.",
+    )
+    ddl: SchemaPolicy = Field(
+        default=SchemaPolicy.HALT,
+        description="Where the source changes the schema of a table: `halt` in front of it until "
+        "the target has the change, which `status` names with its statement; or `apply` what is "
+        "safe by itself, and halt at the rest (docs/schema-changes.md).",
     )
     bad_records: BadRecords = Field(
         default=BadRecords.HALT,

@@ -55,6 +55,7 @@ def begin(
             "load_state = 'waiting', reread_snapshot = NULL, reread_until = NULL, "
             "joining = CASE WHEN joining IS NOT NULL THEN 'loading' END"
         )
+        conn.execute("DELETE FROM cdc_migrator.table_shape")
         conn.execute(
             "DELETE FROM cdc_migrator.backfill_chunk c USING cdc_migrator.table_progress t "
             "WHERE t.keeps "

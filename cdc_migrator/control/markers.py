@@ -6,7 +6,8 @@ Written by whoever applies, in the transaction that applied everything in front 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import psycopg
 from psycopg.types.json import Jsonb
@@ -36,9 +37,29 @@ def write(
     One of the kind `start` says that from its commit on the stream's changes count, on this leg;
     nothing else may be written to captured tables in its transaction.
     """
+    tell(conn, migration, kind, token, None if leg is None else {"leg": leg})
+
+
+def tell(
+    conn: psycopg.Connection,
+    migration: str,
+    kind: str,
+    token: str,
+    details: Mapping[str, Any] | None,
+) -> None:
+    """Send a marker that says something."""
     conn.execute(
         "INSERT INTO cdc_migrator.marker (migration, kind, token, details) VALUES (%s, %s, %s, %s)",
-        (migration, kind, token, None if leg is None else Jsonb({"leg": leg})),
+        (migration, kind, token, None if details is None else Jsonb(dict(details))),
+    )
+
+
+def prune(conn: psycopg.Connection, migration: str, kind: str, days: int) -> None:
+    """Remove markers that were sent long ago: the stream has them from the log."""
+    conn.execute(
+        "DELETE FROM cdc_migrator.marker WHERE migration = %s AND kind = %s "
+        "AND at < now() - make_interval(days => %s)",
+        (migration, kind, days),
     )
 
 

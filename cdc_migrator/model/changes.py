@@ -31,6 +31,16 @@ class TruncatePolicy(StrEnum):
     IGNORE = "ignore"
 
 
+class SchemaPolicy(StrEnum):
+    """What to do where the source changes its schema and the target needs the change.
+
+    HALT: tell it, and wait until somebody has made it. APPLY: make what is safe.
+    """
+
+    HALT = "halt"
+    APPLY = "apply"
+
+
 class BadRecords(StrEnum):
     """What to do with a record that the target does not accept.
 

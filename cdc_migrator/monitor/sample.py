@@ -28,6 +28,7 @@ class ServiceState(StrEnum):
     WAITING_FOR_KAFKA = "waiting-for-kafka"
     WAITING_FOR_TARGET = "waiting-for-target"
     WAITING_FOR_TABLE = "waiting-for-table"
+    WAITING_FOR_SCHEMA = "waiting-for-schema"
     REREADING = "rereading"
     STOPPING = "stopping"
     HALTED = "halted"

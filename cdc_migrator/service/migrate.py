@@ -116,6 +116,13 @@ class Migrate:
                 journal.write(conn, "findings-accepted", accepted=accepted)
             self._observer.step(f"accepted: {', '.join(sorted(accepted))}")
 
+    def left_alone(self) -> bool:
+        """Whether the stream is applied, and nobody is leaving the source."""
+        with self._target() as conn:
+            there = migration.find(conn, self._options.name)
+            streams = there is not None and there.phase is Phase.STREAM
+            return streams and cutover.unfinished(conn) is None
+
     def join(self) -> None:
         """Take in the tables that match the patterns and are not part of the stream yet.
 

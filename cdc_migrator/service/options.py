@@ -9,7 +9,7 @@ from cdc_migrator.apply.batcher import BatchLimits
 from cdc_migrator.apply.pieces import PieceLimits
 from cdc_migrator.control.watch import Firing
 from cdc_migrator.errors import Refused
-from cdc_migrator.model.changes import BadRecords, TruncatePolicy
+from cdc_migrator.model.changes import BadRecords, SchemaPolicy, TruncatePolicy
 from cdc_migrator.model.naming import way_back_of
 from cdc_migrator.model.outside import Brokers, Workers
 from cdc_migrator.model.retained import UNLIMITED, Retained
@@ -29,6 +29,8 @@ class RunOptions:
         source_dsn, target_dsn: give complete connection strings, read when connecting.
         inline_rows: see `PieceLimits`.
         limits, queue_bytes, spill: see `Batcher`, `ByteQueue` and `Assembler`.
+        ddl: what to do where the source changes its schema. complete: told when the source has
+            got indexes, constraints or tables that the target may get beside the stream.
         truncates, retry_for: see `Applier`. bad_records, most_parked: see `Parking`.
         reread: reads these tables again, or ends what was begun of that (none given); the stream
             stands still meanwhile. reread_bytes: of a table that is read again without asking.
@@ -52,6 +54,8 @@ class RunOptions:
     inline_rows: int
     queue_bytes: int
     spill: SpillLimits
+    ddl: SchemaPolicy
+    complete: Callable[[], None]
     truncates: TruncatePolicy
     bad_records: BadRecords
     most_parked: int
@@ -98,6 +102,8 @@ class RunOptions:
             migration=way_back_of(self.migration),
             source_dsn=self.target_dsn,
             target_dsn=self.source_dsn,
+            ddl=SchemaPolicy.HALT,
+            complete=lambda: None,
             # What came over too late would be missing when the source is opened again.
             bad_records=BadRecords.HALT,
             reread=_not_read_again,

@@ -1,20 +1,25 @@
-"""The tables that the stream is applied to, and those that are on their way into it."""
+"""The tables that the stream is applied to, and those that are on their way into it.
+
+What a table is was noted for the stream's position: the source's catalog may be further on.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import psycopg
 
+from cdc_migrator.apply.ddl import Stops
 from cdc_migrator.apply.shape import Reread
-from cdc_migrator.control import load
+from cdc_migrator.control import load, shapes
 from cdc_migrator.control.load import LoadState, TableLoad
-from cdc_migrator.databases.postgres.catalog import read_tables
+from cdc_migrator.databases.postgres import describe
 from cdc_migrator.databases.postgres.coded import speaking
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.databases.postgres.side import Side, sides
 from cdc_migrator.errors import Refused
+from cdc_migrator.model.described import Described
 from cdc_migrator.model.logins import Role, login
 from cdc_migrator.model.positions import Snapshot, lsn_to_int
 from cdc_migrator.model.tables import Table, TableName
@@ -22,12 +27,14 @@ from cdc_migrator.model.tables import Table, TableName
 
 @dataclass(frozen=True, slots=True)
 class Registry:
-    """What the target knows of the migration's tables, with the source's catalog of them.
+    """What the target knows of the migration's tables.
 
     Attributes:
         tables: those that changes are applied to; `sides` and `rereads` are of them.
         joining: names, as the stream has them, of tables that are being added (side tables
             among them): their changes must wait.
+        shapes: what each of them is, by its oid on the source; those that are being added as well.
+        settled: markers of changes of the schema that they have already.
         passed: up to this commit position nothing is written, whatever was lost of it.
     """
 
@@ -35,6 +42,8 @@ class Registry:
     sides: dict[TableName, Side]
     rereads: dict[TableName, Reread]
     joining: frozenset[TableName]
+    shapes: dict[int, Described]
+    settled: frozenset[str]
     passed: int = 0
 
     def knows(self, name: TableName) -> bool:
@@ -42,6 +51,10 @@ class Registry:
         return any(name == table.name for table in self.tables) or any(
             name == one.name for one in self.sides.values()
         )
+
+    def stops(self, migration: str) -> Stops:
+        """Where the stream of this migration must stop for changes of the schema."""
+        return Stops(migration, self.settled, self.shapes)
 
     def covers(self, table: TableName, xid: int, commit_lsn: int) -> bool:
         """Whether it does not matter what the connector has lost of this transaction."""
@@ -82,14 +95,29 @@ def read(target: psycopg.Connection, source_dsn: Callable[[], str], migration: s
             f"{', '.join(map(str, left))} is to be read again, and is not yet",
             f"Type `cdc-migrator backfill --again '{left[0]}'`, which ends what was begun.",
         )
-    with (
-        connect(
-            login(source_dsn(), Role.VERIFY), application_name="cdc-migrator run", side="source"
-        ) as source,
-        speaking("source", "reading its tables"),
-    ):
-        registered = {one.source for one in loads}
-        found = [table for table in read_tables(source) if table.name in registered]
+    with speaking("target", "reading what its tables are"):
+        noted = shapes.read(target)
+        settled = shapes.settled(target)
+    registered = {one.source for one in loads}
+    noted = {name: one for name, one in noted.items() if name in registered}
+    unknown = registered - noted.keys()
+    if unknown:
+        # An earlier release did not write it down; or it is being added.
+        with (
+            connect(
+                login(source_dsn(), Role.VERIFY), application_name="cdc-migrator run", side="source"
+            ) as source,
+            speaking("source", "reading its tables"),
+        ):
+            found_now = describe.by_name(source, sorted(unknown))
+        with speaking("target", "writing down what its tables are"):
+            shapes.note(target, [found_now[name] for name in found_now if name in applied], False)
+        noted |= found_now
+    sizes = {one.source: one.estimated_bytes for one in loads}
+    for name, one in noted.items():
+        size = max(one.table.bytes, sizes[name])
+        noted[name] = replace(one, table=replace(one.table, bytes=size))
+    found = [one.table for _, one in sorted(noted.items())]
     tables = tuple(table for table in found if table.name in applied)
     missing = sorted(str(name) for name in applied.keys() - {table.name for table in tables})
     if missing:
@@ -110,4 +138,6 @@ def read(target: psycopg.Connection, source_dsn: Callable[[], str], migration: s
             if one.reread_snapshot and one.reread_until
         },
         joining=frozenset(joining | {beside[name].name for name in joining if name in beside}),
+        shapes={one.oid: one for one in noted.values()},
+        settled=settled,
     )

@@ -78,9 +78,9 @@ class Resuming:
         self._options = options
         self._applier = applier
         self._writer = writer
-        self._read = read
-        self._stop = stop
-        self._turn = turn
+        self.read = read
+        self.stop = stop
+        self.turn = turn
         self._read_at: set[tuple[TableName, str]] = set()
 
     def wait_for(self, unknown: UnknownTable) -> Resumed | None:
@@ -92,12 +92,12 @@ class Resuming:
         self._writer.interrupt()
         failing: float | None = None
         told = False
-        while not self._stop.is_set():
-            now = self._turn(ServiceState.WAITING_FOR_TABLE)
+        while not self.stop.is_set():
+            now = self.turn(ServiceState.WAITING_FOR_TABLE)
             try:
-                known = self._read()
+                known = self.read()
                 if known.knows(unknown.table):
-                    return self._take_up(known)
+                    return self.take_up(known)
                 failing = None
             except Fenced:
                 raise
@@ -112,7 +112,7 @@ class Resuming:
                 if not told:
                     _log.info("waiting-for-table", reason="a table is being added")
                     told = True
-            self._stop.wait(_LOOK_SECONDS)
+            self.stop.wait(_LOOK_SECONDS)
         return None
 
     def read_again(self, halt: TableUnproven, known: Registry) -> Resumed | None:
@@ -131,13 +131,13 @@ class Resuming:
             "table-read-again", table=str(halt.table), code=halt.code, position=halt.position
         )
         try:
-            reread(self._options.reread, [str(halt.table)], self._turn)
+            reread(self._options.reread, [str(halt.table)], self.turn)
         except MigratorError as error:
             _log.warning("table-not-read", code=error.code, reason=error.cause)
             raise halt from error
-        if self._stop.is_set():
+        if self.stop.is_set():
             return None
-        return self._take_up(self._read())
+        return self.take_up(self.read())
 
     def pass_over(self, halt: TableUnproven, known: Registry) -> Resumed:
         """Go on behind a transaction of which nothing is written. Raises `halt` where one is.
@@ -148,10 +148,13 @@ class Resuming:
             raise halt
         self._writer.interrupt()
         _log.info("transaction-passed-over", code=halt.code, position=halt.position)
-        return self._take_up(replace(known, passed=halt.commit_lsn))
+        return self.take_up(replace(known, passed=halt.commit_lsn))
 
-    def _take_up(self, known: Registry) -> Resumed:
+    def take_up(self, known: Registry) -> Resumed:
+        """Go on with these tables."""
         with self._writer.turn():
-            begin = self._applier.learn(known.tables, known.sides, known.rereads)
+            begin = self._applier.learn(
+                known.tables, known.sides, known.rereads, known.stops(self._options.migration)
+            )
         _log.info("tables-learned", tables=len(known.tables), offset=begin.next_offset)
         return Resumed(known, begin)

@@ -18,6 +18,7 @@ from cdc_migrator import __version__
 from cdc_migrator.apply.applied import Applied
 from cdc_migrator.apply.applier import Applier
 from cdc_migrator.apply.batcher import Batch, Batcher
+from cdc_migrator.apply.ddl import SchemaChange
 from cdc_migrator.apply.fold import UnknownTable
 from cdc_migrator.apply.parking import Parking
 from cdc_migrator.control import journal, migration, progress, schema
@@ -47,6 +48,8 @@ from cdc_migrator.service.registry import Registry
 from cdc_migrator.service.repairing import Repairs
 from cdc_migrator.service.responder import Responder
 from cdc_migrator.service.resuming import Resuming, reread
+from cdc_migrator.service.schema_changes import SchemaChanges
+from cdc_migrator.service.schema_poll import SchemaPoll
 from cdc_migrator.service.telling import tell_applied
 from cdc_migrator.service.watching import Watching
 from cdc_migrator.service.writer import Writer
@@ -55,6 +58,7 @@ from cdc_migrator.stream.consumer import StreamConsumer
 from cdc_migrator.stream.envelope import Envelope
 from cdc_migrator.stream.parts import TableUnproven
 from cdc_migrator.stream.reader import StreamReader
+from cdc_migrator.stream.rows import OtherShape
 
 _TURN_SECONDS = 0.25
 _STANDBY_SECONDS = 1.0
@@ -112,6 +116,7 @@ class Service:
                     sides=known.sides,
                     rereads=known.rereads,
                     migration=self._options.migration,
+                    stops=known.stops(self._options.migration),
                     truncates=self._options.truncates,
                     parking=Parking(self._options.bad_records, self._options.most_parked),
                     pieces=self._options.pieces,
@@ -231,16 +236,22 @@ class Service:
                         options.continuous,
                     )
                 )
+            stack.enter_context(SchemaPoll(options))
             resuming = Resuming(
                 options, applier, writer, self._read_registry, self._stop, self._take_turn
             )
+            changes = SchemaChanges(options, applier, writer, resuming)
             begin = claimed
             while True:
                 try:
                     self._flow(applier, writer, begin, known)
                     break
+                except SchemaChange as change:
+                    resumed = changes.settle(change, known)
+                except OtherShape as halt:
+                    resumed = changes.settle_found(halt, known)
                 except UnknownTable as unknown:
-                    resumed = resuming.wait_for(unknown)
+                    resumed = changes.settle_renamed(unknown, known) or resuming.wait_for(unknown)
                 except TableUnproven as halt:
                     # What is not written need not be whole; and an open target is not read into.
                     resumed = (
@@ -339,6 +350,8 @@ class Service:
             waiting = "a table is read again from the source, whose changes were not all delivered"
         if state is ServiceState.WAITING_FOR_TABLE:
             waiting = "a table is being added; if nobody does: cdc-migrator migrate --no-run"
+        if state is ServiceState.WAITING_FOR_SCHEMA:
+            waiting = "the source has changed its schema; the last error names the statement"
         at_end = pipeline.idle and not writer.holding if pipeline and writer else None
         seen = self._keeper.sample if self._keeper else None
         stages = self._passing.stages(at_end, seen.source_ahead if seen else None)

@@ -33,6 +33,26 @@ Text = str | None | Literal[Unchanged.UNCHANGED]
 Columns = Sequence[tuple[str, bool]]
 
 
+class OtherShape(StreamHalted):
+    """CDCM-STREAM-SCHEMA: an event of `table` is not made as the table was described."""
+
+    def __init__(self, table: object, differences: Sequence[str], position: str) -> None:
+        super().__init__(
+            "CDCM-STREAM-SCHEMA",
+            f"An event of {table} does not have the columns that the table was described with: "
+            + "; ".join(differences),
+            position,
+            "Nothing past this position was applied. `cdc-migrator backfill --again` with this "
+            "table reads it anew; then start `cdc-migrator run`.",
+        )
+        self.table = table
+        self.differences = tuple(differences)
+
+    def at(self, position: str) -> OtherShape:
+        """The same at this place."""
+        return OtherShape(self.table, self.differences, position)
+
+
 class RowDecoder:
     """Takes the row images of one table apart.
 
@@ -182,12 +202,7 @@ class _Shape:
         return tuple(values)
 
     def halt(self, lsn: int, differences: list[str]) -> StreamHalted:
-        return StreamHalted(
-            "CDCM-STREAM-SCHEMA",
-            f"An event of {self._table} does not have the columns that the catalog says: "
-            + "; ".join(differences),
-            self._position(lsn),
-        )
+        return OtherShape(self._table, differences, self._position(lsn))
 
     def _differences(self, image: Image) -> list[str]:
         """What is wrong with an image, by column name."""

@@ -99,7 +99,9 @@ def start_and_die(rig: Rig, step: int) -> None:
     assert done.returncode == -signal.SIGKILL, done.stderr
 
 
-STEPS = 7  # of a first start: publication, slot, two topics, connector, running, ping
+STEPS = (
+    8  # of a first start: event triggers, publication, slot, two topics, connector, running, ping
+)
 
 
 def test_first_start_streams_and_second_changes_nothing(rig: Rig) -> None:

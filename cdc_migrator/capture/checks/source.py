@@ -181,6 +181,23 @@ def decoding(facts: DecodingFacts) -> list[Finding]:
     return found
 
 
+def telling(event_triggers: bool) -> list[Finding]:
+    """Whether changes of the schema tell of themselves."""
+    if event_triggers:
+        return []
+    return [
+        warn(
+            "CDCM-SOURCE-DDL",
+            "source",
+            "this role may not make event triggers: where the schema changes during the migration, "
+            "that is found by looking every few seconds, not at its position in the stream, and a "
+            "rewrite of a table that leaves its columns as they were is not seen",
+            "Let a superuser (or the managed service's role for it) run `cdc-migrator capture "
+            "start`, or change the schema while `run` has nothing left to apply.",
+        )
+    ]
+
+
 def _room(facts: ServerFacts) -> Iterable[Finding]:
     for setting, (used, allowed), needed in (
         ("max_replication_slots", (facts.slots_used, facts.slots_allowed), 1),

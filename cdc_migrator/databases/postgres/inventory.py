@@ -54,7 +54,7 @@ _NAMES = {
     "(SELECT oid FROM pg_database WHERE datname = current_database()) ORDER BY 1",
     Kind.EVENT_TRIGGER: "SELECT evtname::text FROM pg_event_trigger e WHERE NOT EXISTS "
     "(SELECT FROM pg_depend d WHERE d.classid = 'pg_event_trigger'::regclass "
-    "AND d.objid = e.oid AND d.deptype = 'e') ORDER BY 1",
+    "AND d.objid = e.oid AND d.deptype = 'e') AND evtname !~ '^cdc_migrator_ddl_' ORDER BY 1",
     Kind.PUBLICATION: r"SELECT pubname::text FROM pg_publication WHERE pubname !~ '^cdcm_' "
     "ORDER BY 1",
     Kind.TABLESPACE: "SELECT DISTINCT t.spcname::text FROM pg_class c "

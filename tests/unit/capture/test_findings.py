@@ -189,3 +189,10 @@ def test_a_rate_of_less_than_a_second_is_none() -> None:
     brief = Estimate(1, 1, 1, 1, log_bytes=1000, log_seconds=0.5, log_limit=1000)
     assert brief.runway_seconds is None
     assert replace(brief, log_seconds=2.0).runway_seconds == 2
+
+
+def test_a_role_that_may_not_make_event_triggers_is_warned() -> None:
+    """Changes of the schema are then found by looking, which is said beforehand."""
+    assert source.telling(event_triggers=True) == []
+    [found] = source.telling(event_triggers=False)
+    assert (found.code, found.severity) == ("CDCM-SOURCE-DDL", Severity.WARN)
