@@ -16,16 +16,19 @@ SELECT (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backe
        pg_database_size(current_database())
 """
 # A wait for another transaction's row is a wait for that transaction, and names no table: of
-# those only ours are known to be about the migration.
+# those only ours are known to be about the migration. By the catalog: `to_regclass` refuses who may
+# not use the schema.
 _WAITING = """
 SELECT count(DISTINCT l.pid),
        coalesce(extract(epoch FROM max(clock_timestamp() - l.waitstart)), 0)::float8
 FROM pg_locks AS l LEFT JOIN pg_stat_activity AS a ON a.pid = l.pid
 WHERE NOT l.granted AND (l.database = (SELECT oid FROM pg_database
                                        WHERE datname = current_database())
-                         AND l.relation IN (SELECT to_regclass(quote_ident(s) || '.'
-                                                               || quote_ident(t))::oid
-                                            FROM unnest(%s::text[], %s::text[]) AS given (s, t))
+                         AND l.relation IN (SELECT c.oid
+                                            FROM unnest(%s::text[], %s::text[]) AS given (s, t)
+                                            JOIN pg_namespace AS n ON n.nspname = s
+                                            JOIN pg_class AS c ON c.relnamespace = n.oid
+                                                               AND c.relname = t)
                          OR a.datname = current_database()
                             AND a.application_name LIKE 'cdc-migrator%%')
 """
