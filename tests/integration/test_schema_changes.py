@@ -263,6 +263,7 @@ def test_whoever_is_killed_at_a_change_goes_on_with_it(live: Changing, place: st
         live.source_runs("ALTER TABLE shop.item ADD COLUMN seen timestamptz DEFAULT now()")
         assert run.wait(60) == -signal.SIGKILL
         live.start("run", "--ddl", "apply")
+        live.drain()
         live.source_runs("ALTER TABLE shop.item RENAME COLUMN seen TO at")
         wait_for("it goes on", lambda: one(live.target, HAS_COLUMN, "at"))
     assert live.differing(["shop.day", "shop.item", "shop.scan"]) == []
