@@ -200,10 +200,7 @@ def test_a_part_that_does_not_answer_is_named_whatever_the_verb(
             for part in ("kafka", "source", "target", "connect")
         }
         check, check_json = (pool.submit(shop.ask, "check", *f, **away) for f in ((), ("-ojson",)))
-        run = {
-            side: pool.submit(loaded.ask, "run", "--json", **{side: dead})
-            for side in ("source", "target")
-        }
+        run = pool.submit(loaded.ask, "run", "--json", target=dead)
 
     for one_form in (check.result(), check_json.result()):
         assert one_form.returncode == 1, one_form.stderr
@@ -214,14 +211,30 @@ def test_a_part_that_does_not_answer_is_named_whatever_the_verb(
         told(migrate[part].result(), code, 1, f"127.0.0.1:{nowhere}")
     assert shop.traces() == []
 
-    for side, done in run.items():
-        told_json(done.result(), "CDCM-DB-UNREACHABLE", 1, f"the {side} at 127.0.0.1:{nowhere}/")
+    told_json(run.result(), "CDCM-DB-UNREACHABLE", 1, f"the target at 127.0.0.1:{nowhere}/")
     told(kafka.result(), "CDCM-KAFKA-UNREACHABLE", 1, f"127.0.0.1:{nowhere}")
     error = loaded.halted()
     assert error is not None
     assert error["code"] == "CDCM-KAFKA-UNREACHABLE"
     loaded.goes_on()
     assert loaded.halted() is None, "an error that is over is forgotten"
+
+
+def test_what_is_in_the_stream_is_applied_while_the_source_is_away(
+    loaded: Shop, nowhere: int
+) -> None:
+    """What its tables are was noted. That nobody answers there is said; the password is not."""
+    loaded.insert(102)
+    loaded.goes_on()
+    loaded.insert(103)
+    dead = f"postgresql://app:{SECRET}@127.0.0.1:{nowhere}/shop"
+    run = loaded.start("run", log="away.log", env={"CDC_MIGRATOR_SOURCE__DSN": dead})
+    said = loaded.directory / "away.log"
+    wait_for("the source is missed", lambda: "CDCM-DB-UNREACHABLE" in said.read_text())
+    wait_for("the row", lambda: (103, "streamed") in loaded.rows(loaded.target))
+    assert loaded.stop(run) == 0
+    assert SECRET not in said.read_text()
+    loaded.goes_on()
 
 
 def test_a_target_that_goes_away_for_a_while_is_waited_for(loaded: Shop) -> None:
