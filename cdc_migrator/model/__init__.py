@@ -1,1 +1,1 @@
-"""Values that every part of the service speaks; standard library only."""
+"""Values that every part of the service speaks; the standard library and msgspec only."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import psycopg
+import structlog
 
 from cdc_migrator.apply.ddl import Stops
 from cdc_migrator.apply.shape import Reread
@@ -18,11 +19,13 @@ from cdc_migrator.databases.postgres import describe
 from cdc_migrator.databases.postgres.coded import speaking
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.databases.postgres.side import Side, sides
-from cdc_migrator.errors import Refused
+from cdc_migrator.errors import Failed, Refused
 from cdc_migrator.model.described import Described
 from cdc_migrator.model.logins import Role, login
 from cdc_migrator.model.positions import Snapshot, lsn_to_int
 from cdc_migrator.model.tables import Table, TableName
+
+_log = structlog.get_logger("cdc_migrator.service")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +81,23 @@ def _unread(loads: Iterable[TableLoad]) -> list[TableName]:
     ]
 
 
+def _look_at(source_dsn: Callable[[], str]) -> None:
+    """Refuse a login that the source refuses; a source that is away is not needed for now."""
+    try:
+        connect(
+            login(source_dsn(), Role.VERIFY), application_name="cdc-migrator run", side="source"
+        ).close()
+    except Failed as error:
+        _log.warning("source-away", reason=error.code)
+
+
 def read(target: psycopg.Connection, source_dsn: Callable[[], str], migration: str) -> Registry:
     """The registry as it is now.
 
     Raises:
         Refused: CDCM-RUN-TOO-EARLY: a table of the stream is to be read again first;
             CDCM-SOURCE-TABLE-GONE.
-        MigratorError: a database does not answer.
+        MigratorError: the target does not answer, or a database refuses the login.
     """
     loads = _loads(target)
     applied = {one.source: one for one in loads if one.joining is None}
@@ -101,6 +114,8 @@ def read(target: psycopg.Connection, source_dsn: Callable[[], str], migration: s
     registered = {one.source for one in loads}
     noted = {name: one for name, one in noted.items() if name in registered}
     unknown = registered - noted.keys()
+    if not unknown:
+        _look_at(source_dsn)
     if unknown:
         # An earlier release did not write it down; or it is being added.
         with (

@@ -66,6 +66,7 @@ GRANT SELECT ON ALL TABLES IN SCHEMA s TO {role};
 ROLES: Conditions = {
     ("CDCM-SOURCE-WAL-LEVEL", "source"): (REFUSE, "wal_level = 'logical'"),
     ("CDCM-SOURCE-REPLICATION", "source"): (REFUSE, " REPLICATION (managed services"),
+    ("CDCM-SOURCE-DDL", "source"): (WARN, "has nothing left to apply"),
     ("CDCM-COLLATION-STALE", "source"): (WARN, "REINDEX DATABASE"),
     ("CDCM-TABLES-MISSING", "s.pliant"): (REFUSE, "Did you mean s.plain"),
     ("CDCM-TABLES-EXCLUDE", "s.nothing"): (WARN, "tables.exclude"),
