@@ -10,25 +10,20 @@ there are, and how they are timed: `draining`.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import shutil
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import psycopg
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from benchmarks import draining, latency, sink
 from benchmarks.draining import Drained, Scene
-from benchmarks.ours import command, database, run, shell, wheel
+from benchmarks.ours import command, database, keep, run, shell, wheel
 from benchmarks.workloads import WORKLOADS, Workload
 from cdc_migrator.stack import local, lock
 from cdc_migrator.stack.local import StackInfo, StackOptions
@@ -67,7 +62,7 @@ def main() -> int:
             clear(scene)
         if arguments.latency_seconds:
             seen = latency.measure(stack, base, arguments.latency_seconds)
-            keep({"latency": seen})
+            keep(RESULTS, {"latency": seen})
     finally:
         local.down(base / "stack", purge=True)
         shutil.rmtree(base, ignore_errors=True)
@@ -198,7 +193,7 @@ def measure(scene: Scene, ways: list[str], rounds: int) -> list[str]:
         }
         for name, all_ in seen.items()
     }
-    keep({"workload": workload.name, "events": scene.events, "ways": kept})
+    keep(RESULTS, {"workload": workload.name, "events": scene.events, "ways": kept})
     return failed
 
 
@@ -216,19 +211,6 @@ def tell(seen: dict[str, list[Drained]], workload: Workload, events: int) -> Non
             f"{events / min(took):,.0f})  {events / processors:9,.0f} a CPU second  {ratio}"
         )
     print(flush=True)
-
-
-def keep(measured: dict[str, Any]) -> None:
-    """Append to the results."""
-    line = {
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": f"{os.cpu_count()} cores, {platform.processor() or platform.machine()}",
-        "busy": round(os.getloadavg()[1], 1),
-        **measured,
-    }
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    with RESULTS.open("a") as out:
-        out.write(json.dumps(line) + "\n")
 
 
 if __name__ == "__main__":

@@ -19,9 +19,7 @@ At last writers work on the source while we load: see `traffic`.
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import re
 import shutil
 import statistics
@@ -30,16 +28,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import psutil
 import psycopg
 from psycopg import sql
 
 from benchmarks import traffic
-from benchmarks.ours import command, database, run, shell, wheel
+from benchmarks.ours import command, database, keep, run, shell, wheel
 from cdc_migrator.stack import local
 from cdc_migrator.stack.local import StackInfo, StackOptions
 
@@ -219,7 +215,7 @@ def main() -> int:
             seen = traffic.measure(
                 stack, base, source, arguments.rows // 2, arguments.traffic_rounds, tools
             )
-            _keep({"traffic": seen})
+            keep(RESULTS, {"traffic": seen})
     finally:
         local.down(base / "stack", purge=True)
         shutil.rmtree(base, ignore_errors=True)
@@ -272,13 +268,14 @@ def measure(
                 failed.append(f"{shape} {name}")
             print(f"round {round_ + 1}  {name:9} {seconds[name][-1]:7.2f} s", flush=True)
     tell(seconds, shape, rows, version, ways.other)
-    _keep(
+    keep(
+        RESULTS,
         {
             "shape": shape,
             "postgres": version,
             "rows": rows,
             "seconds": {name: [round(s, 2) for s in took] for name, took in seconds.items()},
-        }
+        },
     )
     return failed
 
@@ -298,18 +295,6 @@ def tell(
     print(
         f"  (slot, connector and its first event, not counted: {statistics.median(capture):.1f} s)"
     )
-
-
-def _keep(measured: dict[str, Any]) -> None:
-    line = {
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": f"{os.cpu_count()} cores, {platform.processor() or platform.machine()}",
-        "busy": round(os.getloadavg()[1], 1),
-        **measured,
-    }
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    with RESULTS.open("a") as out:
-        out.write(json.dumps(line) + "\n")
 
 
 if __name__ == "__main__":

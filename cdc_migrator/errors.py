@@ -82,3 +82,8 @@ class StreamHalted(Refused):
             "tables and start it again.",
         )
         self.position = position
+
+
+def name_of(error: BaseException) -> str:
+    """What an error is called in a log: its code, or its kind where it has none."""
+    return error.code if isinstance(error, MigratorError) else type(error).__name__

@@ -17,7 +17,7 @@ import psycopg
 from cdc_migrator.control import journal, schema
 from cdc_migrator.errors import Failed
 from cdc_migrator.faultpoints import reach
-from cdc_migrator.model.changes import Change, Op, Transaction
+from cdc_migrator.model.changes import Change, Op, Transaction, copied
 from cdc_migrator.model.tables import TableName
 
 
@@ -163,8 +163,8 @@ def _row(one: Letter) -> tuple[object, ...]:
         change.table.name,
         change.op.value,
         change.key,
-        None if change.before is None else bytes(change.before),
-        None if change.after is None else bytes(change.after),
+        copied(change.before),
+        copied(change.after),
         change.key_moves_on,
         change.key_moved_here,
         change.lsn,

@@ -56,6 +56,11 @@ class BadRecords(StrEnum):
 Image = bytes | msgspec.Raw
 
 
+def copied(image: Image | None) -> bytes | None:
+    """An image in bytes of its own."""
+    return None if image is None else bytes(image)
+
+
 class Change(msgspec.Struct, gc=False):
     """One row event, values still in the event's own bytes.
 

@@ -7,7 +7,6 @@ shown, and tried again later; the stream does not notice.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -20,13 +19,14 @@ from cdc_migrator.control import load, locks
 from cdc_migrator.control.reconcile import CONTINUOUS
 from cdc_migrator.databases.postgres.coded import speaking
 from cdc_migrator.databases.postgres.connect import connect
-from cdc_migrator.errors import MigratorError
+from cdc_migrator.errors import MigratorError, name_of
 from cdc_migrator.model.logins import Role, login
 from cdc_migrator.reconcile.chunks import Sizes
 from cdc_migrator.reconcile.options import PassOptions
 from cdc_migrator.reconcile.passes import Pass
 from cdc_migrator.service import reconcile
 from cdc_migrator.service.alignment import RequestedAlignment
+from cdc_migrator.service.beside import Beside
 from cdc_migrator.service.reconcile import ReconcileOptions
 from cdc_migrator.service.reconcile_report import Report
 
@@ -56,7 +56,7 @@ class Continuous:
     sizes: Sizes = field(default_factory=Sizes)
 
 
-class Comparing:
+class Comparing(Beside):
     """Compares until left. A context manager.
 
     Attributes:
@@ -70,23 +70,14 @@ class Comparing:
         migration: str,
         options: Continuous,
     ) -> None:
+        super().__init__("comparing")
         self._source_dsn = source_dsn
         self._target_dsn = target_dsn
         self._migration = migration
         self._options = options
-        self._stop = threading.Event()
         self._pass: Pass | None = None
         self._open = 0
         self.state = "begins"
-        self._thread = threading.Thread(target=self._run, name="comparing", daemon=True)
-
-    def __enter__(self) -> Comparing:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
 
     def _run(self) -> None:
         pause = _FIRST_PAUSE
@@ -96,7 +87,7 @@ class Comparing:
             except (psycopg.Error, MigratorError) as error:
                 if self._stop.is_set():
                     break
-                code = error.code if isinstance(error, MigratorError) else type(error).__name__
+                code = name_of(error)
                 cause = error.cause if isinstance(error, MigratorError) else error.sqlstate
                 self.state = f"failed: {code}, tried again in {pause:g} s"
                 _log.warning("not-compared", code=code, reason=cause, again_in=pause)

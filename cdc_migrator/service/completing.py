@@ -10,7 +10,7 @@ import threading
 import psycopg
 import structlog
 
-from cdc_migrator.errors import MigratorError
+from cdc_migrator.errors import MigratorError, name_of
 from cdc_migrator.model.changes import SchemaPolicy
 from cdc_migrator.service.migrate import Migrate
 
@@ -41,5 +41,5 @@ class Completing:
                     self._asked.clear()
                     self._steps.indexes()
             except (MigratorError, psycopg.Error) as error:
-                reason = error.code if isinstance(error, MigratorError) else type(error).__name__
+                reason = name_of(error)
                 _log.warning("not-completed", reason=reason)

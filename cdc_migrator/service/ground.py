@@ -8,7 +8,6 @@ settings name that very slot.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -23,11 +22,12 @@ from cdc_migrator.control import anew, journal
 from cdc_migrator.control.progress import Progress
 from cdc_migrator.databases.postgres.coded import speaking
 from cdc_migrator.databases.postgres.connect import connect
-from cdc_migrator.errors import MigratorError, Refused
+from cdc_migrator.errors import MigratorError, Refused, name_of
 from cdc_migrator.model.logins import Role, login
 from cdc_migrator.monitor.ground import HALTING, WAY_OUT, Loss, losses, retained_beyond
 from cdc_migrator.monitor.remote import KafkaAsker
 from cdc_migrator.monitor.sample import Sample
+from cdc_migrator.service.beside import Beside
 from cdc_migrator.service.options import RunOptions
 
 _TURN_SECONDS = 0.25
@@ -61,7 +61,7 @@ def require_topic(options: RunOptions, claimed: Progress, conn: psycopg.Connecti
         )
 
 
-class Ground:
+class Ground(Beside):
     """Watches until left. A context manager.
 
     Args:
@@ -75,6 +75,7 @@ class Ground:
         sample: Callable[[], Sample | None],
         on_lost: Callable[[MigratorError], None],
     ) -> None:
+        super().__init__("ground")
         self._options = options
         self._sample = sample
         self._on_lost = on_lost
@@ -82,16 +83,6 @@ class Ground:
         self._restarts = Restarts()
         self._level = 0
         self._dropped = False
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="ground", daemon=True)
-
-    def __enter__(self) -> Ground:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
 
     @property
     def restarts(self) -> int:
@@ -110,7 +101,7 @@ class Ground:
             try:
                 self._look(sample)
             except (MigratorError, psycopg.Error) as error:
-                told = error.code if isinstance(error, MigratorError) else type(error).__name__
+                told = name_of(error)
                 _log.warning("ground-not-kept", reason=told)
                 pause = _PAUSE_SECONDS
 

@@ -17,7 +17,7 @@ import structlog
 from cdc_migrator.control import cutover, locks, schema
 from cdc_migrator.cutover.machine import STALLED, State
 from cdc_migrator.databases.postgres.connect import connect
-from cdc_migrator.errors import MigratorError
+from cdc_migrator.errors import MigratorError, name_of
 from cdc_migrator.model.logins import Role, login
 
 _LOOK_SECONDS = 1.0
@@ -58,7 +58,7 @@ class Guardian:
                             _log.warning("cutover-abandoned", undoing_after=self._patience)
                             self._undo()
             except (psycopg.Error, MigratorError) as error:
-                code = error.code if isinstance(error, MigratorError) else type(error).__name__
+                code = name_of(error)
                 _log.warning("cutover-not-guarded", reason=code)
                 ended.wait(_GRACE_SECONDS)
 

@@ -31,7 +31,7 @@ from cdc_migrator.control.migration import Migration, Phase
 from cdc_migrator.databases.postgres.catalog import read_tables
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.databases.postgres.grants import named
-from cdc_migrator.errors import MigratorError, Refused
+from cdc_migrator.errors import MigratorError, Refused, name_of
 from cdc_migrator.faultpoints import reach
 from cdc_migrator.model.naming import Names
 from cdc_migrator.model.parts import Severity
@@ -304,7 +304,7 @@ class Migrate:
                 if not made.postponed:
                     done = until
             except (MigratorError, psycopg.Error) as error:
-                reason = error.code if isinstance(error, MigratorError) else type(error).__name__
+                reason = name_of(error)
                 _log.warning("foreign-keys-wait", reason=reason)
 
     def _make_indexes(self, before_foreign_keys: Callable[[], None] = lambda: None) -> Restored:

@@ -6,7 +6,6 @@ may go at any time; emptying the table costs the least, but must never keep a wr
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
@@ -20,6 +19,7 @@ from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.errors import MigratorError, Refused
 from cdc_migrator.model.logins import Role, login
 from cdc_migrator.model.tables import TableName
+from cdc_migrator.service.beside import Beside
 
 _EVERY_SECONDS = 30.0
 # A table whose writers never leave a gap is emptied row by row, once it is worth it.
@@ -28,7 +28,7 @@ _LARGE_BYTES = 64 << 20
 _log = structlog.get_logger("cdc_migrator.service")
 
 
-class Pruner:
+class Pruner(Beside):
     """Empties side tables now and then, until left.
 
     Args:
@@ -42,20 +42,11 @@ class Pruner:
         on_lost: Callable[[MigratorError], None],
         every: float = _EVERY_SECONDS,
     ) -> None:
+        super().__init__("pruner")
         self._source_dsn = source_dsn
         self._migration = migration
         self._on_lost = on_lost
         self._every = every
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="pruner", daemon=True)
-
-    def __enter__(self) -> Pruner:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
 
     def _run(self) -> None:
         while not self._stop.is_set():

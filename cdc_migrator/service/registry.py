@@ -116,7 +116,7 @@ def read(target: psycopg.Connection, source_dsn: Callable[[], str], migration: s
     unknown = registered - noted.keys()
     if not unknown:
         _look_at(source_dsn)
-    if unknown:
+    else:
         # An earlier release did not write it down; or it is being added.
         with (
             connect(

@@ -24,6 +24,7 @@ from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.errors import Fenced, MigratorError
 from cdc_migrator.model.logins import Role, login
 from cdc_migrator.service.barrier import Barriers, Point, Repairing
+from cdc_migrator.service.beside import Beside
 from cdc_migrator.service.dead_letters import KIND, Settling
 from cdc_migrator.service.writer import Writer
 
@@ -42,7 +43,7 @@ class _Given:
     until: float
 
 
-class Responder:
+class Responder(Beside):
     """Answers requests until left.
 
     Args:
@@ -61,22 +62,13 @@ class Responder:
         settling: Settling,
         max_age: float = MAX_AGE,
     ) -> None:
+        super().__init__("responder")
         self._target_dsn = target_dsn
         self._repairing = repairing
         self._settling = settling
         self._max_age = max_age
-        self._stop = threading.Event()
         self._barriers = Barriers(source_dsn, target_dsn, migration, writer, self._stop)
         self._given: dict[int, _Given] = {}
-        self._thread = threading.Thread(target=self._run, name="responder", daemon=True)
-
-    def __enter__(self) -> Responder:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
 
     def _run(self) -> None:
         # First of all: transactions that are open now are in the way of every point until they

@@ -6,7 +6,6 @@ not a position. Rewrites that leave a table as it was are not seen this way.
 
 from __future__ import annotations
 
-import threading
 import time
 from contextlib import suppress
 from typing import Any
@@ -19,9 +18,10 @@ from cdc_migrator.control import markers, shapes
 from cdc_migrator.databases.postgres import ddl_trigger, describe
 from cdc_migrator.databases.postgres.coded import speaking
 from cdc_migrator.databases.postgres.connect import connect
-from cdc_migrator.errors import MigratorError
+from cdc_migrator.errors import MigratorError, name_of
 from cdc_migrator.model.described import Described
 from cdc_migrator.model.logins import Role, login
+from cdc_migrator.service.beside import Beside
 from cdc_migrator.service.options import RunOptions
 
 _EVERY_SECONDS = 5.0
@@ -31,10 +31,11 @@ _KEPT_DAYS = 7
 _log = structlog.get_logger("cdc_migrator.service")
 
 
-class SchemaPoll:
+class SchemaPoll(Beside):
     """Looks until left. A context manager."""
 
     def __init__(self, options: RunOptions, every: float = _EVERY_SECONDS) -> None:
+        super().__init__("schema poll")
         self._source_dsn = options.source_dsn
         self._target_dsn = options.target_dsn
         self._migration = options.migration
@@ -42,16 +43,6 @@ class SchemaPoll:
         self._seen: dict[int, Described | None] = {}
         self._told = False
         self._prune_at = time.monotonic()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="schema poll", daemon=True)
-
-    def __enter__(self) -> SchemaPoll:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
 
     def _run(self) -> None:
         source: psycopg.Connection | None = None
@@ -62,7 +53,7 @@ class SchemaPoll:
                 with speaking("source", "looking for changes of the schema"):
                     self._look(source)
             except (MigratorError, psycopg.Error) as error:
-                told = error.code if isinstance(error, MigratorError) else type(error).__name__
+                told = name_of(error)
                 _log.warning("schema-not-looked-at", code=told)
                 if source is not None:
                     with suppress(psycopg.Error):

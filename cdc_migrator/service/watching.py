@@ -8,7 +8,6 @@ and is unknown: it neither fires a rule nor clears it.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -23,10 +22,11 @@ from cdc_migrator.control import watch
 from cdc_migrator.control.watch import Firing, Opening
 from cdc_migrator.databases.postgres.coded import coded
 from cdc_migrator.databases.postgres.connect import connect
-from cdc_migrator.errors import MigratorError, Refused
+from cdc_migrator.errors import MigratorError, Refused, name_of
 from cdc_migrator.model.logins import Role, login
 from cdc_migrator.monitor.metrics import Metrics
 from cdc_migrator.monitor.watch import Standing, State, decide
+from cdc_migrator.service.beside import Beside
 from cdc_migrator.service.measuring import Measuring, Taken, WatchOptions
 
 _LIMITS = {"statement_timeout": "10s", "lock_timeout": "2s"}
@@ -58,7 +58,7 @@ class _Turned:
     in_doubt: bool = True
 
 
-class Watching:
+class Watching(Beside):
     """Watches until left. A context manager.
 
     Args:
@@ -70,17 +70,12 @@ class Watching:
     def __init__(
         self, options: WatchOptions, roll_back: RollBack | None, metrics: Metrics | None = None
     ) -> None:
+        super().__init__("watching")
         self._options = options
         self._roll_back = roll_back
         self._metrics = metrics
         self._conn: psycopg.Connection | None = None
         self._open: _Turned | None = None
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="watching", daemon=True)
-
-    def __enter__(self) -> Watching:
-        self._thread.start()
-        return self
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
@@ -97,7 +92,7 @@ class Watching:
                 try:
                     self._turn()
                 except Exception as error:  # whoever does not watch says so, and goes on
-                    code = error.code if isinstance(error, MigratorError) else type(error).__name__
+                    code = name_of(error)
                     _log.warning("not-watched", code=code)
                     self._lost()
                 self._stop.wait(max(every - (time.monotonic() - began), _LEAST_PAUSE))

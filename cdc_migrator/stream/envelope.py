@@ -168,12 +168,14 @@ class Envelope:
     def decode_many(self, messages: Iterable[Message]) -> Iterator[Record]:
         """The typed values of consecutive messages; rows that follow each other are one record.
 
-        Raises as `decode`, when every record in front of that message has been given.
+        Raises as `decode`, when all in front of that message has been given, save for rows of the
+        same transaction.
         """
         # All that is in this loop is done for every row event.
         changes: list[Change] = []
         first = last = _Value()
-        start = size = sent_ms = 0
+        start = size = 0
+        sent: Message | None = None  # the last one of `changes`
         for message in messages:
             key, value = message.key(), message.value()
             offset: int = message.offset()  # type: ignore[assignment]
@@ -184,13 +186,13 @@ class Envelope:
                 except (msgspec.DecodeError, UnicodeDecodeError):
                     decoded = None  # `decode` looks again
             block = decoded.transaction if decoded is not None else None
-            if changes and not (
+            if sent is not None and not (
                 block is not None
                 and offset == start + len(changes)
                 and block.id.startswith(self._xid_text)
             ):
-                yield self._rows(changes, start, size, sent_ms, first, last)
-                changes = []
+                yield self._rows(changes, start, size, sent.timestamp()[1], first, last)
+                changes, sent = [], None
             if decoded is None or decoded.op is None or block is None:
                 at_ms = message.timestamp()[1]
                 if decoded is not None and decoded.op is None and decoded.status is not None:
@@ -205,9 +207,9 @@ class Envelope:
             changes.append(change)
             last = decoded
             size += len(value) + len(key) if key else len(value)  # type: ignore[arg-type]
-            sent_ms = message.timestamp()[1]
-        if changes:
-            yield self._rows(changes, start, size, sent_ms, first, last)
+            sent = message
+        if sent is not None:
+            yield self._rows(changes, start, size, sent.timestamp()[1], first, last)
 
     def _decode(self, offset: int, value: bytes) -> _Value:
         try:

@@ -20,7 +20,7 @@ from typing import Any, overload
 import msgspec
 
 from cdc_migrator.errors import Failed
-from cdc_migrator.model.changes import Change, Image, Op
+from cdc_migrator.model.changes import Change, Op, copied
 from cdc_migrator.model.tables import TableName
 
 # Every so many changes their place in the file is noted.
@@ -83,8 +83,8 @@ class ChangeFile:
             number,
             change.op.value,
             change.key,
-            _copied(change.before),
-            _copied(change.after),
+            copied(change.before),
+            copied(change.after),
             change.lsn,
             change.key_moves_on,
             change.key_moved_here,
@@ -134,10 +134,6 @@ class ChangeFile:
                 assert more, "the file is shorter than what was written to it"
                 place += len(more)
                 buffer = buffer[at:] + more
-
-
-def _copied(image: Image | None) -> bytes | None:
-    return None if image is None else bytes(image)
 
 
 def _change(tables: list[TableName], body: bytes) -> Change:
