@@ -7,16 +7,23 @@ finds the chunk done; a chunk of an earlier attempt is not found at all.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 import psycopg
 from psycopg.rows import kwargs_row
+from psycopg.types.json import Jsonb
 
 from cdc_migrator.control import dead_letters, journal, proofs
+from cdc_migrator.model import mapping
+from cdc_migrator.model.mapping import Route
 from cdc_migrator.model.tables import Table, TableName
+
+# The routes of those tables that have some; several where a table is split.
+Routes = Mapping[TableName, Sequence[Route]]
+NO_ROUTES: Routes = {}
 
 
 class LoadState(StrEnum):
@@ -53,6 +60,7 @@ class TableLoad:
         joining: None for a table that the stream is applied to.
         seconds: from its first chunk's beginning to its last one's end; None before that.
         keeps: capture begins anew, and its rows stay: only what differs is written.
+        route: how its rows become others; None: they stay what they are.
     """
 
     source: TableName
@@ -70,6 +78,13 @@ class TableLoad:
     joining: Joining | None = None
     seconds: float | None = None
     keeps: bool = False
+    route: Route | None = None
+
+    @property
+    def relation(self) -> TableName:
+        """The table of the source that its rows are read from: `source`, but for further routes of
+        a table that is split."""
+        return self.source if self.route is None else self.route.source
 
     @property
     def due(self) -> bool:
@@ -97,8 +112,10 @@ class Chunk:
         return self.first_block == 0 and self.end_block is None
 
 
-def register(conn: psycopg.Connection, tables: Sequence[tuple[Table, int]]) -> None:
-    """Write the tables of a migration down, each with its present file; target names are equal.
+def register(
+    conn: psycopg.Connection, tables: Sequence[tuple[Table, int]], routes: Routes = NO_ROUTES
+) -> None:
+    """Write the tables of a migration down, each with its present file.
 
     Call it before the snapshot is taken: a file noted too early only means that the table is
     read anew without need, one noted too late would hide a TRUNCATE.
@@ -107,10 +124,12 @@ def register(conn: psycopg.Connection, tables: Sequence[tuple[Table, int]]) -> N
         journal.write(conn, "tables-registered", tables=[str(t.name) for t, _ in tables])
         cursor.execute("DELETE FROM cdc_migrator.table_progress")
         proofs.forget(conn)
-        _insert(cursor, tables, None)
+        _insert(cursor, tables, None, routes)
 
 
-def add(conn: psycopg.Connection, tables: Sequence[tuple[Table, int]]) -> None:
+def add(
+    conn: psycopg.Connection, tables: Sequence[tuple[Table, int]], routes: Routes = NO_ROUTES
+) -> None:
     """Write tables down that join a stream that runs, each with its present file.
 
     Call it before they are published: the applier waits at a change of a table that is on its
@@ -118,30 +137,44 @@ def add(conn: psycopg.Connection, tables: Sequence[tuple[Table, int]]) -> None:
     """
     with conn.transaction(), conn.cursor() as cursor:
         journal.write(conn, "tables-added", tables=[str(t.name) for t, _ in tables])
-        _insert(cursor, tables, Joining.PUBLISHING)
+        _insert(cursor, tables, Joining.PUBLISHING, routes)
 
 
 def _insert(
-    cursor: psycopg.Cursor, tables: Sequence[tuple[Table, int]], joining: Joining | None
+    cursor: psycopg.Cursor,
+    tables: Sequence[tuple[Table, int]],
+    joining: Joining | None,
+    routes: Routes,
 ) -> None:
     cursor.executemany(
         "INSERT INTO cdc_migrator.table_progress (source_schema, source_table, target_schema, "
-        "target_table, estimated_rows, estimated_bytes, source_filenode, joining) "
-        "VALUES (%s, %s, %s, %s, %s, %s, %s, %s)",
+        "target_table, estimated_rows, estimated_bytes, source_filenode, joining, route) "
+        "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)",
         [
             (
-                table.name.schema,
-                table.name.name,
-                table.name.schema,
-                table.name.name,
+                name.schema,
+                name.name,
+                target.schema,
+                target.name,
                 table.estimated_rows,
                 table.bytes,
                 filenode,
                 joining,
+                Jsonb(route.document) if route else None,
             )
             for table, filenode in tables
+            for name, target, route in _ways(table.name, routes.get(table.name, ()))
         ],
     )
+
+
+def _ways(
+    table: TableName, routes: Sequence[Route]
+) -> list[tuple[TableName, TableName, Route | None]]:
+    """Each row that a table gets: its name, its target, its route."""
+    if not routes:
+        return [(table, table, None)]
+    return [(mapping.called(one, one is routes[0]), one.target, one) for one in routes]
 
 
 def move(
@@ -175,8 +208,9 @@ def joining(conn: psycopg.Connection) -> bool:
 
 
 def _table(**row: Any) -> TableLoad:
-    step = row.pop("joining")
+    step, route = row.pop("joining"), row.pop("route")
     return TableLoad(
+        route=mapping.read(route) if route else None,
         joining=Joining(step) if step else None,
         source=TableName(row.pop("source_schema"), row.pop("source_table")),
         target=TableName(row.pop("target_schema"), row.pop("target_table")),
@@ -195,7 +229,8 @@ def read_tables(conn: psycopg.Connection) -> list[TableLoad]:
             "EXISTS (SELECT FROM cdc_migrator.backfill_chunk c WHERE "
             "(c.source_schema, c.source_table) = (t.source_schema, t.source_table)) AS planned, "
             "extract(epoch FROM load_ended_at - load_started_at)::float8 AS seconds, "
-            "coalesce(to_jsonb(t) ->> 'keeps', 'false')::boolean AS keeps "
+            "coalesce(to_jsonb(t) ->> 'keeps', 'false')::boolean AS keeps, "
+            "nullif(to_jsonb(t) -> 'route', 'null') AS route "
             "FROM cdc_migrator.table_progress t "
             "ORDER BY estimated_bytes DESC, source_schema, source_table"
         ).fetchall()

@@ -16,7 +16,7 @@ from cdc_migrator.errors import Refused
 from cdc_migrator.model.logins import Role
 from cdc_migrator.model.naming import CONTROL_SCHEMA
 
-VERSION = 12
+VERSION = 13
 _SOURCES = ("captured", "marker", "side", "heartbeat", "cutover_copy")
 _SHARED = ("schema_version", "route")
 

@@ -1,0 +1,161 @@
+"""Routes: how the rows of a table of the source become rows of a table of the target.
+
+A table without a route goes to the table of the same name, column by column. A route is worked out
+once, when the migration begins (`transform`), and kept with its table: loading, applying and
+comparing all read the same one.
+
+Expressions are SQL over the source's row: its columns by their bare names, everything else
+schema-qualified but for what is in pg_catalog. They are immutable, so that both servers give the
+same for the same row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from cdc_migrator.model.tables import TableName
+
+
+@dataclass(frozen=True, slots=True)
+class MappedColumn:
+    """One column of the target and the expression that it gets.
+
+    Attributes:
+        expression: SQL over the source's row, as it was written; a column of the source quoted
+            where that is needed.
+        uses: the columns of the source that the expression reads.
+        of: the column of the source that it is, as it is or in another type; None where it is
+            computed.
+        type_text, base_type: of the target's column, as in `model.tables.Column`.
+        cast: the value is brought to the target's type before it is written: False where the
+            expression is a column of just that type.
+    """
+
+    name: str
+    expression: str
+    uses: tuple[str, ...]
+    of: str | None
+    type_text: str
+    base_type: str
+    cast: bool = True
+
+    @property
+    def common(self) -> bool:
+        """Whether both servers have the type; where not, the value travels as text."""
+        return not self.cast or self.base_type.startswith("pg_catalog.")
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where rows of a table go, and as what.
+
+    Attributes:
+        source: the table of the source. Where it is split, each of its routes has this one.
+        columns: those of the target that are written, in the order in which rows travel.
+        key: those that tell rows apart on the target, computed from nothing but the source's key;
+            empty where the source's table has none.
+        where: SQL over the source's row; only rows of which it is true are on the target.
+        where_uses: the columns of the source that it reads.
+        belongs: SQL over the target's row that is true of this route's rows, where others write to
+            the same table; None: all of its rows are this one's.
+    """
+
+    source: TableName
+    target: TableName
+    columns: tuple[MappedColumn, ...]
+    key: tuple[str, ...]
+    where: str | None = None
+    where_uses: tuple[str, ...] = ()
+    belongs: str | None = None
+
+    def column(self, name: str) -> MappedColumn:
+        """The column of the target with this name; raises KeyError if there is none."""
+        for column in self.columns:
+            if column.name == name:
+                return column
+        raise KeyError(name)
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "source": [self.source.schema, self.source.name],
+            "target": [self.target.schema, self.target.name],
+            "columns": [
+                {
+                    "name": one.name,
+                    "expression": one.expression,
+                    "uses": list(one.uses),
+                    "of": one.of,
+                    "type": one.type_text,
+                    "base_type": one.base_type,
+                    "cast": one.cast,
+                }
+                for one in self.columns
+            ],
+            "key": list(self.key),
+            "where": self.where,
+            "where_uses": list(self.where_uses),
+            "belongs": self.belongs,
+        }
+
+
+def read(document: Mapping[str, Any]) -> Route:
+    """A route from its JSON."""
+    return Route(
+        source=TableName(*document["source"]),
+        target=TableName(*document["target"]),
+        columns=tuple(
+            MappedColumn(
+                name=one["name"],
+                expression=one["expression"],
+                uses=tuple(one["uses"]),
+                of=one["of"],
+                type_text=one["type"],
+                base_type=one["base_type"],
+                cast=one["cast"],
+            )
+            for one in document["columns"]
+        ),
+        key=tuple(document["key"]),
+        where=document["where"],
+        where_uses=tuple(document["where_uses"]),
+        belongs=document["belongs"],
+    )
+
+
+def called(route: Route, first: bool) -> TableName:
+    """The name under which the migration knows a route.
+
+    That of its source's table; further routes of a table that is split are told apart by where
+    they go.
+    """
+    if first:
+        return route.source
+    return TableName(route.source.schema, f"{route.source.name} -> {route.target}")
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the user says of one table, or of all tables of a schema.
+
+    Attributes:
+        table: ``schema.table`` of the source; ``schema.*`` for every table that nothing else names.
+        to: ``schema.table`` of the target, or ``schema.*``; None: the same.
+        keep: only these columns of the source; empty: all but those of `drop`.
+        rename: columns of the source with their names on the target.
+        cast: columns, by their names on the target, with the type that their values are brought to.
+        set: columns of the target with an SQL expression over the source's row.
+        where: only rows of which this SQL over the source's row is true.
+    """
+
+    table: str
+    to: str | None = None
+    keep: tuple[str, ...] = ()
+    drop: tuple[str, ...] = ()
+    rename: Mapping[str, str] = field(default_factory=dict)
+    cast: Mapping[str, str] = field(default_factory=dict)
+    set: Mapping[str, str] = field(default_factory=dict)
+    where: str | None = None
