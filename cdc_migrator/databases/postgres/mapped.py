@@ -41,6 +41,11 @@ def passing(route: Route) -> sql.Composable:
     return sql.SQL("true") if route.where is None else expression(route.where)
 
 
+def belonging(route: Route) -> sql.Composable:
+    """Whether a row of the target is this route's."""
+    return sql.SQL("true") if route.belongs is None else expression(route.belongs)
+
+
 def rows_of_source(route: Route) -> sql.Composable:
     """The source's rows as the target holds them, by the target's names and with ``ctid``: a row
     source without a name."""
