@@ -259,7 +259,7 @@ class Merger:
 
     def _delete_unwanted(self, statements: Statements, staged: Staged) -> None:
         if statements.delete_unwanted is not None:
-            self._run("delete_unwanted", statements.delete_unwanted, staged)
+            self._run("delete", statements.delete_unwanted, staged)
 
     def _allow_scans(self, allowed: bool) -> None:
         value = "on" if allowed else "off"
