@@ -61,6 +61,8 @@ def fold(
     """
     folds: dict[TableName, Keyed | Keyless] = {}
     control: list[tuple[Transaction, Change]] = []
+    # Who takes a table's events, where that is the same for every transaction.
+    takers: dict[TableName, Callable[[Change], None]] = {}
     for transaction in transactions:
         # Events come in runs of one table: look it up once a run.
         name: TableName | None = None
@@ -68,13 +70,14 @@ def fold(
         for change in transaction.changes:
             if change.table is not name:
                 name = change.table
-                shape = shapes.get(name)
-                if shape is None and name in TABLES:
-                    take = None
-                elif shape is None:
-                    raise UnknownTable(name, f"change at {lsn_to_text(change.lsn)}")
-                else:
+                take = takers.get(name)
+                if take is None and (name in shapes or name not in TABLES):
+                    shape = shapes.get(name)
+                    if shape is None:
+                        raise UnknownTable(name, f"change at {lsn_to_text(change.lsn)}")
                     take = _taker(folds, shape, name, transaction, truncates)
+                    if not any(one.reread for one in shape.all):
+                        takers[name] = take
             if take is None:
                 control.append((transaction, change))
             else:
