@@ -81,12 +81,13 @@ class MappedStatements(Statements):
     def _kept(self, kind: str) -> Collection[int]:
         shape, route = self._plan.shape, self._route
         absent = {shape.columns[place] for place in unchanged_places(kind)}
+        # A value that is made of absent columns alone is as absent as they are.
         halves = [
             column.name
             for column in route.columns
-            if column.of is None and absent.intersection(column.uses)
+            if absent.intersection(column.uses) and not absent.issuperset(column.uses)
         ]
-        if halves or (route.where is not None):
+        if halves or route.where is not None:
             raise StreamHalted(
                 "CDCM-MAPPING-IDENTITY",
                 f"an update of {route.source} comes without the values that the mapping to "
