@@ -85,7 +85,7 @@ def copy_chunk(
 def _into(target: psycopg.Connection, job: Job) -> sql.Composed:
     """The COPY that takes a chunk's rows; a whole table is begun anew for it."""
     form = "FORMAT binary" if job.way.binary else "FORMAT text"
-    if job.chunk.whole and begin_empty(target, job.way.target):
+    if job.chunk.whole and begin_empty(target, job.way.target, job.way.belongs):
         reach("load.chunk.emptied")
         form += ", FREEZE"
     return sql.SQL("COPY {} ({}) FROM STDIN ({})").format(

@@ -1,22 +1,32 @@
-"""Target tables before their rows: nobody else's rows in them, and none of an earlier reading."""
+"""Target tables before their rows: nobody else's rows in them, and none of an earlier reading.
+
+Where several tables of the source go to one, each sees to its own rows (`Route.belongs`).
+"""
 
 from __future__ import annotations
 
 import psycopg
 from psycopg import sql
 
+from cdc_migrator.control import deferring
 from cdc_migrator.databases.postgres import names as quoted
+from cdc_migrator.databases.postgres.mapped import expression
 from cdc_migrator.errors import Refused
 from cdc_migrator.model.tables import TableName
 
 
-def require_empty(conn: psycopg.Connection, table: TableName) -> None:
+def require_empty(conn: psycopg.Connection, table: TableName, belongs: str | None = None) -> None:
     """See that a table which this migration has not begun to load holds no rows.
+
+    Args:
+        belongs: SQL over its rows; only those of which it is true count.
 
     Raises:
         Refused: CDCM-TARGET-NOT-EMPTY.
     """
-    query = sql.SQL("SELECT EXISTS (SELECT FROM ONLY {})").format(quoted.table(table))
+    query = sql.SQL("SELECT EXISTS (SELECT FROM ONLY {}{})").format(
+        quoted.table(table), _those(belongs)
+    )
     if conn.execute(query).fetchone() == (True,):
         raise Refused(
             "CDCM-TARGET-NOT-EMPTY",
@@ -25,19 +35,22 @@ def require_empty(conn: psycopg.Connection, table: TableName) -> None:
         )
 
 
-def begin_empty(conn: psycopg.Connection, table: TableName) -> bool:
+def begin_empty(conn: psycopg.Connection, table: TableName, belongs: str | None = None) -> bool:
     """Begin a table's file anew inside the caller's transaction, where that is possible.
 
     Only then may COPY freeze the rows that it writes. The table is found empty while nobody else
     can write to it, so nobody's rows go.
 
     Returns:
-        False if a foreign key or a missing privilege forbids TRUNCATE, or the table is a
-        partitioned one: nothing was done then.
+        False if a foreign key or a missing privilege forbids TRUNCATE, others write to the table
+        as well, or it is a partitioned one: nothing was done then.
 
     Raises:
         Refused: CDCM-TARGET-NOT-EMPTY.
     """
+    if belongs is not None:
+        require_empty(conn, table, belongs)
+        return False
     name = quoted.table(table)
     row = conn.execute(
         "SELECT relkind = 'r' AND has_table_privilege(oid, 'TRUNCATE') AND NOT EXISTS ("
@@ -55,13 +68,25 @@ def begin_empty(conn: psycopg.Connection, table: TableName) -> bool:
     return possible
 
 
-def empty(conn: psycopg.Connection, table: TableName) -> None:
-    """Remove all rows, inside the caller's transaction."""
+def empty(conn: psycopg.Connection, table: TableName, belongs: str | None = None) -> None:
+    """Remove all rows, or those of which `belongs` is true, inside the caller's transaction."""
     name = quoted.table(table)
+    if belongs is not None:
+        _delete(conn, name, belongs)
+        return
     try:
         with conn.transaction():
             conn.execute(sql.SQL("TRUNCATE ONLY {}").format(name))
     except psycopg.errors.FeatureNotSupported:
         # A foreign key of another table forbids it, even where no row is referred to.
+        _delete(conn, name, None)
+
+
+def _delete(conn: psycopg.Connection, name: sql.Composable, belongs: str | None) -> None:
+    if not deferring.defers(conn):
         conn.execute("SET LOCAL session_replication_role = replica")
-        conn.execute(sql.SQL("DELETE FROM ONLY {}").format(name))
+    conn.execute(sql.SQL("DELETE FROM ONLY {}{}").format(name, _those(belongs)))
+
+
+def _those(belongs: str | None) -> sql.Composable:
+    return sql.SQL("") if belongs is None else sql.SQL(" WHERE {}").format(expression(belongs))

@@ -199,7 +199,7 @@ class _Round:
         if not unfinished:
             return None
         ways = self._ways(unfinished)
-        self._fence([table.target for table in unfinished if not table.planned])
+        self._fence([table for table in unfinished if not table.planned])
         lost = [table for table in unfinished if self._snapshot(table, first) is None]
         if lost:
             self._begin_anew(lost, anew)
@@ -228,7 +228,7 @@ class _Round:
                 jobs.append(self._job(chunk, table, ways[chunk.table], snapshot))
         return jobs
 
-    def _fence(self, fresh: Sequence[TableName]) -> None:
+    def _fence(self, fresh: Sequence[TableLoad]) -> None:
         """Let nobody else write from now on. Whether the tables are empty is seen afterwards; but
         rows that are there already are refused while those whose they are can remove them."""
         with (
@@ -236,9 +236,11 @@ class _Round:
             connect(self._target_dsn, application_name=self._called, side="target") as owner,
             speaking("target", "fencing its tables"),
         ):
-            access.give_rows(owner, named(self._target_dsn), fresh)
+            access.give_rows(
+                owner, named(self._target_dsn), sorted({table.target for table in fresh})
+            )
             for table in fresh:
-                require_empty(self._control, table)
+                require_empty(self._control, table.target, table.belongs)
             self.taken_off = fence.keep(owner, self._names.migration, self._options.fence)
 
     def _job(self, chunk: Chunk, table: TableLoad, way: Passage, snapshot: Snapshot) -> Job:
@@ -268,7 +270,7 @@ class _Round:
 
     def _snapshot(self, table: TableLoad, first: Snapshot | None) -> Snapshot | None:
         """What a table can be read under now; None: it must be read anew."""
-        if self._file(table.source) != table.source_filenode:
+        if self._file(table.relation) != table.source_filenode:
             return None
         if table.reread_snapshot is None:
             # The first snapshot is older than the place of a table that was added later.
@@ -292,7 +294,7 @@ class _Round:
         with speaking("target", "reading the catalog"):
             targets = {table.name: table for table in catalog.read_tables(self._control)}
         for side, name in [
-            *(("source", table.source) for table in tables if table.source not in sources),
+            *(("source", table.relation) for table in tables if table.relation not in sources),
             *(("target", table.target) for table in tables if table.target not in targets),
         ]:
             raise Refused(
@@ -302,13 +304,14 @@ class _Round:
                 "the source needs an `abort` and a new start without it.",
             )
         return {
-            table.source: passage(sources[table.source], targets[table.target]) for table in tables
+            table.source: passage(sources[table.relation], targets[table.target], table.route)
+            for table in tables
         }
 
     def _begin_anew(self, tables: Sequence[TableLoad], anew: dict[TableName, int]) -> None:
         """Give tables a new snapshot of our own, and forget what was loaded of them."""
         # Noted before the snapshot: see `rows.register`.
-        files = {table.source: self._file(table.source) for table in tables}
+        files = {table.source: self._file(table.relation) for table in tables}
         with speaking("source", "taking a new snapshot"):
             held = HeldSnapshot(self._source_dsn, self._called)
         self._stack.callback(held.close)
@@ -325,10 +328,10 @@ class _Round:
                     "table all the time, then run the same command again.",
                 )
             with speaking("source", f"describing {name}"):
-                described = held.describe(name)
+                described = held.describe(table.relation)
             with speaking("target", f"emptying {table.target}"), self._control.transaction():
                 if not table.planned:
-                    require_empty(self._control, table.target)
+                    require_empty(self._control, table.target, table.belongs)
                 rows.begin_anew(
                     self._control,
                     name,
@@ -338,7 +341,7 @@ class _Round:
                     "its snapshot was lost" if table.attempt or not table.joining else "it is new",
                 )
                 shapes.note(self._control, [described] if described else [])
-                empty(self._control, table.target)
+                empty(self._control, table.target, table.belongs)
             self._held[name] = held
 
     def _plan(self, tables: Sequence[TableLoad]) -> None:
@@ -347,7 +350,7 @@ class _Round:
                 row = self._source.execute(
                     "SELECT pg_relation_size(r) / current_setting('block_size')::int, "
                     "pg_table_size(r) FROM to_regclass(%s) r",
-                    (quoted.table(table.source).as_string(self._source),),
+                    (quoted.table(table.relation).as_string(self._source),),
                 ).fetchone()
             blocks, size = row if row and row[0] is not None else (0, 0)
             planned = chunks.plan(
@@ -359,7 +362,7 @@ class _Round:
                 0 if self._options.throttle.holds_back else self._options.freeze_bytes,
             )
             with speaking("target", f"planning {table.target}"):
-                require_empty(self._control, table.target)
+                require_empty(self._control, table.target, table.belongs)
                 rows.plan(self._control, table.source, planned)
 
 

@@ -30,6 +30,7 @@ from cdc_migrator.backfill.columns import Passage
 from cdc_migrator.backfill.snapshot import Snapshot, enter_table
 from cdc_migrator.backfill.tools import reaching
 from cdc_migrator.control.load import Chunk
+from cdc_migrator.databases.postgres import mapped
 from cdc_migrator.databases.postgres import names as quoted
 from cdc_migrator.databases.postgres.connect import pins
 
@@ -75,7 +76,7 @@ def by_session(source: psycopg.Connection, job: Job) -> Iterator[Blocks]:
         SourceError: anything else; the session may be in the middle of its COPY then.
     """
     try:
-        enter_table(source, job.snapshot, job.chunk.table, job.filenode)
+        enter_table(source, job.snapshot, job.way.source, job.filenode)
     except psycopg.Error as exc:
         raise SourceError from exc
     yield _read(source, query(job))
@@ -121,22 +122,29 @@ def by_psql(psql: Path, source: psycopg.Connection, job: Job) -> Iterator[Blocks
 
 def query(job: Job) -> sql.Composed:
     """The COPY that sends a chunk's rows."""
-    columns, table = quoted.columns(job.way.columns), quoted.table(job.way.source)
-    form = sql.SQL("binary" if job.way.binary else "text")
-    if job.chunk.whole:
-        # Without a query's executor in between: some 6 % less of the source's time.
-        return sql.SQL("COPY {} ({}) TO STDOUT (FORMAT {})").format(table, columns, form)
-    where = sql.SQL("ctid >= {}::tid").format(f"({job.chunk.first_block},0)")
+    way, table = job.way, quoted.table(job.way.source)
+    form = sql.SQL("binary" if way.binary else "text")
+    if way.route is None:
+        columns: sql.Composable = quoted.columns(way.columns)
+        where = []
+        if job.chunk.whole:
+            # Without a query's executor in between: some 6 % less of the source's time.
+            return sql.SQL("COPY {} ({}) TO STDOUT (FORMAT {})").format(table, columns, form)
+    else:
+        columns = sql.SQL(", ").join(mapped.written(one) for one in way.route.columns)
+        where = [mapped.passing(way.route)]
+    if not job.chunk.whole:
+        where.append(sql.SQL("ctid >= {}::tid").format(f"({job.chunk.first_block},0)"))
     if job.chunk.end_block is not None:
-        where = sql.SQL("{} AND ctid < {}::tid").format(where, f"({job.chunk.end_block},0)")
+        where.append(sql.SQL("ctid < {}::tid").format(f"({job.chunk.end_block},0)"))
     return sql.SQL("COPY (SELECT {} FROM ONLY {} WHERE {}) TO STDOUT (FORMAT {})").format(
-        columns, table, where, form
+        columns, table, sql.SQL(" AND ").join(where), form
     )
 
 
 def _script(source: psycopg.Connection, job: Job) -> bytes:
     """What psql is told: what `enter_table` does, then the COPY and how many rows it had."""
-    name = quoted.table(job.chunk.table)
+    name = quoted.table(job.way.source)
     lines = sql.SQL("\n").join(
         [
             sql.SQL("{} \\g /dev/null").format(pins({"transaction_timeout": "0"})),

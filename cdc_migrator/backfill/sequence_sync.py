@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 
@@ -58,12 +58,18 @@ def plan(
     target: psycopg.Connection,
     tables: Sequence[TableName],
     margin: int = DEFAULT_MARGIN,
+    reshaped: Collection[TableName] = (),
 ) -> list[Decision]:
     """What `sync` would do with each sequence of the source that goes to the target.
 
     These are all that the schema step brings over, those that a default of one of `tables`
-    takes values from, and those that feed one of `tables` on the target only. The source is
-    read first: rows that come to the target later can only be further.
+    takes values from, and those that feed one of `tables` or `reshaped` on the target only. The
+    source is read first: rows that come to the target later can only be further.
+
+    Args:
+        tables: those that are on the target what they are on the source.
+        reshaped: the target's tables that rows come to in another shape: the sequences that feed
+            them are theirs alone, and are set past what their columns hold.
 
     Raises:
         MigratorError: as `coded.coded`.
@@ -77,7 +83,8 @@ def plan(
         alone = [
             one
             for one in theirs
-            if one.oid not in paired and any(fed.table in migrated for fed in one.feeds)
+            if one.oid not in paired
+            and any(fed.table in migrated or fed.table in reshaped for fed in one.feeds)
         ]
         feeds = [_feeds(one, other) for one, other in pairs] + [list(one.feeds) for one in alone]
         there = catalog.existing_columns(target, [fed for some in feeds for fed in some])
@@ -86,7 +93,8 @@ def plan(
         present = [f for f in fed if other and (f.table, f.column) in there]
         columns, unread = _outermost(target, present, one)
         if one is other:
-            decision = decide_alone(one, columns)
+            meant = any(fed.table in reshaped for fed in one.feeds)
+            decision = decide_alone(one, columns, meant=meant)
         else:
             decision = decide(one, other, columns, margin, left_out=one.oid in left_out)
         if unread:
@@ -105,6 +113,7 @@ def sync(
     target: psycopg.Connection,
     tables: Sequence[TableName],
     margin: int = DEFAULT_MARGIN,
+    reshaped: Collection[TableName] = (),
 ) -> list[Synced]:
     """Set the target's sequences as `plan` says, then look at both sides again.
 
@@ -115,7 +124,7 @@ def sync(
     Raises:
         MigratorError: as `coded.coded`.
     """
-    decisions = plan(source, target, tables, margin)
+    decisions = plan(source, target, tables, margin, reshaped)
     doing = [d for d in decisions if d.changes]
     altered: set[int] = set()
     moved: set[int] = set()

@@ -153,10 +153,16 @@ def decide(
     )
 
 
-def decide_alone(target: SequenceState, columns: Mapping[Fed, int | None]) -> Decision:
-    """The same for a sequence that only the target has: its columns get rows from the source."""
+def decide_alone(
+    target: SequenceState, columns: Mapping[Fed, int | None], *, meant: bool = False
+) -> Decision:
+    """The same for a sequence that only the target has: its columns get rows from the source.
+
+    Args:
+        meant: the table has a shape of its own, so it is not told that the source lacks it.
+    """
     decision = decide(target, target, columns, 0)
-    findings = (*decision.findings, _alone(target))
+    findings = decision.findings if meant else (*decision.findings, _alone(target))
     return replace(decision, alone=True, findings=findings)
 
 

@@ -30,8 +30,8 @@ from cdc_migrator.capture import publishing, sides
 from cdc_migrator.capture import slot as slots
 from cdc_migrator.capture.checks import tables as checks
 from cdc_migrator.capture.outlast import outlast
-from cdc_migrator.control import access, journal, load, locks
-from cdc_migrator.control.load import Joining
+from cdc_migrator.control import access, journal, load, locks, relations
+from cdc_migrator.control.load import NO_ROUTES, Joining, Routes
 from cdc_migrator.databases.postgres import catalog, side
 from cdc_migrator.databases.postgres.coded import speaking
 from cdc_migrator.databases.postgres.connect import connect
@@ -51,6 +51,7 @@ def join_capture(
     patience: float,
     make_tables: Callable[[], object] = lambda: None,
     notify: Callable[[str], None] = lambda _: None,
+    routes: Callable[[], Routes] = lambda: NO_ROUTES,
 ) -> None:
     """Capture those of `tables` that are not captured yet; afterwards they may be loaded.
 
@@ -60,6 +61,7 @@ def join_capture(
         make_tables: makes what the target lacks of them; called when they fit and before they
             are written down, as nothing can take them back from there.
         notify: called with each step as it is begun, for people to read.
+        routes: asked for those of the tables that are new, when the target has theirs.
 
     Raises:
         Refused: CDCM-CAPTURE-RUNNING, CDCM-CAPTURE-TABLES, CDCM-TABLE-NO-IDENTITY,
@@ -79,7 +81,7 @@ def join_capture(
                 )
         publishing.check(source, target, names, tables)
         with speaking("target", "reading the tables of the migration"):
-            known = {one.source: one.joining for one in load.read_tables(target)}
+            known = relations.joining(load.read_tables(target))
         new = [table for table in tables if table.name not in known]
         joining = [
             table for table in tables if known.get(table.name, Joining.PUBLISHING) == "publishing"
@@ -97,7 +99,7 @@ def join_capture(
         if new:
             make_tables()
             reach("join.schema")
-            _register(source, target, new)
+            _register(source, target, new, routes())
         reach("join.registered")
         added = {one.name for one in joining}
         found = side.sides(tables, names.migration)
@@ -123,7 +125,8 @@ def join_capture(
                 outlast(source, patience, notify)
         reach("join.settled")
         with speaking("target", "writing down the tables"):
-            load.move(target, [one.name for one in joining], Joining.PUBLISHING, Joining.LOADING)
+            names_of = [one.source for one in load.read_tables(target) if one.relation in added]
+            load.move(target, names_of, Joining.PUBLISHING, Joining.LOADING)
         reach("join.captured")
 
 
@@ -157,11 +160,14 @@ def _require_fit(
             )
 
 
-def _register(source: psycopg.Connection, target: psycopg.Connection, new: Sequence[Table]) -> None:
+def _register(
+    source: psycopg.Connection, target: psycopg.Connection, new: Sequence[Table], routes: Routes
+) -> None:
     with speaking("source", "looking at the new tables"):
         files = slots.filenodes(source)
     with speaking("target", "writing down the tables"):
-        load.add(target, [(table, files[table.name]) for table in new if table.name in files])
+        there = [(table, files[table.name]) for table in new if table.name in files]
+        load.add(target, there, routes)
 
 
 def _beside(

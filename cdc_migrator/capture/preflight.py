@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import psycopg
 from psycopg import sql
@@ -39,7 +39,9 @@ from cdc_migrator.databases.postgres.decoding import decoding_facts
 from cdc_migrator.databases.postgres.inventory import left_behind
 from cdc_migrator.databases.postgres.locale import LocaleFacts, locale_facts, session_defaults
 from cdc_migrator.errors import Failed, MigratorError, Refused
+from cdc_migrator.model.destinations import destinations
 from cdc_migrator.model.logins import Role, login
+from cdc_migrator.model.mapping import Wanted
 from cdc_migrator.model.naming import Names
 from cdc_migrator.model.outside import Brokers, TopicsMade, Workers
 from cdc_migrator.model.tables import Table, TableName
@@ -97,6 +99,17 @@ class _Seen:
     log_position: int | None = None
     log_read_at: float = 0.0
     under_way: bool = False
+    mapped: Mapping[TableName, Sequence[TableName]] = field(default_factory=dict)
+
+    @property
+    def plain(self) -> list[TableName]:
+        """The tables that go to those of their names."""
+        return [table.name for table in self.tables if table.name not in self.mapped]
+
+    @property
+    def shaped(self) -> list[TableName]:
+        """The target's tables that the others go to."""
+        return sorted({one for several in self.mapped.values() for one in several})
 
 
 def check(
@@ -113,6 +126,7 @@ def check(
     replication_factor: int = 1,
     connector: Mapping[str, str] | None = None,
     way_back: bool = False,
+    wanted: Sequence[Wanted] = (),
 ) -> Preflight:
     """Look at everything; raises nothing that a finding can say.
 
@@ -123,6 +137,7 @@ def check(
         replication_factor: of the stream's topic; -1 for the brokers' default.
         connector: settings of the user's own for the connector.
         way_back: one is wanted, and its roles are looked at, too.
+        wanted: what is said of tables that go to others than those of their names.
     """
     found: list[Finding] = []
     seen = _Seen()
@@ -143,8 +158,9 @@ def check(
             connect(target_dsn, application_name=called, side="target") as target,
             speaking("target", "looking at the server and its tables"),
         ):
+            seen.mapped = destinations(wanted, (table.name for table in seen.tables))
             _target(target, target_dsn, found, seen)
-            known = [table.name for table in seen.tables]
+            known = [*seen.plain, *seen.shaped]
             found += privileges.look(target, target_dsn, "target", known, way_back, secured)
     except MigratorError as exc:
         found.append(findings.from_error(exc, "target"))
@@ -248,7 +264,7 @@ def _measured(
 
 
 def _target(target: psycopg.Connection, target_dsn: str, found: list[Finding], seen: _Seen) -> None:
-    tables = [table.name for table in seen.tables]
+    tables = [*seen.plain, *seen.shaped]
     role = grants.users(target_dsn, target.info.user)[Role.APPLY]
     facts = catalog.server_facts(target)
     found += targets.server(facts, seen.version)
@@ -263,7 +279,8 @@ def _target(target: psycopg.Connection, target_dsn: str, found: list[Finding], s
         found += locale.between(seen.locale, there_locale)
     if seen.defaults is not None:
         found += locale.defaults(seen.defaults, _defaults(target_dsn, "target"))
-    found += targets.triggers(tables, acting.firing(target), seen.firing or {})
+    coming = {table: some for table, some in (seen.firing or {}).items() if table in seen.plain}
+    found += targets.triggers(tables, acting.firing(target), coming)
     active, _ = acting.secured(target)
     found += targets.row_security(tables, active, seen.secured_for_owners, acting.bypasses(target))
     if schema.exists(target, "target") and migration.read(target) is not None:
@@ -277,8 +294,10 @@ def _target(target: psycopg.Connection, target_dsn: str, found: list[Finding], s
             free_basis="measured where its data is: the server runs on this machine",
         )
     there = {table.name for table in catalog.read_tables(target)}
+    ways = [one for several in seen.mapped.values() for one in several]
     filled = []
-    for name in tables:
+    # Of a table that several go to, each one's rows are looked for when it is loaded.
+    for name in (one for one in tables if ways.count(one) < 2):
         if name in there and name not in active:
             query = sql.SQL("SELECT EXISTS (SELECT FROM ONLY {})").format(quoted.table(name))
             if target.execute(query).fetchone() == (True,):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import psycopg
 
 from cdc_migrator.capture import slot as slots
-from cdc_migrator.control import load
+from cdc_migrator.control import load, relations
 from cdc_migrator.control.load import Joining
 from cdc_migrator.databases.postgres import side
 from cdc_migrator.databases.postgres.coded import speaking
@@ -67,7 +67,7 @@ def check(
             NEW,
         )
     with speaking("target", "reading the tables of the migration"):
-        registered = {one.source: one.joining for one in load.read_tables(target)}
+        registered = relations.joining(load.read_tables(target))
     known = [table for table in tables if table.name in registered]
     captured = [table for table in known if registered[table.name] is not Joining.PUBLISHING]
     differing = registered.keys() - {table.name for table in tables}

@@ -34,7 +34,8 @@ from cdc_migrator.capture.publishing import ABORT, check, wanted
 from cdc_migrator.capture.spawn import hold_snapshot
 from cdc_migrator.capture.topics import Topics
 from cdc_migrator.control import access as control_access
-from cdc_migrator.control import anew, journal, load, locks, migration, progress, schema
+from cdc_migrator.control import anew, journal, load, locks, migration, progress, relations, schema
+from cdc_migrator.control.load import NO_ROUTES, Routes
 from cdc_migrator.databases.postgres import side
 from cdc_migrator.databases.postgres.coded import speaking
 from cdc_migrator.databases.postgres.connect import connect
@@ -101,11 +102,13 @@ def start_capture(
     tables: Sequence[Table],
     options: CaptureOptions,
     notify: Callable[[str], None] = lambda _: None,
+    routes: Routes = NO_ROUTES,
 ) -> CaptureStarted:
     """Capture `tables` into the stream's topic; returns when a change was seen to arrive there.
 
     Args:
         notify: called with each step as it is begun, for people to read.
+        routes: written down with the tables of a migration that begins.
 
     Raises:
         Refused: among others CDCM-CAPTURE-RUNNING (another process is at it),
@@ -162,13 +165,13 @@ def start_capture(
                     step,
                 )
             with speaking("target", "reading the tables of the migration"):
-                known = {one.source for one in load.read_tables(target)}
+                known = set(relations.of_source(load.read_tables(target)))
             tables = [table for table in tables if table.name in known]
         with speaking("source", "writing the migration down"):
             slots.register(source, names, there.placeholder)
         ddl.install(source, target, step)
         if there.consistent_point is None:
-            _make_slot(source, target, source_dsn, target_dsn, names, tables, options, step)
+            _make_slot(source, target, source_dsn, target_dsn, names, tables, routes, options, step)
         else:
             check(source, target, names, tables)
         row = migration.read(target)
@@ -227,6 +230,7 @@ def _make_slot(
     target_dsn: str,
     names: Names,
     tables: Sequence[Table],
+    routes: Routes,
     options: CaptureOptions,
     step: Callable[[str], None],
 ) -> None:
@@ -244,9 +248,11 @@ def _make_slot(
         files = slots.filenodes(source)
     with speaking("target", "writing down the tables"):
         if names.generation == 1:
-            load.register(target, [(table, files[table.name]) for table in tables])
+            load.register(target, [(table, files[table.name]) for table in tables], routes)
         else:
-            anew.note_files(target, {table.name: files[table.name] for table in tables})
+            captured = {table.name for table in tables}
+            known = [one for one in load.read_tables(target) if one.relation in captured]
+            anew.note_files(target, {one.source: files[one.relation] for one in known})
     step(f"replication slot {names.slot} with its snapshot")
     hold_snapshot(
         Request(

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import psycopg
 
     from cdc_migrator.databases.postgres.grants import Grant, Part
+    from cdc_migrator.model.mapping import Wanted
     from cdc_migrator.model.tables import TableName
 
 
@@ -183,19 +184,28 @@ def print_grants(
     exclude: Sequence[str],
     managed: Managed,
     way_back: bool,
+    wanted: Sequence[Wanted] = (),
 ) -> None:
-    """Look at both servers and print what each needs. Raises MigratorError: one does not answer."""
+    """Look at both servers and print what each needs. Raises MigratorError: one does not answer.
+
+    Args:
+        wanted: what is said of tables that go to others than those of their names.
+    """
     from cdc_migrator.databases.postgres import grants
     from cdc_migrator.databases.postgres.catalog import read_tables
+    from cdc_migrator.model.destinations import destinations
 
     proposed = {part: _with_roles(one) for part, one in databases.items()}
     with _connect("source", databases["source"]) as source:
         tables = [table.name for table in read_tables(source, include, exclude)]
         secured = grants.look(source, tables).secured
         scripts = [_script(source, "source", proposed["source"], tables, managed, way_back)]
+    going = destinations(wanted, tables)
+    there = {one for several in going.values() for one in several}
+    theirs = [*(one for one in tables if one not in going), *sorted(there)]
     with _connect("target", databases["target"]) as target:
         scripts.append(
-            _script(target, "target", proposed["target"], tables, managed, way_back, secured)
+            _script(target, "target", proposed["target"], theirs, managed, way_back, secured)
         )
     out = printer(ctx)
     if not out.for_people:

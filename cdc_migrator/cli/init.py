@@ -167,7 +167,9 @@ def _grants(
         return
     databases, found = configured(ctx)
     chosen = (include or found.tables.include, exclude or found.tables.exclude)
-    print_grants(ctx, databases, *chosen, managed, found.cutover.without_way_back is None)
+    way_back = found.cutover.without_way_back is None
+    wanted = tuple(one.wanted() for one in found.mapping)
+    print_grants(ctx, databases, *chosen, managed, way_back, wanted)
 
 
 def _both(source: str | None, target: str | None) -> dict[Part, Database]:

@@ -77,18 +77,20 @@ def run_service(configured: Settings) -> None:
         shall_move,
         watch_options,
     )
-    from cdc_migrator.cli.steps import Logged, migrate_steps, rotations
+    from cdc_migrator.cli.steps import Logged, migrate_options, migrate_steps, rotations
     from cdc_migrator.cli.switching import roll_back, undo_abandoned
     from cdc_migrator.service.comparing import Continuous
     from cdc_migrator.service.completing import Completing
     from cdc_migrator.service.guarding import Guardian
     from cdc_migrator.service.hosting import Hosting
+    from cdc_migrator.service.mapping import require_unchanged
     from cdc_migrator.service.options import RunOptions
     from cdc_migrator.service.runner import Service
     from cdc_migrator.stream.spill import SpillLimits
 
     places = endpoints(configured)
     steps = migrate_steps(configured, Logged(time.monotonic))
+    require_unchanged(migrate_options(configured))
     apply, served, compare = configured.apply, configured.service, configured.reconcile
     completing = Completing(steps, apply.ddl)
     options = RunOptions(

@@ -158,6 +158,7 @@ def _sides(ctx: typer.Context, grants: bool) -> Sides:
         configured.tables.include,
         configured.tables.exclude,
         SchemaOptions(postgres_bin=configured.postgres_bin, grants=grants or configured.grants),
+        tuple(one.wanted() for one in configured.mapping),
     )
 
 

@@ -120,6 +120,7 @@ def _options(ctx: typer.Context, margin: int) -> SequencesOptions:
         include=configured.tables.include,
         exclude=configured.tables.exclude,
         margin=margin,
+        wanted=tuple(one.wanted() for one in configured.mapping),
     )
 
 

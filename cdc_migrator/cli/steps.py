@@ -53,7 +53,7 @@ def migrate_options(
         databases_only: no step that needs Connect or Kafka will be asked for; there may be none.
 
     Raises:
-        Failed: CDCM-STACK-NONE. ConfigurationError: CDCM-CONFIG-PASSWORD-FILE.
+        Failed: CDCM-STACK-NONE. ConfigurationError: CDCM-CONFIG-PASSWORD-FILE, CDCM-MAPPING-PARK.
     """
     from cdc_migrator.backfill.load import LoadOptions
     from cdc_migrator.backfill.schema import SchemaOptions
@@ -61,8 +61,11 @@ def migrate_options(
     from cdc_migrator.capture.checks.estimate import Stated
     from cdc_migrator.cli.endpoints import endpoints
     from cdc_migrator.service.capturing import Capturing
+    from cdc_migrator.service.mapping import require_halting
     from cdc_migrator.service.migrate_options import MigrateOptions
 
+    wanted = tuple(one.wanted() for one in configured.mapping)
+    require_halting(wanted, configured.apply.bad_records)
     capturing = None
     if not databases_only:
         places = endpoints(configured)
@@ -108,6 +111,7 @@ def migrate_options(
         ),
         existing_schema=existing_schema,
         way_back=configured.cutover.without_way_back is None,
+        wanted=wanted,
     )
 
 

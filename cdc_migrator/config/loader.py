@@ -215,10 +215,12 @@ def _fields(path: KeyPath, root: type[BaseModel]) -> Iterator[str]:
         yield written(name, field)
 
 
-def _as_written(path: KeyPath) -> KeyPath:
+def _as_written(path: KeyPath, root: type[BaseModel]) -> KeyPath:
     """The path without the kinds that pydantic puts behind the number of an item."""
     return tuple(
-        key for before, key in zip((None, *path), path, strict=False) if not isinstance(before, int)
+        key
+        for at, key in enumerate(path)
+        if not (at and isinstance(path[at - 1], int) and key in _within(path[:at], root)[1])
     )
 
 
@@ -226,7 +228,7 @@ def _fault(
     error: Any, doc: Document, flags: dict[str, Any], root: type[BaseModel] = Settings
 ) -> Fault:
     full = cast(KeyPath, tuple(error["loc"]))
-    path = _as_written(full)
+    path = _as_written(full, root)
     key = ".".join(map(str, path))
     if error["type"] == "extra_forbidden":
         return Fault(_origin(path, doc, flags), key, _nearest(full, root), "unknown")
@@ -243,7 +245,7 @@ def _nearest(path: KeyPath, root: type[BaseModel]) -> str:
     known = list(_fields(path[:-1], root))
     near = difflib.get_close_matches(str(path[-1]).lower(), known, n=1, cutoff=0.5)
     if near:
-        meant = ".".join(map(str, (*_as_written(path[:-1]), near[0])))
+        meant = ".".join(map(str, (*_as_written(path[:-1], root), near[0])))
         return f"is not known; did you mean {meant}?"
     return f"is not known; known here: {', '.join(known)}"
 

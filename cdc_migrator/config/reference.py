@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
@@ -107,7 +107,11 @@ def markdown() -> str:
         own = [(key, one) for key, one in fields if _section(one) is None]
         heading = "`source` and `target`" if name == "source" else f"`{name}`"
         told = str(model.__doc__) if name == "source" else str(field.description)
-        parts.append(f"## {heading}\n\n{told}\n\n" + _table(f"{name}.", own))
+        listed = get_origin(field.annotation) is tuple
+        if listed:
+            told += f"\n\nEach entry: {inspect.cleandoc(str(model.__doc__))}"
+        prefix = "" if listed else f"{name}."
+        parts.append(f"## {heading}\n\n{told}\n\n" + _table(prefix, own))
         for key, one in fields:
             if (below := _section(one)) is not None:
                 parts.append(_nested(name, key, below))

@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from cdc_migrator.config.backup import Backup
 from cdc_migrator.config.cutover import Cutover
 from cdc_migrator.config.database import Database
+from cdc_migrator.config.mapping import TableMapping, told_apart
 from cdc_migrator.config.outside import Connect, Kafka
 from cdc_migrator.config.people import People
 from cdc_migrator.config.ready import Ready
@@ -300,6 +301,10 @@ class _Most(BaseSettings):
         "for as long as it stands here.",
     )
     tables: Tables = Field(default=Tables(), description=str(Tables.__doc__))
+    mapping: tuple[TableMapping, ...] = Field(
+        default=(),
+        description="Tables that change their shape on the way (docs/transform.md).",
+    )
     grants: bool = Field(
         default=False,
         description="Who may do what (GRANT, ALTER DEFAULT PRIVILEGES) comes along with the "
@@ -333,6 +338,7 @@ class _Most(BaseSettings):
             raise ValueError(
                 "kafka and connect belong together: name both, or neither for the local stack"
             )
+        told_apart(self.mapping)
         return self
 
     @property

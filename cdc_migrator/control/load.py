@@ -87,6 +87,11 @@ class TableLoad:
         return self.source if self.route is None else self.route.source
 
     @property
+    def belongs(self) -> str | None:
+        """SQL over the target's rows, true of those of this table; None: all of them are."""
+        return None if self.route is None else self.route.belongs
+
+    @property
     def due(self) -> bool:
         """Whether a load has something to do for it."""
         return self.state is not LoadState.LOADED and self.joining is not Joining.PUBLISHING

@@ -19,9 +19,9 @@ from cdc_migrator.monitor.sample import (
     ServerSample,
     SlotSample,
     StreamSample,
-    TableSample,
     WayBackSample,
 )
+from cdc_migrator.monitor.table_sample import TableSample
 
 
 @dataclass(frozen=True, slots=True)

@@ -334,10 +334,14 @@ def way_back(sample: Sample, limits: Limits) -> Gate:
             return passes(name, f"the way back is given up knowingly: {why}", given_up=why)
         if back is None:
             return unknown(name, "the source does not say whether there is a way back", prepare)
+        given = "in cutover.without_way_back why none is needed."
+        if mapped := [one.source for one in sample.tables or () if one.shaped_from is not None]:
+            cause = f"there can be no way back: the mapping changes the shape of {few(mapped)}"
+            return fails(name, cause, f"Say {given}", given_up=None)
         return fails(
             name,
             "there is no way back to the source once the target is open",
-            f"{prepare} Or say in cutover.without_way_back why none is needed.",
+            f"{prepare} Or say {given}",
             given_up=None,
         )
     evidence = {"lag_seconds": back.lag_seconds, "missing": back.missing, "error": back.error}

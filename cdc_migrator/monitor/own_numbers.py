@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import psycopg
 
-from cdc_migrator.control import load, migration, progress, schema, watch
+from cdc_migrator.control import load, migration, progress, relations, schema, watch
 from cdc_migrator.control.watch import Baseline
 from cdc_migrator.databases.postgres import fence
 from cdc_migrator.databases.postgres.fence import State
@@ -149,7 +149,7 @@ def _read_target(conn: psycopg.Connection) -> _Target:
         traffic.read(conn),
         ahead,
         _count(conn),
-        tuple(one.source for one in load.read_tables(conn)),
+        tuple(relations.of_source(load.read_tables(conn))),
         watch.latest_baseline(conn, "source"),
     )
 

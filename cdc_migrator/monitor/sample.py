@@ -17,6 +17,7 @@ from cdc_migrator.control.freshness import Freshness
 from cdc_migrator.control.inspection import Part
 from cdc_migrator.control.migration import Phase
 from cdc_migrator.monitor.ground_facts import GroundSample
+from cdc_migrator.monitor.table_sample import TableSample
 
 
 class ServiceState(StrEnum):
@@ -157,31 +158,6 @@ class ConnectorSample:
     def running(self) -> bool:
         """The connector and every one of its tasks (at least one) run."""
         return bool(self.tasks) and {self.state, *self.tasks} == {"RUNNING"}
-
-
-@dataclass(frozen=True, slots=True)
-class TableSample:
-    """One table: the load's state, and the changes that the stream has applied to it.
-
-    `joining`: how far it is, while it is added to a stream that runs (`control.load.Joining`).
-    """
-
-    source: str
-    target: str
-    load_state: str
-    estimated_rows: int
-    rows_loaded: int
-    bytes_loaded: int
-    inserts: int
-    updates: int
-    deletes: int
-    truncates: int
-    truncates_ignored: int = 0
-    joining: str | None = None
-
-    @property
-    def events_applied(self) -> int:
-        return self.inserts + self.updates + self.deletes + self.truncates
 
 
 @dataclass(frozen=True, slots=True)

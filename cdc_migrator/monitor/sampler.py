@@ -46,12 +46,12 @@ from cdc_migrator.monitor.sample import (
     ServerSample,
     ServiceSample,
     StreamSample,
-    TableSample,
     WayBackSample,
 )
 from cdc_migrator.monitor.servers import read_server
 from cdc_migrator.monitor.session import Paced, Session, clock, unless_slow
 from cdc_migrator.monitor.source_side import read_source
+from cdc_migrator.monitor.table_sample import TableSample
 
 # Longer than any part's own limits, so that it ends by itself with a reason.
 _PATIENCE_SECONDS = 12.0
@@ -305,8 +305,9 @@ WHERE p.stream = %s
 _TABLES = """
 SELECT source_schema || '.' || source_table, target_schema || '.' || target_table, load_state,
        estimated_rows, rows_loaded, bytes_loaded, inserts, updates, deletes, truncates,
-       truncates_ignored, joining
-FROM cdc_migrator.table_progress ORDER BY 1
+       truncates_ignored, joining,
+       (to_jsonb(t) #>> '{route,source,0}') || '.' || (to_jsonb(t) #>> '{route,source,1}')
+FROM cdc_migrator.table_progress t ORDER BY 1
 """
 
 _NAMES = "SELECT target_schema, target_table FROM cdc_migrator.table_progress"

@@ -13,7 +13,8 @@ from cdc_migrator.monitor.gates import gates
 from cdc_migrator.monitor.ground import losses, retained_beyond
 from cdc_migrator.monitor.inspected import last_validation
 from cdc_migrator.monitor.limits import Limits
-from cdc_migrator.monitor.sample import Sample, ServerSample, TableSample
+from cdc_migrator.monitor.sample import Sample, ServerSample
+from cdc_migrator.monitor.table_sample import TableSample
 
 # No estimate from so little that the first table's start-up would decide it.
 _LEAST_FRACTION = 0.01
@@ -103,8 +104,10 @@ def _not_added(sample: Sample) -> dict[str, Any] | None:
 
 def _table(table: TableSample) -> dict[str, Any]:
     return {
-        "source": table.source,
+        "name": table.source,
+        "source": table.shaped_from or table.source,
         "target": table.target,
+        "mapped": table.shaped_from is not None,
         "rows_loaded": table.rows_loaded,
         "events_applied": table.events_applied,
         "load_state": table.load_state,

@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 
 from cdc_migrator.backfill.diff.run import differences
 from cdc_migrator.backfill.schema import Planned, SchemaOptions, plan
-from cdc_migrator.control import deferring, migration
+from cdc_migrator.control import deferring, load, migration
 from cdc_migrator.control.migration import Phase
 from cdc_migrator.databases.postgres.catalog import read_tables
 from cdc_migrator.databases.postgres.connect import connect
+from cdc_migrator.model.destinations import destinations
+from cdc_migrator.model.mapping import Wanted
 from cdc_migrator.model.naming import Names
 from cdc_migrator.model.parts import Difference
 from cdc_migrator.model.tables import TableName
@@ -18,7 +20,11 @@ from cdc_migrator.model.tables import TableName
 
 @dataclass(frozen=True, slots=True)
 class Sides:
-    """The two databases and which tables move. The strings hold passwords."""
+    """The two databases and which tables move. The strings hold passwords.
+
+    Attributes:
+        wanted: what is said of tables that change their shape: their schema is not compared.
+    """
 
     name: str
     source_dsn: str
@@ -26,6 +32,7 @@ class Sides:
     include: Sequence[str]
     exclude: Sequence[str]
     schema: SchemaOptions = field(default_factory=SchemaOptions)
+    wanted: Sequence[Wanted] = ()
 
 
 def diff_schemas(sides: Sides) -> list[Difference]:
@@ -40,6 +47,7 @@ def diff_schemas(sides: Sides) -> list[Difference]:
     ) as conn:
         there = migration.find(conn, sides.name)
         deferred = there is not None and deferring.waits(conn)
+        known = load.read_tables(conn) if there is not None else []
     return differences(
         sides.source_dsn,
         sides.target_dsn,
@@ -48,6 +56,7 @@ def diff_schemas(sides: Sides) -> list[Difference]:
         loaded=there is not None and there.phase.reached(Phase.STREAM),
         grants=sides.schema.grants,
         deferred=deferred,
+        routes=[one.route for one in known if one.route is not None],
     )
 
 
@@ -60,7 +69,10 @@ def plan_schema(sides: Sides) -> Planned:
 
 
 def _tables(sides: Sides) -> list[TableName]:
+    """Those that are to be alike on both sides."""
     with connect(
         sides.source_dsn, application_name=f"cdcm-{sides.name}-diff", side="source"
     ) as conn:
-        return [table.name for table in read_tables(conn, sides.include, sides.exclude)]
+        found = [table.name for table in read_tables(conn, sides.include, sides.exclude)]
+    mapped = destinations(sides.wanted, found)
+    return [name for name in found if name not in mapped]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
+from typing import Any
 
 import psycopg
 
@@ -64,6 +65,13 @@ class Sessions:
         """The same, for as long as that; whether it was had."""
         with speaking(self._sides["target"], "taking the cutover's lock"):
             return locks.try_lock(self.control, locks.Role.CUTOVER, patience)
+
+    def entered(self) -> dict[str, Any]:
+        """What tells the target's server from another one."""
+        row = self.control.execute(
+            "SELECT system_identifier::text, current_database() FROM pg_control_system()"
+        ).fetchone()
+        return {"system": row[0], "database": row[1]} if row else {}
 
     def end_others(self) -> None:
         """End what a dead process has left running: it might raise the fence behind our back."""

@@ -20,11 +20,13 @@ from cdc_migrator.control import (
     markers,
     migration,
     progress,
+    relations,
     schema,
 )
 from cdc_migrator.control import cutover as rows
 from cdc_migrator.control import fence as target_fence
 from cdc_migrator.control.cutover import Attempt, Copied
+from cdc_migrator.control.load import TableLoad
 from cdc_migrator.control.migration import Phase
 from cdc_migrator.cutover import fence
 from cdc_migrator.cutover.hooks.base import Moment
@@ -61,7 +63,7 @@ class Steps:
         self._sequences_set = False
         # Maps of chunks by those of the other way; empty: not by this process.
         self._laid: dict[int, int] = {}
-        self._opening = Opening(sessions, self.tables)
+        self._opening = Opening(sessions, lambda: relations.plain(self._known()))
         self._comparison = Comparison(options.name, options.source_dsn, options.target_dsn)
         self.details: dict[str, Any] = dict(options.settings)
         # When the source's fence came up, by this process's clock; None: not by this process.
@@ -75,8 +77,11 @@ class Steps:
 
     def tables(self) -> list[TableName]:
         """The tables of the migration, by the source's names."""
+        return relations.of_source(self._known())
+
+    def _known(self) -> list[TableLoad]:
         with speaking(self._options.entering, "reading the migration's tables"):
-            return [one.source for one in load.read_tables(self._sessions.control)]
+            return load.read_tables(self._sessions.control)
 
     # Before anybody waits
 
@@ -141,7 +146,7 @@ class Steps:
             tables,
             attempt.marker,
             self._options.fence,
-            [rows.copy_fenced(self._options.name, attempt, tables, self._known_again())],
+            [rows.copy_fenced(self._options.name, attempt, tables, self._sessions.entered())],
             self._options.leaving,
         )
         self.fenced_at = time.monotonic() - raised.held_ms / 1000
@@ -360,16 +365,10 @@ class Steps:
         copy = rows.read_copy(self._sessions.source, self._options.name)
         return list(copy.tables) if copy else []
 
-    def _known_again(self) -> dict[str, Any]:
-        """What tells the target's server from another one."""
-        row = self._sessions.control.execute(
-            "SELECT system_identifier::text, current_database() FROM pg_control_system()"
-        ).fetchone()
-        return {"system": row[0], "database": row[1]} if row else {}
-
     def _set_sequences(self) -> None:
+        both, known = (self._sessions.source, self._sessions.control), self._known()
         done = sequence_sync.sync(
-            self._sessions.source, self._sessions.control, self.tables(), self._options.margin
+            *both, relations.plain(known), self._options.margin, relations.reshaped(known)
         )
         self.details["sequences"] = len(done)
         if bad := [one for one in done if not one.proven]:

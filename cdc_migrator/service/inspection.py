@@ -25,10 +25,12 @@ from cdc_migrator.control import (
     inspection,
     load,
     migration,
+    relations,
     schema,
     validation,
 )
 from cdc_migrator.control.inspection import MOST, Part
+from cdc_migrator.control.load import TableLoad
 from cdc_migrator.control.migration import Phase
 from cdc_migrator.cutover.obstacles import obstacles
 from cdc_migrator.databases.postgres import fence
@@ -95,8 +97,7 @@ def inspect(options: InspectOptions) -> dict[str, Part]:
                 return {}
             tables = load.read_tables(target)
         look = _Looking(target)
-        ours = [one.source for one in tables]
-        theirs = [one.target for one in tables]
+        ours, theirs = relations.of_source(tables), relations.of_target(tables)
         try:
             source = stack.enter_context(
                 connect(
@@ -115,9 +116,9 @@ def inspect(options: InspectOptions) -> dict[str, Part]:
             look.at(
                 (inspection.SCHEMA, inspection.CONSTRAINTS),
                 "source",
-                lambda: _schemas(source, target, ours, options.grants),
+                lambda: _schemas(source, target, tables, options.grants),
             )
-            look.at((inspection.SEQUENCES,), "target", lambda: [_sequences(source, target, ours)])
+            look.at((inspection.SEQUENCES,), "target", lambda: [_sequences(source, target, tables)])
             look.at((inspection.SOURCE,), "source", lambda: [_source(source, ours)])
         health = {"in_recovery": in_recovery, "read_only": read_only}
         look.at((inspection.TARGET,), "target", lambda: [health | _target(target, theirs)])
@@ -162,12 +163,20 @@ def _broken(error: MigratorError) -> dict[str, Any]:
 def _schemas(
     source: psycopg.Connection,
     target: psycopg.Connection,
-    tables: Sequence[TableName],
+    tables: Sequence[TableLoad],
     grants: bool,
 ) -> list[dict[str, Any]]:
     """What differs: first all but constraints and indexes, then these."""
     deferred = deferring.waits(target)
-    found = between(source, target, tables, loaded=True, grants=grants, deferred=deferred)
+    found = between(
+        source,
+        target,
+        relations.plain(tables),
+        loaded=True,
+        grants=grants,
+        deferred=deferred,
+        routes=[one.route for one in tables if one.route is not None],
+    )
     return [
         _differences(one for one in found if one.kind not in _CONSTRAINTS),
         _differences(one for one in found if one.kind in _CONSTRAINTS)
@@ -197,9 +206,11 @@ def _differences(found: Iterable[Difference]) -> dict[str, Any]:
 
 
 def _sequences(
-    source: psycopg.Connection, target: psycopg.Connection, tables: Sequence[TableName]
+    source: psycopg.Connection, target: psycopg.Connection, tables: Sequence[TableLoad]
 ) -> dict[str, Any]:
-    decisions = sequence_sync.plan(source, target, tables)
+    decisions = sequence_sync.plan(
+        source, target, relations.plain(tables), reshaped=relations.reshaped(tables)
+    )
     failed = [
         {"sequence": str(one.name), **finding.as_dict()}
         for one in decisions

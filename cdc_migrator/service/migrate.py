@@ -24,23 +24,34 @@ from cdc_migrator.backfill.views import populate
 from cdc_migrator.capture import preflight
 from cdc_migrator.capture.join import join_capture
 from cdc_migrator.capture.start import CaptureStarted, start_capture
-from cdc_migrator.control import cutover, deferring, journal, migration, progress, schema
+from cdc_migrator.control import (
+    cutover,
+    deferring,
+    journal,
+    migration,
+    progress,
+    relations,
+    schema,
+)
 from cdc_migrator.control import load as loads
-from cdc_migrator.control.load import Joining
+from cdc_migrator.control.load import NO_ROUTES, Joining, Routes
 from cdc_migrator.control.migration import Migration, Phase
 from cdc_migrator.databases.postgres.catalog import read_tables
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.databases.postgres.grants import named
-from cdc_migrator.errors import MigratorError, Refused, name_of
+from cdc_migrator.errors import MigratorError, name_of
 from cdc_migrator.faultpoints import reach
+from cdc_migrator.model.destinations import destinations
 from cdc_migrator.model.naming import Names
 from cdc_migrator.model.parts import Severity
 from cdc_migrator.model.positions import lsn_to_int
 from cdc_migrator.model.tables import Table, TableName
+from cdc_migrator.service import mapping
 from cdc_migrator.service.capturing import Capturing
 from cdc_migrator.service.compare import Sides, diff_schemas
 from cdc_migrator.service.fencing import fence_target, tell_taken_off
 from cdc_migrator.service.migrate_options import MigrateOptions, Observer
+from cdc_migrator.service.reading_again import read_again
 
 _KEY_SECONDS = 2.0
 _log = structlog.get_logger("cdc_migrator.migrate")
@@ -65,7 +76,7 @@ class Migrate:
             measure: seconds for which the growth of the source's log is watched, at least.
         """
         options, capturing = self._options, self._capturing()
-        return preflight.check(
+        found = preflight.check(
             options.source_dsn,
             options.target_dsn,
             capturing.workers,
@@ -78,7 +89,9 @@ class Migrate:
             replication_factor=capturing.options.replication_factor,
             connector=capturing.options.connector,
             way_back=options.way_back,
+            wanted=options.wanted,
         )
+        return mapping.looked_at(found, options)
 
     def until_streaming(self) -> None:
         """Every step that is not past yet; afterwards `run` can apply the stream."""
@@ -150,6 +163,7 @@ class Migrate:
                 self._capturing().options.slot_patience,
                 self.schema,
                 lambda text: self._observer.step(f"capture: {text}"),
+                lambda: self._routes(tables),
             )
         self.load()
         reach("join.loaded")
@@ -172,34 +186,52 @@ class Migrate:
             if not options.existing_schema:
                 self._observer.step("schema: --existing-schema, as this migration was started")
             dsns = (options.source_dsn, options.target_dsn)
-            found = diff_schemas(Sides(options.name, *dsns, options.include, options.exclude))
+            found = diff_schemas(
+                Sides(options.name, *dsns, options.include, options.exclude, wanted=options.wanted)
+            )
             require_alike(found)
             warned = sum(one.severity is Severity.WARN for one in found)
             self._observer.step(f"schema: taken as it is, {warned} differences to look at")
             return Restored((), ())
+        tables = self._source_tables()
+        mapped = destinations(options.wanted, (table.name for table in tables))
+        going = {table.name for table in tables} | set(self._plain())
         made = make_tables(
             options.source_dsn,
             options.target_dsn,
             self._names(),
-            sorted({table.name for table in self._source_tables()} | set(self._registered())),
+            sorted(going - mapped.keys()),
             options.schema,
         )
         self._tell_restored("schema", made)
+        ends = (options.source_dsn, options.target_dsn)
+        for told in mapping.make(*ends, options.name, options.wanted, tables):
+            self._observer.step(f"schema: {told}")
         return made
 
     def capture(self) -> CaptureStarted:
         """Publication, slot, snapshot holder and connector."""
         options, capturing = self._options, self._capturing()
+        names, tables = self._names(), self._source_tables()
+        there = self._there()
+        begun = there is not None and there.consistent_point is not None
         return start_capture(
             options.source_dsn,
             options.target_dsn,
             capturing.workers,
             capturing.brokers,
-            self._names(),
-            self._source_tables(),
+            names,
+            tables,
             capturing.options,
             lambda text: self._observer.step(f"capture: {text}"),
+            NO_ROUTES if begun else self._routes(tables),
         )
+
+    def _routes(self, tables: Sequence[Table]) -> Routes:
+        """Those of the tables that change their shape."""
+        options = self._options
+        ends = (options.source_dsn, options.target_dsn)
+        return mapping.routes(*ends, options.name, options.wanted, tables)
 
     def load(self, again: Sequence[str] = (), *, halted: bool = False) -> Loaded:
         """Copy what was there when capture began; of the tables `again`, what is there now.
@@ -211,7 +243,9 @@ class Migrate:
         """
         options = self._options
         if again:
-            self._forget(again, halted)
+            with self._target() as conn:
+                read_again(conn, again, None if halted else options.takeover_after)
+            self._observer.step(f"load: {len(set(again))} tables are read again")
         loaded = load(
             options.source_dsn,
             options.target_dsn,
@@ -233,7 +267,7 @@ class Migrate:
         """Copy the rows; the indexes of tables that are whole are built meanwhile."""
         options = self._options
         ends = (options.source_dsn, options.target_dsn)
-        with early_indexes(*ends, self._names(), self._registered(), options.schema) as early:
+        with early_indexes(*ends, self._names(), self._plain(), options.schema) as early:
             self.load()
         self._analyzed = early.analyzed
         if early.made:
@@ -241,26 +275,6 @@ class Migrate:
         if early.failed:
             # Whatever it was, the next step meets it again, or it has passed.
             _log.warning("early-indexes-ended", reason=early.failed)
-
-    def _forget(self, again: Sequence[str], halted: bool) -> None:
-        with self._target() as conn:
-            known = {str(one.source): one.source for one in loads.read_tables(conn)}
-            unknown = sorted(set(again) - known.keys())
-            if unknown:
-                raise Refused(
-                    "CDCM-LOAD-AGAIN-UNKNOWN",
-                    f"the migration has no table {', '.join(unknown)}",
-                    "`cdc-migrator status` shows its tables, spelled as they must be named here.",
-                )
-            if not halted and progress.alive(conn, self._options.takeover_after):
-                raise Refused(
-                    "CDCM-LOAD-AGAIN-RUNNING",
-                    "a process applies the stream, which must not happen while tables are read "
-                    "again",
-                    "Stop `cdc-migrator run` (or `migrate`), read the tables again, then start it.",
-                )
-            loads.again(conn, [known[name] for name in again])
-            self._observer.step(f"load: {len(set(again))} tables are read again")
 
     def indexes(self) -> Restored:
         """Indexes, keys, triggers, foreign keys: what comes after the rows."""
@@ -313,7 +327,7 @@ class Migrate:
             options.source_dsn,
             options.target_dsn,
             self._names(),
-            self._registered(),
+            self._plain(),
             options.schema,
             before_foreign_keys,
         )
@@ -336,10 +350,16 @@ class Migrate:
         with self._target() as conn:
             return [one.source for one in loads.read_tables(conn)]
 
+    def _plain(self) -> list[TableName]:
+        """Those of them that the dump brings over."""
+        with self._target() as conn:
+            return relations.plain(loads.read_tables(conn))
+
     def _names(self) -> Names:
         with self._target() as conn:
             found = migration.require(conn, self._options.name)
             schema.ensure(conn, "target")  # an earlier release may have begun it
+            mapping.require_same(conn, self._options.wanted)
             return found.names
 
     def _there(self) -> Migration | None:

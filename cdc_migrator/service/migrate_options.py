@@ -10,6 +10,7 @@ from cdc_migrator.backfill.load import LoadOptions
 from cdc_migrator.backfill.progress import LoadProgress
 from cdc_migrator.backfill.schema import SchemaOptions
 from cdc_migrator.capture.checks.estimate import Stated
+from cdc_migrator.model.mapping import Wanted
 from cdc_migrator.service.capturing import Capturing
 
 
@@ -24,6 +25,7 @@ class MigrateOptions:
         existing_schema: the target's schema is made by other tools. Once said it is stored with
             the migration.
         way_back: one is wanted.
+        wanted: what is said of tables that change their shape.
     """
 
     name: str
@@ -39,6 +41,7 @@ class MigrateOptions:
     schema: SchemaOptions = field(default_factory=SchemaOptions)
     existing_schema: bool = False
     way_back: bool = False
+    wanted: Sequence[Wanted] = ()
 
 
 class Observer(Protocol):

@@ -38,7 +38,7 @@ class Opening:
     """What waits for one cutover; does nothing on a target where nothing does.
 
     Args:
-        tables: the migration's, by the source's names.
+        tables: the migration's that are on the target what they are on the source.
     """
 
     def __init__(self, sessions: Sessions, tables: Callable[[], Sequence[TableName]]) -> None:

@@ -17,7 +17,7 @@ import psycopg
 from cdc_migrator.capture import preflight
 from cdc_migrator.capture.leftover import ACCEPTABLE
 from cdc_migrator.capture.start import start_capture
-from cdc_migrator.control import anew, cutover, load, migration, schema
+from cdc_migrator.control import anew, cutover, load, migration, relations, schema
 from cdc_migrator.control.migration import Migration, Phase
 from cdc_migrator.databases.postgres.catalog import read_tables
 from cdc_migrator.databases.postgres.coded import speaking
@@ -171,7 +171,7 @@ class Recapture:
         capturing = options.capturing
         assert capturing is not None, "this step needs Connect and Kafka"
         with self._target() as conn, speaking("target", "reading the tables of the migration"):
-            registered = {one.source for one in load.read_tables(conn)}
+            registered = set(relations.of_source(load.read_tables(conn)))
         gone = sorted(registered - {table.name for table in self._tables()})
         if gone:
             raise Refused(
@@ -192,6 +192,7 @@ class Recapture:
             stated=options.stated,
             replication_factor=capturing.options.replication_factor,
             connector=capturing.options.connector,
+            wanted=options.wanted,
         )
         preflight.Preflight(
             tuple(one for one in found.findings if one.code not in _NO_MATTER), found.tables

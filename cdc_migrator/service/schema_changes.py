@@ -33,6 +33,7 @@ from cdc_migrator.model.logins import Role, login
 from cdc_migrator.model.tables import TableName
 from cdc_migrator.monitor.sample import ServiceState
 from cdc_migrator.service.altering import Kind
+from cdc_migrator.service.mapped_changes import borne
 from cdc_migrator.service.options import RunOptions
 from cdc_migrator.service.registry import Registry
 from cdc_migrator.service.resuming import Resumed, Resuming, reread
@@ -152,6 +153,8 @@ class SchemaChanges:
                 ServiceState.WAITING_FOR_SCHEMA if self._told else ServiceState.STREAMING
             )
             try:
+                with self._target() as conn:
+                    wanted = borne(conn, wanted, at)
                 refused = self._try(wanted, passed, others, at)
                 if refused is None:
                     self._clear()
@@ -301,9 +304,10 @@ class SchemaChanges:
             shapes.note(conn, [one.after])
             if _key(one.before) != _key(one.after):
                 proofs.forget(conn, one.after.name)
-        again = [one.name for one in wanted if one.reload and one.after is not None]
+        again = {one.name for one in wanted if one.reload and one.after is not None}
         if again:
-            load.again(conn, again)
+            known = load.read_tables(conn)
+            load.again(conn, [one.source for one in known if one.relation in again])
         for one in passed:
             # The other direction's tables follow their side as they are; a table that was read
             # again has this already.

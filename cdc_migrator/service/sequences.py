@@ -11,16 +11,22 @@ import psycopg
 from cdc_migrator.backfill import sequence_sync
 from cdc_migrator.backfill.sequence_sync import Synced
 from cdc_migrator.backfill.sequences import Decision
-from cdc_migrator.control import load, migration
+from cdc_migrator.control import load, migration, relations
 from cdc_migrator.databases.postgres.catalog import read_tables
 from cdc_migrator.databases.postgres.coded import speaking
 from cdc_migrator.databases.postgres.connect import connect
+from cdc_migrator.model.destinations import destinations
+from cdc_migrator.model.mapping import Wanted
 from cdc_migrator.model.tables import TableName
 
 
 @dataclass(frozen=True, slots=True)
 class SequencesOptions:
-    """Which migration, and where its databases are. The strings hold passwords."""
+    """Which migration, and where its databases are. The strings hold passwords.
+
+    Attributes:
+        wanted: what is said of tables that change their shape.
+    """
 
     name: str
     source_dsn: str
@@ -28,6 +34,7 @@ class SequencesOptions:
     include: Sequence[str]
     exclude: Sequence[str]
     margin: int
+    wanted: Sequence[Wanted] = ()
 
 
 def plan(options: SequencesOptions) -> list[Decision]:
@@ -39,8 +46,8 @@ def plan(options: SequencesOptions) -> list[Decision]:
     with _both(options) as (source, target):
         with speaking("target", "reading the migration"):
             there = migration.find(target, options.name)
-        tables = _tables(options, source, target if there else None)
-        return sequence_sync.plan(source, target, tables, options.margin)
+        tables, reshaped = _tables(options, source, target if there else None)
+        return sequence_sync.plan(source, target, tables, options.margin, reshaped)
 
 
 def sync(options: SequencesOptions) -> list[Synced]:
@@ -51,8 +58,8 @@ def sync(options: SequencesOptions) -> list[Synced]:
     with _both(options) as (source, target):
         with speaking("target", "reading the migration"):
             migration.require(target, options.name)
-        tables = _tables(options, source, target)
-        return sequence_sync.sync(source, target, tables, options.margin)
+        tables, reshaped = _tables(options, source, target)
+        return sequence_sync.sync(source, target, tables, options.margin, reshaped)
 
 
 @contextmanager
@@ -69,12 +76,18 @@ def _both(options: SequencesOptions) -> Iterator[tuple[psycopg.Connection, psyco
 
 def _tables(
     options: SequencesOptions, source: psycopg.Connection, registered: psycopg.Connection | None
-) -> list[TableName]:
-    """Those that capture wrote down; before that, those that the configuration chooses."""
+) -> tuple[list[TableName], list[TableName]]:
+    """Those that capture wrote down; before that, those that the configuration chooses.
+
+    First the tables that are on the target what they are on the source, then the target's others.
+    """
     if registered is not None:
         with speaking("target", "reading the migration's tables"):
-            known = [one.source for one in load.read_tables(registered)]
+            known = load.read_tables(registered)
         if known:
-            return known
+            return relations.plain(known), relations.reshaped(known)
     with speaking("source", "reading its tables"):
-        return [one.name for one in read_tables(source, options.include, options.exclude)]
+        found = [one.name for one in read_tables(source, options.include, options.exclude)]
+    going = destinations(options.wanted, found)
+    others = {table for tables in going.values() for table in tables}
+    return [table for table in found if table not in going], sorted(others)

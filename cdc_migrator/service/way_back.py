@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -46,6 +46,7 @@ from cdc_migrator.model.logins import Role, login
 from cdc_migrator.model.naming import Names, way_back_of
 from cdc_migrator.model.positions import lsn_to_text
 from cdc_migrator.model.tables import TableName
+from cdc_migrator.model.wording import few
 from cdc_migrator.service.capturing import Capturing
 
 # The source holds rows and may be of an older release: neither is in the way of going back.
@@ -267,6 +268,8 @@ def _require_in_time(target: psycopg.Connection, name: str) -> tuple[list[TableN
             "`cdc-migrator way-back status` shows the one that there is.",
         )
     loads = load.read_tables(target)
+    if mapped := [one.source for one in loads if one.route is not None]:
+        raise no_way_back(mapped)
     if any(one.joining for one in loads):
         raise Failed(
             "CDCM-WAY-BACK-JOINING",
@@ -274,6 +277,16 @@ def _require_in_time(target: psycopg.Connection, name: str) -> tuple[list[TableN
             "Wait for it (`cdc-migrator status`), then run the same command again.",
         )
     return sorted(one.target for one in loads), stored.leg
+
+
+def no_way_back(mapped: Sequence[TableName]) -> Refused:
+    """CDCM-MAPPING-NO-WAY-BACK: of these tables the target's rows are not the source's."""
+    return Refused(
+        "CDCM-MAPPING-NO-WAY-BACK",
+        f"there can be no way back: the mapping changes the shape of {few(mapped)}, and what is "
+        "written on the target cannot be turned back into rows of the source",
+        "Say in cutover.without_way_back why none is needed.",
+    )
 
 
 def _require_held_off(options: WayBackOptions, target: psycopg.Connection) -> None:

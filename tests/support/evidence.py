@@ -21,8 +21,8 @@ from cdc_migrator.monitor.sample import (
     Sample,
     SlotSample,
     StreamSample,
-    TableSample,
 )
+from cdc_migrator.monitor.table_sample import TableSample
 from cdc_migrator.service.evidence import Back, Counted, Evidence, Said, Side
 from cdc_migrator.service.journal import Journal
 

@@ -24,8 +24,8 @@ from cdc_migrator.monitor.sample import (
     ServiceState,
     SlotSample,
     StreamSample,
-    TableSample,
 )
+from cdc_migrator.monitor.table_sample import TableSample
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 

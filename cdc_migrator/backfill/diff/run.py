@@ -9,6 +9,7 @@ import psycopg
 
 from cdc_migrator.backfill.diff.compare import compare
 from cdc_migrator.backfill.diff.compare import renamed as compare_names
+from cdc_migrator.backfill.diff.routes import unlike
 from cdc_migrator.backfill.diff.scope import within
 from cdc_migrator.backfill.excluded import beside, staying
 from cdc_migrator.backfill.toc import ObjectId
@@ -17,6 +18,7 @@ from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.databases.postgres.parts.read import read_catalog
 from cdc_migrator.errors import Refused
 from cdc_migrator.model.logins import Role, login
+from cdc_migrator.model.mapping import Route
 from cdc_migrator.model.naming import Names
 from cdc_migrator.model.parts import Catalog, Difference, Part, Severity
 from cdc_migrator.model.tables import TableName
@@ -38,6 +40,7 @@ def differences(
     loaded: bool,
     grants: bool = False,
     deferred: bool = False,
+    routes: Sequence[Route] = (),
 ) -> list[Difference]:
     """In what the target's schema is unlike the source's, for these tables and all around them.
 
@@ -46,6 +49,8 @@ def differences(
     Changes nothing on either side.
 
     Args:
+        tables: those that are to be alike.
+        routes: of tables that are not; theirs on the target must have what they write.
         loaded: the load has ended; before that, missing keys and indexes are only information.
         grants: compare privileges and default privileges, too.
         deferred: foreign keys and triggers are made when the target is opened; before that,
@@ -55,7 +60,9 @@ def differences(
         Refused: CDCM-SCHEMA-DEPENDS.
     """
     with _both(source_dsn, target_dsn, names) as (source, target):
-        return between(source, target, tables, loaded=loaded, grants=grants, deferred=deferred)
+        return between(
+            source, target, tables, loaded=loaded, grants=grants, deferred=deferred, routes=routes
+        )
 
 
 def between(
@@ -66,10 +73,12 @@ def between(
     loaded: bool,
     grants: bool = False,
     deferred: bool = False,
+    routes: Sequence[Route] = (),
 ) -> list[Difference]:
     """`differences`, in sessions that are open already."""
-    ours, theirs = read_both(source, target, tables, grants)
-    return compare(ours, theirs, loaded=loaded, deferred=deferred)
+    ours, theirs = read_both(source, target, tables, grants, {one.target for one in routes})
+    found = compare(ours, theirs, loaded=loaded, deferred=deferred)
+    return [*unlike(target, routes), *found]
 
 
 def renamed(
@@ -105,8 +114,13 @@ def read_both(
     target: psycopg.Connection,
     tables: Sequence[TableName],
     grants: bool = False,
+    reshaped: Collection[TableName] = (),
 ) -> tuple[Catalog, Catalog]:
-    """Both schemas as far as they are compared. Raises: as `differences`."""
+    """Both schemas as far as they are compared. Raises: as `differences`.
+
+    Args:
+        reshaped: the target's tables that are not to be like any of the source's.
+    """
     with speaking("source", "reading its schema"):
         gone, _ = staying(source, tables)
         known = _tables(source)
@@ -114,7 +128,7 @@ def read_both(
     schemas = _schemas(ours, tables)
     ours = within(ours, schemas)
     with speaking("target", "reading its schema"):
-        only = [t for t in _tables(target) - known if t.schema in schemas]
+        only = [t for t in _tables(target) - known - set(reshaped) if t.schema in schemas]
         moved = [
             TableName(part.schema or "", part.facts["relation"])
             for part in ours.parts.values()

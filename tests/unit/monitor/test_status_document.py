@@ -19,9 +19,9 @@ from cdc_migrator.monitor.sample import (
     Sample,
     SlotSample,
     StreamSample,
-    TableSample,
 )
 from cdc_migrator.monitor.status import document
+from cdc_migrator.monitor.table_sample import TableSample
 from tests.support.samples import NOW, SERVICE, streaming
 
 LIMITS = Limits(without_way_back="a rehearsal", hooks="d1")

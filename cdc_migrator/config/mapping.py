@@ -1,0 +1,118 @@
+"""The settings of mappings: what becomes of a table's rows on the target, and where each stands."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from cdc_migrator.config import document
+from cdc_migrator.config.section import Section
+from cdc_migrator.model.mapping import Wanted
+
+# ``schema.table``, or ``schema.*`` for all tables of a schema.
+_TABLE = r"^[^.*]+\.(\*|[^*]+)$"
+_Name = Annotated[str, Field(min_length=1)]
+_Sql = Annotated[str, Field(min_length=1, pattern=r"\S")]
+
+
+class TableMapping(Section):
+    """What becomes of a table's rows; a second one for the same table splits it."""
+
+    table: str = Field(
+        pattern=_TABLE,
+        description="The table of the source, as schema.table; `shop.*` speaks of every table of a "
+        "schema that no other entry names.",
+    )
+    to: str | None = Field(
+        default=None,
+        pattern=_TABLE,
+        description="The table of the target; `crm.*` where `table` is a whole schema. Default: "
+        "the same name.",
+    )
+    keep: tuple[_Name, ...] = Field(
+        default=(), description="Only these columns of the source go along. Default: all."
+    )
+    drop: tuple[_Name, ...] = Field(default=(), description="All but these go along.")
+    rename: dict[_Name, _Name] = Field(
+        default_factory=dict, description="Columns of the source, and what the target calls them."
+    )
+    cast: dict[_Name, _Sql] = Field(
+        default_factory=dict,
+        description="Columns by the target's names, and the type that their values are brought to.",
+    )
+    set: dict[_Name, _Sql] = Field(
+        default_factory=dict,
+        description="Columns of the target, new ones or others' values, and an SQL expression over "
+        "the source's row: its columns by their bare names, functions that are not PostgreSQL's "
+        "own with their schema; immutable, so that both servers give the same.",
+    )
+    where: _Sql | None = Field(
+        default=None,
+        description="Only rows of which this SQL condition over the source's row is true. A row "
+        "that an update moves out of it is deleted on the target, one that is moved in inserted.",
+    )
+
+    @model_validator(mode="after")
+    def _speaks_of_something(self) -> TableMapping:
+        if self.keep and self.drop:
+            raise ValueError("keep and drop exclude each other: state one")
+        whole = self.table.endswith(".*")
+        if self.to is not None and self.to.endswith(".*") != whole:
+            raise ValueError(
+                "table and to must both be schema.table, or both a whole schema (shop.*, crm.*)"
+            )
+        if not self.model_fields_set - {"table"}:
+            raise ValueError(
+                "says nothing about the table: needs to, keep, drop, rename, cast, set or where"
+            )
+        if len(set(self.rename.values())) < len(self.rename):
+            raise ValueError("rename gives two columns the same name")
+        return self
+
+    def wanted(self) -> Wanted:
+        """The same for the core."""
+        return Wanted(
+            self.table,
+            self.to,
+            self.keep,
+            self.drop,
+            self.rename,
+            self.cast,
+            self.set,
+            self.where,
+        )
+
+
+def told_apart(entries: Sequence[TableMapping]) -> None:
+    """Raise ValueError where two entries take the same rows to the same table."""
+    ways = Counter((one.table, one.to or one.table) for one in entries)
+    for (table, to), count in ways.items():
+        if count > 1:
+            raise ValueError(
+                f"{count} entries take {table} to {to}: a table that is split goes to "
+                "a table of its own by each entry"
+            )
+    whole = Counter(one.table for one in entries if one.table.endswith(".*"))
+    for table, count in whole.items():
+        if count > 1:
+            raise ValueError(f"{count} entries speak of {table}: name the tables that are split")
+
+
+def places(path: Path | None) -> Callable[[int, str], str]:
+    """Where a field of the entry with this number stands, for messages.
+
+    Args:
+        path: migration.yaml; None where there is none.
+    """
+    ours = document.read(path) if path is not None else None
+
+    def place(number: int, field: str) -> str:
+        keys: document.KeyPath = ("mapping", number, *field.split(".", 1))
+        key = f"mapping.{number}.{field}"
+        return f"{ours.place(keys)}: {key}" if ours is not None else key
+
+    return place

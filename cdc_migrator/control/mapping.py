@@ -1,0 +1,33 @@
+"""What the user had said of tables' new shapes when their routes were worked out of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import psycopg
+from psycopg.types.json import Jsonb
+
+from cdc_migrator.control import journal
+from cdc_migrator.model.mapping import Wanted
+
+
+def say(conn: psycopg.Connection, wanted: Sequence[Wanted]) -> None:
+    """Keep it, from before a route rests on it."""
+    documents = [asdict(one) for one in wanted]
+    with conn.transaction():
+        journal.write(conn, "mapping", tables=[one.table for one in wanted])
+        conn.execute("UPDATE cdc_migrator.migration SET mapping = %s", (Jsonb(documents),))
+
+
+def said(conn: psycopg.Connection) -> list[Wanted]:
+    """What was kept last; empty where nothing was said."""
+    row = conn.execute(
+        "SELECT nullif(to_jsonb(m) -> 'mapping', 'null') FROM cdc_migrator.migration m"
+    ).fetchone()
+    return [_wanted(document) for document in (row[0] if row and row[0] else ())]
+
+
+def _wanted(document: dict[str, Any]) -> Wanted:
+    return Wanted(**{**document, "keep": tuple(document["keep"]), "drop": tuple(document["drop"])})

@@ -1,0 +1,117 @@
+"""A table that changes its shape on the way has changed on the source: can its routes bear it?
+
+Nothing is ever altered on the target for such a table: what its columns are made of is the user's
+to say. A change of what no route reads is noted, and the stream goes on; any other ends it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import psycopg
+
+from cdc_migrator.control import load
+from cdc_migrator.databases.postgres.coded import speaking
+from cdc_migrator.errors import StreamHalted
+from cdc_migrator.model.mapping import Route
+from cdc_migrator.model.tables import ReplicaIdentity
+from cdc_migrator.service.altering import Change, Kind
+from cdc_migrator.service.schema_step import Step
+from cdc_migrator.service.schema_words import Place
+
+# Values come as before, and what the target refuses of them it refuses row by row.
+_HARMLESS = frozenset(
+    {
+        Kind.COLUMN_ADDED,
+        Kind.DEFAULT_CHANGED,
+        Kind.NULL_ALLOWED,
+        Kind.NULL_REFUSED,
+        Kind.IDENTITY_CHANGED,
+        Kind.CONSTRAINT_ADDED,
+        Kind.CONSTRAINT_DROPPED,
+    }
+)
+_OF_COLUMN = frozenset(
+    {
+        Kind.COLUMN_DROPPED,
+        Kind.COLUMN_RENAMED,
+        Kind.TYPE_CHANGED,
+        Kind.NO_LONGER_GENERATED,
+        Kind.GENERATED_OTHERWISE,
+    }
+)
+_LABEL = """
+SELECT EXISTS (SELECT FROM pg_enum WHERE enumtypid = to_regtype(%s) AND enumlabel = %s)
+"""
+
+
+def borne(target: psycopg.Connection, wanted: Sequence[Step], at: Place) -> list[Step]:
+    """The same steps, of which the target lacks nothing where a table has routes.
+
+    Can be done again with what it returned.
+
+    Raises:
+        StreamHalted: CDCM-SCHEMA-MAPPED: the routes cannot bear one of them.
+    """
+    with speaking("target", "reading the routes of its tables"):
+        routes: dict[object, list[Route]] = {}
+        for one in load.read_tables(target):
+            if one.route is not None:
+                routes.setdefault(one.relation, []).append(one.route)
+        return [_borne(target, one, routes.get(one.before.name), at) for one in wanted]
+
+
+def _borne(
+    target: psycopg.Connection, one: Step, routes: Sequence[Route] | None, at: Place
+) -> Step:
+    if routes is None:
+        return one
+    used = {name for route in routes for name in _used(route)}
+    against = [change for change in one.changes if _against(target, one, change, used)]
+    if against:
+        raise _halted(one, against, at)
+    quiet = [replace(change, statements=(), needed=False, safe=False) for change in one.changes]
+    return replace(one, changes=tuple(quiet))
+
+
+def _used(route: Route) -> set[str]:
+    return {*route.where_uses, *(name for column in route.columns for name in column.uses)}
+
+
+def _against(target: psycopg.Connection, one: Step, change: Change, used: set[str]) -> bool:
+    if change.kind in _HARMLESS:
+        return False
+    if change.kind in _OF_COLUMN:
+        # By the name that the routes have for it.
+        renamed = change.kind is Kind.COLUMN_RENAMED
+        return (change.before if renamed else change.what) in used
+    if change.kind in (Kind.VALUE_ADDED, Kind.VALUE_RENAMED):
+        assert one.after is not None
+        of_type = {column.name for column in one.after.columns if column.enumeration == change.what}
+        there = target.execute(_LABEL, (change.what, change.after)).fetchone()
+        return bool(of_type & used) and there != (True,)
+    if change.kind is Kind.REPLICA_IDENTITY:
+        assert one.after is not None
+        return one.after.table.replica_identity is not ReplicaIdentity.FULL
+    return True
+
+
+def _halted(one: Step, against: Sequence[Change], at: Place) -> StreamHalted:
+    told = "; ".join(map(str, against))
+    labels = (Kind.VALUE_ADDED, Kind.VALUE_RENAMED)
+    if all(change.kind in labels for change in against):
+        statements = dict.fromkeys(text for change in against for text in change.statements)
+        remedy = f"Run on the target: {'; '.join(statements)}. Then start `cdc-migrator run` again."
+    else:
+        remedy = (
+            "Its rows cannot be made any more as `mapping` in migration.yaml says. Give it a "
+            "mapping that fits and begin anew: `cdc-migrator abort`, then `cdc-migrator migrate`."
+        )
+    return StreamHalted(
+        "CDCM-SCHEMA-MAPPED",
+        f"the source has changed {one.before.name}, whose shape the mapping changes on the way: "
+        f"{told}",
+        at.position,
+        remedy,
+    )

@@ -1,0 +1,161 @@
+"""Tables that change their shape on the way: their routes, and that what is said of them stays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+
+import psycopg
+
+from cdc_migrator.capture import findings
+from cdc_migrator.capture.findings import Finding
+from cdc_migrator.capture.preflight import Preflight
+from cdc_migrator.control import load, mapping, migration, relations
+from cdc_migrator.control.load import NO_ROUTES, Routes
+from cdc_migrator.databases.postgres.connect import connect
+from cdc_migrator.errors import ConfigurationError, Failed, MigratorError, Refused
+from cdc_migrator.model.changes import BadRecords
+from cdc_migrator.model.destinations import destinations, entries
+from cdc_migrator.model.mapping import Wanted
+from cdc_migrator.model.tables import Table
+from cdc_migrator.model.wording import few
+from cdc_migrator.service.migrate_options import MigrateOptions
+from cdc_migrator.service.way_back import no_way_back
+from cdc_migrator.transform import making
+from cdc_migrator.transform.compile import compile_routes
+
+
+def require_same(target: psycopg.Connection, wanted: Sequence[Wanted]) -> None:
+    """See that of each table that the migration has the same is said as when it was begun.
+
+    Raises:
+        Refused: CDCM-MAPPING-CHANGED.
+    """
+    before = mapping.said(target)
+    changed = [
+        table
+        for table in relations.of_source(load.read_tables(target))
+        if entries(before, table) != entries(wanted, table)
+    ]
+    if changed:
+        raise _changed(
+            f"`mapping` in migration.yaml says otherwise of {few(changed)} than when the migration "
+            "was begun"
+        )
+
+
+def require_unchanged(options: MigrateOptions) -> None:
+    """`require_same`, where the target can be asked now. Raises as that."""
+    with (
+        suppress(Failed),
+        connect(
+            options.target_dsn, application_name=f"cdcm-{options.name}-run", side="target"
+        ) as c,
+    ):
+        if migration.find(c, options.name) is not None:
+            require_same(c, options.wanted)
+
+
+def require_halting(wanted: Sequence[Wanted], bad_records: BadRecords) -> None:
+    """A row that is kept back is known by its key, which must be the same on both sides.
+
+    Raises:
+        ConfigurationError: CDCM-MAPPING-PARK.
+    """
+    if wanted and bad_records is BadRecords.PARK:
+        raise ConfigurationError(
+            "CDCM-MAPPING-PARK",
+            "with a mapping no record can be kept back: a row's key on the source is not its key "
+            "on the target",
+            "Set apply.bad_records to halt.",
+        )
+
+
+def looked_at(found: Preflight, options: MigrateOptions) -> Preflight:
+    """With what the mapping brings, where the databases could be looked at.
+
+    A migration that is under way has its routes already.
+    """
+    if not options.wanted:
+        return found
+    told: list[Finding] = []
+    mapped = destinations(options.wanted, (table.name for table in found.tables))
+    if mapped and options.way_back:
+        error = no_way_back(list(mapped))
+        told.append(findings.warn(error.code, "mapping", error.cause, error.remedy))
+    try:
+        with _both(options.source_dsn, options.target_dsn, options.name, "check") as both:
+            there = migration.find(both[1], options.name)
+            if there is None or not load.read_tables(both[1]):
+                compile_routes(*both, options.wanted, found.tables, foreseen=True)
+    except MigratorError as error:
+        told.append(findings.from_error(error, "mapping"))
+    return replace(found, findings=(*found.findings, *told))
+
+
+def make(
+    source_dsn: str,
+    target_dsn: str,
+    name: str,
+    wanted: Sequence[Wanted],
+    tables: Sequence[Table],
+) -> Sequence[str]:
+    """Make what the target lacks of the tables that rows of another shape go to; what was made,
+    each with what it does not have of the source's table.
+
+    Raises as `transform.compile.compile_routes`.
+    """
+    if not wanted:
+        return ()
+    with _both(source_dsn, target_dsn, name, "schema") as (source, target):
+        return making.make(source, target, wanted, tables)
+
+
+def routes(
+    source_dsn: str,
+    target_dsn: str,
+    name: str,
+    wanted: Sequence[Wanted],
+    tables: Sequence[Table],
+) -> Routes:
+    """The routes of all tables of which something is said; kept is what they are made of.
+
+    Raises:
+        Refused: CDCM-MAPPING-CHANGED: a table comes to one that another's rows are in, which were
+            never told apart. And as `transform.compile.compile_routes`.
+    """
+    if not wanted:
+        return NO_ROUTES
+    with _both(source_dsn, target_dsn, name, "mapping") as (source, target):
+        made = compile_routes(source, target, wanted, tables)
+        belongs = {
+            (one.source, one.target): one.belongs for several in made.values() for one in several
+        }
+        for known in load.read_tables(target):
+            way = (known.relation, known.target)
+            if known.route is not None and belongs.get(way) != known.belongs:
+                raise _changed(f"rows of another table shall come to {known.target}")
+        mapping.say(target, wanted)
+        return made
+
+
+@contextmanager
+def _both(
+    source_dsn: str, target_dsn: str, name: str, what: str
+) -> Iterator[tuple[psycopg.Connection, psycopg.Connection]]:
+    called = f"cdcm-{name}-{what}"
+    with (
+        connect(source_dsn, application_name=called, side="source") as source,
+        connect(target_dsn, application_name=called, side="target") as target,
+    ):
+        yield source, target
+
+
+def _changed(cause: str) -> Refused:
+    return Refused(
+        "CDCM-MAPPING-CHANGED",
+        f"{cause}: what is on the target already has the former shape",
+        "Put `mapping` back as it was. For another shape begin anew: `cdc-migrator abort`, "
+        "empty or drop the target's tables, then `cdc-migrator migrate`.",
+    )
