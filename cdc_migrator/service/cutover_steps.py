@@ -74,9 +74,9 @@ class Steps:
         self._comparison.close()
 
     def tables(self) -> list[TableName]:
-        """The tables of the migration, by the source's names."""
+        """The tables of the source that are part of the migration."""
         with speaking(self._options.entering, "reading the migration's tables"):
-            return [one.source for one in load.read_tables(self._sessions.control)]
+            return list({one.relation: None for one in load.read_tables(self._sessions.control)})
 
     # Before anybody waits
 

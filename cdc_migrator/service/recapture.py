@@ -171,7 +171,7 @@ class Recapture:
         capturing = options.capturing
         assert capturing is not None, "this step needs Connect and Kafka"
         with self._target() as conn, speaking("target", "reading the tables of the migration"):
-            registered = {one.source for one in load.read_tables(conn)}
+            registered = {one.relation for one in load.read_tables(conn)}
         gone = sorted(registered - {table.name for table in self._tables()})
         if gone:
             raise Refused(
