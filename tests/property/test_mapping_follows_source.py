@@ -18,13 +18,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cdc_migrator.apply.applier import Applier
-from cdc_migrator.backfill.columns import routed
-from cdc_migrator.backfill.reading import query
 from cdc_migrator.databases.postgres.catalog import read_tables
 from cdc_migrator.model.mapping import Wanted, called
 from cdc_migrator.model.tables import TableName
 from cdc_migrator.transform.compile import compile_routes
-from tests.support.recorded import PLACEHOLDER, Recorder, RecordedPair, batch, recorded_pair
+from tests.support.recorded import PLACEHOLDER, RecordedPair, Recorder, batch, recorded_pair
 
 ITEM, OTHER, LOG = (TableName("shop", name) for name in ("item", "other", "log"))
 KEYS = {ITEM: ("id",), OTHER: ("id",)}
