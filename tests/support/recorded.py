@@ -33,7 +33,8 @@ class Recorder:
     """Runs statements on the source and keeps what a consumer of its stream would get.
 
     `keys` names the key columns of each table; a table that is not there is keyless, with
-    REPLICA IDENTITY FULL, as those of `full` are, which have keys.
+    REPLICA IDENTITY FULL, as those of `full` are, which have keys. `as_text`: numeric columns, which
+    the connector sends as strings.
     """
 
     conn: psycopg.Connection
@@ -43,6 +44,7 @@ class Recorder:
     xid: int = 700
     changes: list[Change] = field(default_factory=list)
     full: frozenset[TableName] = frozenset()
+    as_text: frozenset[str] = frozenset()
 
     def insert(self, table: TableName, **values: Any) -> None:
         """INSERT one row."""
@@ -93,6 +95,7 @@ class Recorder:
         for row in (old, new):
             if row is not None:
                 row.pop("computed", None)  # generated: not in the stream
+                row |= {n: str(row[n]) for n in self.as_text & row.keys() if row[n] is not None}
         whole = not key or table in self.full
         before = _json(old if whole else _only(old, key))
         # With the whole old row at hand the connector takes what is not logged from there.
@@ -179,6 +182,7 @@ class RecordedPair:
 
     source: psycopg.Connection
     target: psycopg.Connection
+    source_dsn: str
     target_dsn: str
     tables: list[Table]
     recorder: Recorder
@@ -205,4 +209,4 @@ def recorded_pair(
         target.execute(
             "UPDATE cdc_migrator.stream_progress SET next_offset = %s", (recorder.offset,)
         )
-        yield RecordedPair(source, target, target_dsn, tables, recorder)
+        yield RecordedPair(source, target, source_dsn, target_dsn, tables, recorder)
