@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cdc_migrator.cli.context import session, settings
+from cdc_migrator.cli.context import settings
 from cdc_migrator.cli.output import printer
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def schema(ctx: typer.Context) -> None:
 
 
 def _options(ctx: typer.Context) -> TransformOptions:
-    from cdc_migrator.config import loader, mapping
+    from cdc_migrator.config import mapping
     from cdc_migrator.service.transforming import TransformOptions
 
     configured = settings(ctx)
@@ -143,5 +143,5 @@ def _options(ctx: typer.Context) -> TransformOptions:
         configured.tables.include,
         configured.tables.exclude,
         [one.wanted() for one in configured.mapping],
-        mapping.places(loader.find(session(ctx).config)),
+        mapping.places(configured.file),
     )

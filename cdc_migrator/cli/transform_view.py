@@ -130,6 +130,7 @@ def tried(found: Sequence[Tried]) -> dict[str, Any]:
     """What fails, for programs."""
     return {
         "passed": not any(one.failing for one in found),
+        "failed": sum(fails.rows for one in found for fails in one.failing),
         "routes": [
             {
                 "table": str(one.route.source),

@@ -138,6 +138,7 @@ def test_a_check_counts_what_fails_by_column_and_kind(typed: Typed) -> None:
         ("age", "23502"): 8,
         ("city", "22001"): 666,
     }
+    assert (found["passed"], found["failed"]) == (False, 8 + 8 + 666)
     assert failing["age", "22P02"]["error"] == "invalid text representation"
     assert address["failing"] == []
     assert address["rows"] == 8000

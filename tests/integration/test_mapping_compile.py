@@ -74,7 +74,7 @@ Compiled = Callable[..., Routes]
 @pytest.fixture(scope="module")
 def ends() -> Iterator[tuple[psycopg.Connection, psycopg.Connection]]:
     with (
-        private_database() as here,
+        private_database(locale=" LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8'") as here,
         private_database() as there,
         connect(here, application_name="test") as source,
         connect(there, application_name="test") as target,
@@ -429,6 +429,35 @@ def test_servers_that_differ_are_found_by_rows(
         assert "the target says: generation expression is not immutable" in error.cause
     finally:
         target.execute(body + "'SELECT n * 2'")
+
+
+def test_a_server_of_another_locale_is_found_by_rows(
+    ends: tuple[psycopg.Connection, psycopg.Connection],
+) -> None:
+    """Order and case of letters depend on it; COLLATE "C" does not."""
+    source, _ = ends
+    source.execute("CREATE TABLE IF NOT EXISTS shop.words (id int PRIMARY KEY, word text)")
+    source.execute("INSERT INTO shop.words VALUES (1, 'été'), (2, 'z')")
+    of = [one for one in read_tables(source) if one.name.name == "words"]
+    with (
+        private_database(locale=" LOCALE_PROVIDER libc LOCALE 'C'") as plain,
+        connect(plain, application_name="test") as target,
+    ):
+        target.execute(
+            "CREATE SCHEMA shop; CREATE TABLE shop.words (id int PRIMARY KEY, word text)"
+        )
+        for expression, alike in (
+            ("upper(word)", False),
+            ('upper(word COLLATE "C")', True),
+            ("left(word, 1)", True),
+        ):
+            wanted = [Wanted("shop.words", set={"word": expression})]
+            if alike:
+                assert compile_routes(source, target, wanted, of)
+            else:
+                with pytest.raises(Refused, match="CDCM-MAPPING-UNLIKE"):
+                    compile_routes(source, target, wanted, of)
+    source.execute("DROP TABLE shop.words")
 
 
 def test_a_source_that_grants_no_temporary_tables_is_asked_otherwise(

@@ -39,13 +39,19 @@ def stored(column: MappedColumn) -> sql.Composable:
         return written(column)
     value = expression(column.expression)
     made = sql.SQL("{}::{}").format(value, names.type_name(column.type_text))
-    fits = _FITS.get(column.base_type)
-    length = column.type_text.rpartition("(")[2].removesuffix(")")
-    if fits is None or not length.isdecimal():
+    fitting = fits(column)
+    if fitting is None:
         return made
-    return sql.SQL("CASE WHEN {} THEN {} ELSE {} END").format(
-        sql.SQL(fits).format(value=value, length=sql.SQL(length)), made, written(column)
-    )
+    return sql.SQL("CASE WHEN {} THEN {} ELSE {} END").format(fitting, made, written(column))
+
+
+def fits(column: MappedColumn) -> sql.Composable | None:
+    """Whether a value is not too long to be assigned; None: it is of no type that has a length."""
+    fitting = _FITS.get(column.base_type)
+    length = column.type_text.rpartition("(")[2].removesuffix(")")
+    if fitting is None or not length.isdecimal():
+        return None
+    return sql.SQL(fitting).format(value=expression(column.expression), length=sql.SQL(length))
 
 
 # Of types that a cast cuts in silence: what may be assigned.
