@@ -25,7 +25,7 @@ from cdc_migrator.apply.merge import Merger, RowsMissing
 from cdc_migrator.apply.parking import Parking
 from cdc_migrator.apply.patience import Patience
 from cdc_migrator.apply.pieces import PieceLimits
-from cdc_migrator.apply.plan import TablePlan, plan_tables
+from cdc_migrator.apply.plan import Routes, TablePlan, plan_tables
 from cdc_migrator.apply.prepared import Prepared, Preparer
 from cdc_migrator.apply.session import open_session
 from cdc_migrator.apply.shape import Reread, by_stream_name
@@ -55,13 +55,12 @@ class Applier:
         placeholder: what the connector writes for values that an update left as they are.
         sides: of the tables whose events do not hold everything.
         rereads: tables that were loaded again under a later snapshot.
-        migration: whose starts count for this stream.
-        stops: where the stream must stop for changes of the schema.
+        routes: of the tables that become others.
+        migration, stops: whose starts count, and where changes of the schema stop the stream.
         truncates: what to do with them.
         parking: what is kept back, and whether more may be.
         pieces: how much is written at a time of what is too large for memory.
-        retry_for: seconds for which errors that pass are tried again.
-        stopping: ends waiting between attempts; a batch under way is finished.
+        retry_for: seconds for which errors that pass are tried again, unless `stopping`.
         on_applied: called after each commit, also of the part of a batch before a halt.
     """
 
@@ -73,7 +72,7 @@ class Applier:
         *,
         sides: Mapping[TableName, Side] | None = None,
         rereads: Mapping[TableName, Reread] | None = None,
-        targets: Mapping[TableName, TableName] | None = None,
+        routes: Routes | None = None,
         stream: str = FORWARD,
         migration: str | None = None,
         stops: Stops | None = None,
@@ -93,7 +92,6 @@ class Applier:
         self._on_applied = on_applied
         self._monotonic = monotonic
         self._placeholder = placeholder
-        self._targets = targets
         self._plans: dict[TableName, TablePlan] = {}
         self._marks = Marks()
         self._parking = parking or Parking()
@@ -101,7 +99,7 @@ class Applier:
         self._truncates = truncates
         with speaking("target", "getting ready to apply changes"), ExitStack() as stack:
             self._conn = stack.enter_context(closing(open_session(self._dsn)))
-            self._take_up(tables, sides, rereads)
+            self._take_up(tables, sides, rereads, routes)
             stack.pop_all()
         # The session was lost: until `_resume`, nobody knows what of its work was committed.
         self._lost = False
@@ -116,9 +114,10 @@ class Applier:
         tables: Iterable[Table],
         sides: Mapping[TableName, Side] | None,
         rereads: Mapping[TableName, Reread] | None,
+        routes: Routes | None,
     ) -> None:
         """Plan these tables, and no others, for the present session."""
-        plans = plan_tables(self._conn, tables, self._placeholder, sides, rereads, self._targets)
+        plans = plan_tables(self._conn, tables, self._placeholder, sides, rereads, routes)
         self._plans = plans
         shapes = by_stream_name(plan.shape for plan in plans.values())
         self._preparer = Preparer(shapes, self._pieces, self._truncates)
@@ -171,6 +170,7 @@ class Applier:
         sides: Mapping[TableName, Side],
         rereads: Mapping[TableName, Reread],
         stops: Stops | None = None,
+        routes: Routes | None = None,
     ) -> Progress:
         """Go on with these tables in place of the former ones, as the same owner.
 
@@ -182,7 +182,7 @@ class Applier:
         with speaking("target", "getting ready to apply changes"):
             self._renew()
             stored = progress.reattach(self._conn, self._epoch, self._stream)
-            self._take_up(tables, sides, rereads)
+            self._take_up(tables, sides, rereads, routes)
             self._stops = stops or self._stops
             self._stand_at(stored)
             self._lost = False

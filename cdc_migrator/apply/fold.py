@@ -7,7 +7,7 @@ before that row is removed. How the rows of one table are followed: `follow`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from cdc_migrator.apply.follow import Keyed, Keyless, TableState
@@ -61,6 +61,8 @@ def fold(
     """
     folds: dict[TableName, Keyed | Keyless] = {}
     control: list[tuple[Transaction, Change]] = []
+    # Who takes a table's events, where that is the same for every transaction.
+    takers: dict[TableName, Callable[[Change], None]] = {}
     for transaction in transactions:
         # Events come in runs of one table: look it up once a run.
         name: TableName | None = None
@@ -68,17 +70,14 @@ def fold(
         for change in transaction.changes:
             if change.table is not name:
                 name = change.table
-                shape = shapes.get(name)
-                if shape is None and name in TABLES:
-                    take = None
-                else:
-                    current = _of(folds, shape, change, truncates)
-                    beside = current.shape.name != name
-                    reread = current.shape.reread
-                    if reread is not None and reread.holds(transaction):
-                        take = current.ignore if beside else current.pass_over
-                    else:
-                        take = current.take_beside if beside else current.take
+                take = takers.get(name)
+                if take is None and (name in shapes or name not in TABLES):
+                    shape = shapes.get(name)
+                    if shape is None:
+                        raise UnknownTable(name, f"change at {lsn_to_text(change.lsn)}")
+                    take = _taker(folds, shape, name, transaction, truncates)
+                    if not any(one.reread for one in shape.all):
+                        takers[name] = take
             if take is None:
                 control.append((transaction, change))
             else:
@@ -90,16 +89,30 @@ def fold(
     )
 
 
-def _of(
+def _taker(
     folds: dict[TableName, Keyed | Keyless],
-    shape: Shape | None,
-    change: Change,
+    shape: Shape,
+    name: TableName,
+    transaction: Transaction,
     truncates: TruncatePolicy,
-) -> Keyed | Keyless:
-    if shape is None:
-        raise UnknownTable(change.table, f"change at {lsn_to_text(change.lsn)}")
-    current = folds.get(shape.name)
-    if current is None:
-        current = (Keyed if shape.keys is not None else Keyless)(shape, truncates)
-        folds[shape.name] = current
-    return current
+) -> Callable[[Change], None]:
+    """Who takes a transaction's events that come under this name."""
+    takers = []
+    for one in shape.all:
+        current = folds.get(one.name)
+        if current is None:
+            current = (Keyed if one.keys is not None else Keyless)(one, truncates)
+            folds[one.name] = current
+        beside = one.stream != name
+        if one.reread is not None and one.reread.holds(transaction):
+            takers.append(current.ignore if beside else current.pass_over)
+        else:
+            takers.append(current.take_beside if beside else current.take)
+    if len(takers) == 1:
+        return takers[0]
+
+    def all_of_them(change: Change) -> None:
+        for take in takers:
+            take(change)
+
+    return all_of_them

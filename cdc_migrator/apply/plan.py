@@ -6,7 +6,7 @@ Made when the applier starts, and anew when it learns of more tables; nothing he
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import psycopg
 
@@ -17,8 +17,12 @@ from cdc_migrator.databases.postgres.forms import Builder, cast
 from cdc_migrator.databases.postgres.side import Side
 from cdc_migrator.databases.postgres.types import Beside, InEvent, Way, way
 from cdc_migrator.errors import Refused
+from cdc_migrator.model.mapping import Route
 from cdc_migrator.model.tables import Column, Table, TableName
 from cdc_migrator.stream.rows import KeyDecoder, RowDecoder
+
+# By the tables of the stream that become others, what they become by the names in the migration.
+Routes = Mapping[TableName, Mapping[TableName, Route]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +30,8 @@ class TablePlan:
     """One table of the stream and its place on the target.
 
     Attributes:
-        columns, builds: the columns that travel, in the shape's order, and how each one's
-            staged text becomes a value.
+        columns: those of the target that are written; in the shape's order where there is no route.
+        builds: how the staged text of each of the shape's columns becomes a value.
         identity: what the target's indexes allow.
         replace: rows are always deleted and inserted again, because no index can decide
             ON CONFLICT or a column must not be updated (GENERATED ALWAYS AS IDENTITY).
@@ -39,11 +43,20 @@ class TablePlan:
     builds: tuple[Builder, ...]
     identity: catalog.Identity
     replace: bool
+    route: Route | None = None
 
     @property
     def key(self) -> tuple[Column, ...]:
-        """The key columns, in the order of the stream's keys."""
-        return tuple(self.columns[place] for place in self.shape.key_places)
+        """The target's key columns; in the order of the stream's keys where there is no route."""
+        if self.route is None:
+            return tuple(self.columns[place] for place in self.shape.key_places)
+        named = {column.name: column for column in self.columns}
+        return tuple(named[name] for name in self.route.key)
+
+    @property
+    def filtered(self) -> bool:
+        """Whether rows of the source may be missing on the target on purpose."""
+        return self.route is not None and self.route.where is not None
 
 
 def plan_tables(
@@ -52,7 +65,7 @@ def plan_tables(
     placeholder: str,
     sides: Mapping[TableName, Side] | None = None,
     rereads: Mapping[TableName, Reread] | None = None,
-    targets: Mapping[TableName, TableName] | None = None,
+    routes: Routes | None = None,
 ) -> dict[TableName, TablePlan]:
     """The plan of every table of the stream.
 
@@ -62,57 +75,92 @@ def plan_tables(
         placeholder: what the connector writes for values that an update left as they are.
         sides: of the tables whose events do not hold everything.
         rereads: tables that were loaded again under a later snapshot.
-        targets: where a table goes when not to the table of the same name.
+        routes: of the tables that become others, each under the name of its row.
 
     Raises:
         Refused: CDCM-TARGET-TABLE-MISSING.
     """
     plans = {}
+    there = {one.name: one for one in catalog.read_tables(conn)} if routes else {}
     for table in tables:
-        target = (targets or {}).get(table.name, table.name)
-        _require_columns(conn, table, target)
-        plans[table.name] = plan_table(
-            table,
-            target,
-            catalog.identity(conn, target, table.key),
-            placeholder,
-            (sides or {}).get(table.name),
-            (rereads or {}).get(table.name),
-        )
+        becomes: Mapping[TableName, Route | None]
+        becomes = (routes or {}).get(table.name) or {table.name: None}
+        side = (sides or {}).get(table.name)
+        for name, route in becomes.items():
+            stream = _Stream(table, name, placeholder, side, (rereads or {}).get(name))
+            if route is None:
+                plans[name] = _plan_table(conn, stream)
+            else:
+                plans[name] = _plan_route(conn, stream, route, there.get(route.target))
     return plans
 
 
-def plan_table(
-    table: Table,
-    target: TableName,
-    identity: catalog.Identity,
-    placeholder: str,
-    side: Side | None = None,
-    reread: Reread | None = None,
-) -> TablePlan:
-    """The plan of one table. `side` must be given where some column is not in its events."""
-    columns = table.carried
-    ways = [way(column) for column in columns]
-    assert side is not None or not any(isinstance(how, Beside) for how in ways)
-    shape = _shape(table, ways, placeholder, side, reread)
+def _plan_table(conn: psycopg.Connection, stream: _Stream) -> TablePlan:
+    table, shape = stream.table, stream.shape()
+    _require_columns(conn, table)
+    identity = catalog.identity(conn, table.name, table.key)
     fixed = any(
         column.identity == "a"
-        for place, column in enumerate(columns)
+        for place, column in enumerate(table.carried)
         if place not in shape.key_places
     )
-    whole = side is not None and side.whole
     return TablePlan(
         shape=shape,
-        target=target,
-        columns=columns,
-        # Whole rows come as texts of PostgreSQL's own.
-        builds=tuple(
-            cast(names.type_name(column.type_text)) if whole else how.build
-            for column, how in zip(columns, ways, strict=True)
-        ),
+        target=table.name,
+        columns=table.carried,
+        builds=stream.builds(),
         identity=identity,
         replace=bool(shape.key_places) and (fixed or not identity.arbiter),
     )
+
+
+def _plan_route(
+    conn: psycopg.Connection, stream: _Stream, route: Route, target: Table | None
+) -> TablePlan:
+    named = {column.name: column for column in target.columns} if target is not None else {}
+    missing = [
+        one.name for one in route.columns if one.name not in named or named[one.name].generated
+    ]
+    if target is None or missing:
+        raise _missing(route.target, missing)
+    identity = catalog.identity(conn, route.target, route.key)
+    fixed = any(
+        named[one.name].identity == "a" for one in route.columns if one.name not in route.key
+    )
+    return TablePlan(
+        shape=stream.shape(),
+        target=route.target,
+        columns=tuple(named[one.name] for one in route.columns),
+        builds=stream.builds(),
+        identity=identity,
+        replace=bool(route.key) and (fixed or not identity.arbiter),
+        route=route,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Stream:
+    """How a table comes in the stream; `name` is that of its row in the migration."""
+
+    table: Table
+    name: TableName
+    placeholder: str
+    side: Side | None
+    reread: Reread | None
+
+    def builds(self) -> tuple[Builder, ...]:
+        """How each column's text becomes a value."""
+        # Whole rows come as texts of PostgreSQL's own.
+        if self.side is not None and self.side.whole:
+            return tuple(cast(names.type_name(c.type_text)) for c in self.table.carried)
+        return tuple(way(column).build for column in self.table.carried)
+
+    def shape(self) -> Shape:
+        """What folding must know of it."""
+        ways = [way(column) for column in self.table.carried]
+        assert self.side is not None or not any(isinstance(how, Beside) for how in ways)
+        shape = _shape(self.table, ways, self.placeholder, self.side, self.reread)
+        return replace(shape, name=self.name, relation=self.table.name)
 
 
 def _shape(
@@ -158,14 +206,18 @@ WHERE a.attrelid = to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped
 """
 
 
-def _require_columns(conn: psycopg.Connection, table: Table, target: TableName) -> None:
-    quoted = psycopg.sql.Identifier(target.schema, target.name).as_string(conn)
+def _require_columns(conn: psycopg.Connection, table: Table) -> None:
+    quoted = names.table(table.name).as_string(conn)
     there: dict[str, bool] = dict(conn.execute(_TARGET_COLUMNS, (quoted,)).fetchall())
     missing = [column.name for column in table.carried if there.get(column.name) is not False]
     if not there or missing:
-        what = f"has no column {', '.join(missing)} to write to" if there else "does not exist"
-        raise Refused(
-            "CDCM-TARGET-TABLE-MISSING",
-            f"the table {target} on the target {what}",
-            "Bring the target's schema in line with the source's, then start again.",
-        )
+        raise _missing(table.name, missing if there else [])
+
+
+def _missing(target: TableName, columns: Sequence[str]) -> Refused:
+    what = f"has no column {', '.join(columns)} to write to" if columns else "does not exist"
+    return Refused(
+        "CDCM-TARGET-TABLE-MISSING",
+        f"the table {target} on the target {what}",
+        "Bring the target's schema in line with the source's, then start again.",
+    )

@@ -93,7 +93,7 @@ class Preparer:
         for transaction in batch.transactions:
             named.update(transaction.tables or (change.table for change in transaction.changes))
         shapes = self.shapes
-        tables = frozenset(shapes[name].name for name in named if name in shapes)
+        tables = frozenset(one.name for name in named if name in shapes for one in shapes[name].all)
         return Prepared(batch, tables, _Pieces(self, batch))
 
     def skim(self, batch: Batch) -> Prepared:

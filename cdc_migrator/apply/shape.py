@@ -6,7 +6,7 @@ No SQL and no driver here; `plan` adds the statements of the target.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from cdc_migrator.model.changes import Image, Op, Transaction
@@ -83,6 +83,8 @@ class Shape:
         values: reads the side table that has what the events of a keyed table lack.
         images: reads the side table that has the whole rows of a keyless one.
         reread: set while the table's load holds more than the stream's start.
+        relation: the table whose events these are; None: `name`.
+        others: where that table is split, what else its events become.
     """
 
     name: TableName
@@ -94,6 +96,18 @@ class Shape:
     reread: Reread | None = None
     values: SaysValues | None = None
     images: SaysRows | None = None
+    relation: TableName | None = None
+    others: tuple[Shape, ...] = ()
+
+    @property
+    def stream(self) -> TableName:
+        """The table's name in the stream."""
+        return self.relation or self.name
+
+    @property
+    def all(self) -> tuple[Shape, ...]:
+        """All that the table's events become."""
+        return (self, *self.others)
 
     @property
     def side(self) -> TableName | None:
@@ -103,10 +117,17 @@ class Shape:
 
 
 def by_stream_name(shapes: Iterable[Shape]) -> dict[TableName, Shape]:
-    """Each shape under its table's name and under that of its side table."""
-    found = {}
+    """Each shape under its table's name in the stream and under that of its side table.
+
+    Where a table is split it is the first one's, which has the `others`.
+    """
+    of: dict[TableName, list[Shape]] = {}
     for shape in shapes:
-        found[shape.name] = shape
-        if shape.side is not None:
-            found[shape.side] = shape
+        of.setdefault(shape.stream, []).append(shape)
+    found = {}
+    for name, (first, *rest) in of.items():
+        whole = replace(first, others=tuple(rest)) if rest else first
+        found[name] = whole
+        if whole.side is not None:
+            found[whole.side] = whole
     return found

@@ -9,7 +9,7 @@ The staged rows are in a temporary table, or parameters of the statement: an arr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from psycopg import sql
 
@@ -41,7 +41,7 @@ class Statements:
         self._stage = sql.Identifier("pg_temp", f"cdcm_stage_{number}")
         self._final = sql.Identifier("pg_temp", f"cdcm_final_{number}")
         self._columns = [column.name for column in plan.columns]
-        self._rows = self._parameters() if few else sql.SQL("{} AS s").format(self._stage)
+        self._rows = self._source(self._parameters() if few else self._stage)
         self._made: dict[tuple[str, str], str] = {}
         self.create_stage = self._text(
             "CREATE TEMP TABLE {stage} ({members})",
@@ -67,6 +67,7 @@ class Statements:
                 kind=sql.Literal(DELETE),
                 same=self._same_key(self._base()),
             )
+            self.delete_unwanted = self._delete_unwanted()
             self.key_texts = self._text(
                 "SELECT ARRAY[{texts}] FROM {rows} WHERE s.k = {kind}",
                 # concat, not a cast: that writes some types in another way.
@@ -74,9 +75,9 @@ class Statements:
                 kind=sql.Literal(DELETE),
             )
             self.finish_complete = self._text(
-                "INSERT INTO {final} SELECT {values} FROM {rows} WHERE s.k = {kind}",
+                "INSERT INTO {final} SELECT {values} FROM {rows} WHERE {chosen}",
                 values=_list(self._values()),
-                kind=sql.Literal(COMPLETE),
+                chosen=self._chosen(COMPLETE),
             )
             self.delete_finals = self._text(
                 "DELETE FROM ONLY {target} AS t USING {final} AS f WHERE {same}",
@@ -90,7 +91,7 @@ class Statements:
 
     def update(self, kind: str) -> str | None:
         """Set what rows of this kind ``u:…`` carry; None where that is nothing but the key."""
-        fixed = {*unchanged_places(kind), *self._plan.shape.key_places}
+        fixed = {*self._kept(kind), *self._key_places()}
         settings = [
             sql.SQL("{} = {}").format(sql.Identifier(name), value)
             for place, (name, value) in enumerate(zip(self._columns, self._values(), strict=True))
@@ -109,7 +110,7 @@ class Statements:
 
     def finish_partial(self, kind: str) -> str:
         """Finished rows of this kind: what they leave as it is comes from the target."""
-        kept = unchanged_places(kind)
+        kept = self._kept(kind)
         values = [
             sql.Identifier("t", name) if place in kept else value
             for place, (name, value) in enumerate(zip(self._columns, self._values(), strict=True))
@@ -158,10 +159,10 @@ class Statements:
     def _insert(self, on_conflict: str) -> str:
         return self._text(
             "INSERT INTO {target} AS t ({columns}) OVERRIDING SYSTEM VALUE SELECT {values} "
-            "FROM {rows} WHERE s.k = {kind}" + on_conflict,
+            "FROM {rows} WHERE {chosen}" + on_conflict,
             columns=names.columns(self._columns),
             values=_list(self._values()),
-            kind=sql.Literal(COMPLETE),
+            chosen=self._chosen(COMPLETE),
             key=names.columns(column.name for column in self._plan.key),
             settings=_list(
                 sql.SQL("{0} = excluded.{0}").format(sql.Identifier(name))
@@ -174,8 +175,24 @@ class Statements:
         return " ON CONFLICT ({key}) " + action
 
     def _settable(self) -> list[str]:
-        places = self._plan.shape.key_places
+        places = self._key_places()
         return [name for place, name in enumerate(self._columns) if place not in places]
+
+    def _chosen(self, kind: str) -> sql.Composable:
+        """Whether a staged row is of this kind and is written."""
+        return sql.SQL("s.k = {}").format(sql.Literal(kind))
+
+    def _delete_unwanted(self) -> str | None:
+        """Remove what complete rows say that the target is not to have; None: it has them all."""
+        return None
+
+    def _kept(self, kind: str) -> Collection[int]:
+        """The places of the columns that rows of this kind leave as they are."""
+        return unchanged_places(kind)
+
+    def _key_places(self) -> Sequence[int]:
+        """The places of the key's columns."""
+        return self._plan.shape.key_places
 
     def _delete_equal(self) -> str:
         """One row of the target for each staged row with the same text, whatever their order."""
@@ -183,27 +200,31 @@ class Statements:
             "DELETE FROM ONLY {target} AS t USING ("
             "SELECT x.ctid AS place FROM (SELECT t.ctid, {theirs} AS image, "
             "row_number() OVER (PARTITION BY {theirs}) AS n FROM ONLY {target} AS t "
-            "WHERE {theirs} IN (SELECT {ours} FROM {rows} WHERE s.k = {kind})) AS x "
-            "JOIN (SELECT {ours} AS image, count(*) AS n FROM {rows} WHERE s.k = {kind} "
+            "WHERE {theirs} IN (SELECT {ours} FROM {rows} WHERE {chosen})) AS x "
+            "JOIN (SELECT {ours} AS image, count(*) AS n FROM {rows} WHERE {chosen} "
             "GROUP BY 1) AS w ON w.image = x.image AND x.n <= w.n) AS d WHERE t.ctid = d.place",
             theirs=sql.SQL("ROW({})::text").format(names.columns(self._columns, "t")),
             ours=sql.SQL("ROW({})::text").format(_list(self._values())),
-            kind=sql.Literal(DELETE),
+            chosen=self._chosen(DELETE),
         )
+
+    def _source(self, staged: sql.Composable) -> sql.Composable:
+        """The staged rows as ``s``."""
+        return sql.SQL("{} AS s ({})").format(staged, _list(self._stage_members()))
 
     def _parameters(self) -> sql.Composable:
         """The staged rows as arrays that come with the statement."""
-        members = self._stage_members()
-        arrays = _list(sql.SQL(f"${number}::text[]") for number in range(1, len(members) + 1))
-        return sql.SQL("unnest({}) AS s ({})").format(arrays, _list(members))
+        number = len(self._stage_members())
+        return sql.SQL("unnest({})").format(
+            _list(sql.SQL(f"${place}::text[]") for place in range(1, number + 1))
+        )
 
     def _stage_members(self) -> list[sql.Identifier]:
-        plan = self._plan
-        bases = [f"b{i}" for i in range(len(plan.key))]
+        bases = [f"b{i}" for i in range(len(self._plan.shape.key_places))]
         return [sql.Identifier(n) for n in ("k", *bases, *self._members())]
 
     def _members(self) -> list[str]:
-        return [f"c{place}" for place in range(len(self._columns))]
+        return [f"c{place}" for place in range(len(self._plan.shape.columns))]
 
     def _values(self) -> list[sql.Composable]:
         """Each column's value from its staged text."""
@@ -221,7 +242,7 @@ class Statements:
 
     def _own_key(self) -> list[sql.Composable]:
         values = self._values()
-        return [values[place] for place in self._plan.shape.key_places]
+        return [values[place] for place in self._key_places()]
 
     def _same_key(self, values: Iterable[sql.Composable]) -> sql.Composable:
         """Typed comparison, so that the key's index serves it."""

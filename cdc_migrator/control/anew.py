@@ -89,11 +89,16 @@ def know_topic(conn: psycopg.Connection, topic_id: str) -> None:
 
 
 def note_files(conn: psycopg.Connection, files: Mapping[TableName, int]) -> None:
-    """Write each table's present file down, before the snapshot is taken (see `load.register`)."""
+    """Write each table's present file down, before the snapshot is taken (see `load.register`).
+
+    Args:
+        files: by the tables of the source, of which one may be known by several names.
+    """
     with conn.cursor() as cursor:
         cursor.executemany(
             "UPDATE cdc_migrator.table_progress SET source_filenode = %s "
-            "WHERE (source_schema, source_table) = (%s, %s)",
+            "WHERE (coalesce(route #>> '{source,0}', source_schema), "
+            "coalesce(route #>> '{source,1}', source_table)) = (%s, %s)",
             [(node, table.schema, table.name) for table, node in files.items()],
         )
 

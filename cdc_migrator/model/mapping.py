@@ -78,6 +78,11 @@ class Route:
         raise KeyError(name)
 
     @property
+    def telling(self) -> tuple[str, ...]:
+        """The key without what all of its rows have in common."""
+        return tuple(name for name in self.key if self.column(name).uses)
+
+    @property
     def document(self) -> dict[str, Any]:
         """As JSON."""
         return {

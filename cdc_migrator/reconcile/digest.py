@@ -67,14 +67,14 @@ def grouped(
     """
     return sql.SQL(
         "SELECT {bucket}, count(*), bit_xor(h), sum({mixed}) "
-        "FROM (SELECT {place} AS k, {row} AS h FROM ONLY {table} WHERE {where} OFFSET 0) q "
+        "FROM (SELECT {place} AS k, {row} AS h FROM {rows} WHERE {where} OFFSET 0) q "
         "GROUP BY 1"
     ).format(
         bucket=bucket,
         mixed=expressions.mixed(sql.SQL("h"), hashing),
         place=place,
         row=expressions.row_hash(pair.columns, target, hashing),
-        table=names.table(pair.on(target).name),
+        rows=pair.rows(target),
         where=where,
     )
 
@@ -97,7 +97,7 @@ def pieces(blocks: int, size: int) -> Iterator[sql.Composable]:
 
 def blocks(sides: Sides, pair: Pair, target: bool) -> int:
     """Heap blocks of a table now; a table that grew since has more, which the last piece reads."""
-    name = names.table(pair.on(target).name).as_string(None)
+    name = names.table(pair.relation(target)).as_string(None)
     conn = sides.target if target else sides.source
     row = conn.execute(
         "SELECT coalesce(pg_relation_size(to_regclass(%s)) "

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 
 from psycopg import sql
 
-from cdc_migrator.databases.postgres import names
 from cdc_migrator.model.alignment import Aligned
 from cdc_migrator.model.differences import DIGEST, DifferenceKind, RowDifference
 from cdc_migrator.reconcile import expressions
@@ -127,10 +126,10 @@ def _handfuls(look: Look, within: Where, count: int) -> Iterator[list[int]]:
 def _of_keys(look: Look, where: Where) -> Iterator[RowDifference]:
     def of_side(target: bool) -> dict[Key, list[int]]:
         own = [column.on(target) for column in look.pair.key]
-        query = sql.SQL("SELECT {row}, {key} FROM ONLY {table} WHERE {where}").format(
+        query = sql.SQL("SELECT {row}, {key} FROM {rows} WHERE {where}").format(
             row=expressions.row_hash(look.pair.columns, target, look.hashing),
             key=expressions.texts(own),
-            table=names.table(look.pair.on(target).name),
+            rows=look.pair.rows(target),
             where=where(target),
         )
         found: dict[Key, list[int]] = defaultdict(list)
@@ -184,12 +183,12 @@ def compare_keys(look: Look, keys: Sequence[Key]) -> list[RowDifference]:
     def of_side(target: bool) -> dict[Key, list[Row]]:
         own = [column.on(target) for column in look.pair.key]
         query = sql.SQL(
-            "SELECT t.ctid::text, {key}, {row} FROM {wanted} JOIN ONLY {table} AS t ON {same}"
+            "SELECT t.ctid::text, {key}, {row} FROM {wanted} JOIN {rows} ON {same}"
         ).format(
             key=expressions.texts(own, "t"),
             row=expressions.texts((c.on(target) for c in look.pair.columns), "t"),
             wanted=expressions.wanted_keys(own, keys),
-            table=names.table(look.pair.on(target).name),
+            rows=look.pair.rows(target, "t"),
             same=expressions.same_key(own, "t"),
         )
         found: dict[Key, list[Row]] = defaultdict(list)
@@ -251,11 +250,9 @@ def _contents(look: Look, where: Where) -> Iterator[RowDifference]:
     """Rows whose content is there more often on one side than on the other."""
 
     def of_side(target: bool) -> dict[str, int]:
-        query = sql.SQL(
-            "SELECT {digest}, count(*) FROM ONLY {table} WHERE {where} GROUP BY 1"
-        ).format(
+        query = sql.SQL("SELECT {digest}, count(*) FROM {rows} WHERE {where} GROUP BY 1").format(
             digest=expressions.row_digest(look.pair, target),
-            table=names.table(look.pair.on(target).name),
+            rows=look.pair.rows(target),
             where=where(target),
         )
         return dict(look.read(query, target))

@@ -2,16 +2,24 @@
 
 A column is compared where both sides store it, or both compute it by the same expression. What
 only one side computes is left out: the stream does not carry it.
+
+Where the migration makes other rows of a table's, what is compared on the source is a table that
+exists nowhere: its rows as the target holds them, by the target's names. On the target it is what
+belongs to it of the table that they are written to.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import psycopg
+from psycopg import sql
 
+from cdc_migrator.control.load import TableLoad
+from cdc_migrator.databases.postgres import mapped, names
 from cdc_migrator.databases.postgres.catalog import read_tables
+from cdc_migrator.model.mapping import Route
 from cdc_migrator.model.tables import Column, Table, TableName
 from cdc_migrator.reconcile.at_once import at_once
 
@@ -44,14 +52,20 @@ class Pair:
     """A table of the source and its copy.
 
     Attributes:
+        source: under the name that the migration has for it; with a route, as it would be if it
+            held the target's rows.
         columns: what is compared, in the source's order.
         left_out: generated columns that are not compared.
+        route: how its rows become the target's; None: they are the same.
+        indexed: on both sides an index may lead with the key's columns, in the key's order.
     """
 
     source: Table
     target: Table
     columns: tuple[Compared, ...]
     left_out: tuple[str, ...]
+    route: Route | None = None
+    indexed: bool = True
 
     @property
     def key(self) -> tuple[Compared, ...]:
@@ -61,6 +75,48 @@ class Pair:
 
     def on(self, target: bool) -> Table:
         return self.target if target else self.source
+
+    @property
+    def shared(self) -> bool:
+        """Whether other tables are written to the same one of the target."""
+        return self.route is not None and self.route.belongs is not None
+
+    def relation(self, target: bool) -> TableName:
+        """The table whose file is read, and that is locked meanwhile."""
+        if self.route is None:
+            return self.on(target).name
+        return self.route.target if target else self.route.source
+
+    def attribute(self, column: Compared, target: bool) -> str | None:
+        """The column of `relation` that a column is, perhaps in another type; None: of none."""
+        if self.route is None or target:
+            return column.on(target).name
+        return self.route.column(column.name).of
+
+    def rows(self, target: bool, alias: str | None = None) -> sql.Composable:
+        """A side's rows, with ``ctid``, for FROM; their columns are called as in `columns`."""
+        if self.route is None:
+            rows = sql.SQL("ONLY {}").format(names.table(self.on(target).name))
+            return rows if alias is None else _called(rows, alias)
+        made = mapped.rows_of_target if target else mapped.rows_of_source
+        return _called(made(self.route), alias or "t")
+
+    def sampled(self, percent: float) -> sql.Composable:
+        """As `rows` of the source, of so much of its pages."""
+        sampled = sql.SQL("TABLESAMPLE SYSTEM ({})").format(sql.Literal(percent))
+        if self.route is None:
+            return sql.SQL("ONLY {} {}").format(names.table(self.source.name), sampled)
+        return _called(mapped.rows_of_source(self.route, sampled), "t")
+
+    def belonging(self, condition: sql.Composable) -> sql.Composable:
+        """A condition on the target's table, of those of its rows that are this pair's."""
+        if self.route is None or self.route.belongs is None:
+            return condition
+        return sql.SQL("{} AND {}").format(condition, mapped.expression(self.route.belongs))
+
+
+def _called(rows: sql.Composable, alias: str) -> sql.Composable:
+    return sql.SQL("{} AS {}").format(rows, sql.Identifier(alias))
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,25 +135,46 @@ WHERE a.attgenerated <> '' AND NOT a.attisdropped
 """
 
 Expressions = Mapping[tuple[TableName, str], str]
+Routes = Mapping[TableName, Route]
+NO_ROUTES: Routes = {}
 
 
 def read_pairs(
     source: psycopg.Connection,
     target: psycopg.Connection,
     tables: Mapping[TableName, TableName],
+    routes: Routes = NO_ROUTES,
 ) -> list[Pair | Unpaired]:
-    """Look both sides' catalogs up. `tables`: the source's names with the target's."""
+    """Look both sides' catalogs up.
+
+    Args:
+        tables: the names that the migration has for its tables, with the target's.
+        routes: of those whose rows become others.
+    """
     (here, computed_here), (there, computed_there) = at_once(
         lambda: _read(source), lambda: _read(target)
     )
     found: list[Pair | Unpaired] = []
     for name, other in tables.items():
-        if name not in here or other not in there:
-            side = "target" if name in here else "source"
+        route = routes.get(name)
+        own = route.source if route else name
+        if own not in here or other not in there:
+            side = "target" if own in here else "source"
             found.append(Unpaired(name, f"the {side} has no such table"))
+        elif route:
+            found.append(routed(name, route, here[own], there[other]))
         else:
-            found.append(pair(here[name], there[other], computed_here, computed_there))
+            found.append(pair(here[own], there[other], computed_here, computed_there))
     return found
+
+
+def pairs_of(
+    source: psycopg.Connection, target: psycopg.Connection, tables: Iterable[TableLoad]
+) -> list[Pair | Unpaired]:
+    """As `read_pairs`, of tables of the migration."""
+    every = list(tables)
+    routes = {one.source: one.route for one in every if one.route is not None}
+    return read_pairs(source, target, {one.source: one.target for one in every}, routes)
 
 
 def _read(conn: psycopg.Connection) -> tuple[dict[TableName, Table], Expressions]:
@@ -139,6 +216,41 @@ def pair(
     return Pair(source, target, tuple(compared), tuple(left_out))
 
 
+def routed(name: TableName, route: Route, source: Table, target: Table) -> Pair | Unpaired:
+    """What a route makes of a table of the source, and the target's table.
+
+    Args:
+        name: by which the migration knows it. source: the table that the route reads.
+    """
+    have = {column.name: column for column in source.columns}
+    there = {column.name: column for column in target.columns if not column.generated}
+    uses = {use for column in route.columns for use in column.uses}.union(route.where_uses)
+    if gone := sorted(uses - have.keys()):
+        return Unpaired(name, f"the source does not store {', '.join(gone)}, which is mapped")
+    if missing := [column.name for column in route.columns if column.name not in there]:
+        return Unpaired(name, f"the target does not store {', '.join(missing)}")
+    if other := [c.name for c in route.columns if c.base_type != there[c.name].base_type]:
+        return Unpaired(name, f"the target has {', '.join(other)} in another type than is mapped")
+    compared = tuple(
+        Compared(mapped.shown(column, have, there[column.name]), there[column.name])
+        for column in route.columns
+    )
+    columns = tuple(one.source for one in compared)
+    # What all of its rows have in common would be in the way of the source's index.
+    made = replace(source, name=name, columns=columns, key=route.telling)
+    return Pair(made, target, compared, (), route, _indexed(route, source, target))
+
+
+def _indexed(route: Route, source: Table, target: Table) -> bool:
+    """Whether the key's columns are, in its order, what either side's own key begins with."""
+    key = route.telling
+    plain = [route.column(name) for name in key if not route.column(name).cast]
+    # Which of the target's rows belong to it is said in each statement.
+    said = set(route.key) - set(key) if route.belongs is not None else set[str]()
+    there = [name for name in target.key if name not in said]
+    return [one.of for one in plain] == [*source.key] and there[: len(key)] == [*key]
+
+
 def only(pairs: Sequence[Pair | Unpaired]) -> dict[TableName, Pair]:
-    """Those that can be compared, by the source's name."""
+    """Those that can be compared, by the names that the migration has for them."""
     return {one.source.name: one for one in pairs if isinstance(one, Pair)}

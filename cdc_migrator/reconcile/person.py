@@ -8,7 +8,7 @@ from __future__ import annotations
 import psycopg
 from psycopg import sql
 
-from cdc_migrator.databases.postgres import names
+from cdc_migrator.databases.postgres import mapped
 from cdc_migrator.databases.postgres.connect import PINNED
 from cdc_migrator.reconcile import expressions
 from cdc_migrator.reconcile.pairs import Pair
@@ -29,6 +29,7 @@ def statement(pair: Pair, quoting: psycopg.Connection) -> str:
 
     The other side's table is called ``other``: to be replaced by its name.
     """
+    belongs = pair.route and pair.route.belongs
     columns = sql.SQL(",\n       ").join(
         sql.SQL("{} AS {}").format(
             expressions.text_of(sql.Identifier(column.source.name)),
@@ -37,12 +38,16 @@ def statement(pair: Pair, quoting: psycopg.Connection) -> str:
         for column in pair.columns
     )
     query = sql.SQL(
-        "WITH source AS (\nSELECT {columns}\nFROM ONLY {table}\n), target AS (\n"
-        "SELECT {columns}\nFROM other\n)\n"
+        "WITH source AS (\nSELECT {columns}\nFROM {rows}\n), target AS (\n"
+        "SELECT {columns}\nFROM other{own}\n)\n"
         "SELECT 'missing_in_target' AS side, d.* "
         "FROM (SELECT * FROM source EXCEPT ALL SELECT * FROM target) d\nUNION ALL\n"
         "SELECT 'extra_in_target' AS side, d.* "
         "FROM (SELECT * FROM target EXCEPT ALL SELECT * FROM source) d;\n"
-    ).format(columns=columns, table=names.table(pair.source.name))
+    ).format(
+        columns=columns,
+        rows=pair.rows(False),
+        own=sql.SQL("\nWHERE {}").format(mapped.expression(belongs)) if belongs else sql.SQL(""),
+    )
     settings = "".join(f"SET {name} = '{PINNED[name]}';\n" for name in _TEXT_SETTINGS)
     return f"-- In place of other: the target's table.\n{settings}{query.as_string(quoting)}"

@@ -30,7 +30,7 @@ from cdc_migrator.reconcile.chunks import (
     units_of,
 )
 from cdc_migrator.reconcile.expressions import Hashing
-from cdc_migrator.reconcile.pairs import Pair
+from cdc_migrator.reconcile.pairs import Compared, Pair
 from cdc_migrator.reconcile.snapshot import Sides
 
 _PAGES_A_CHUNK = 3
@@ -186,7 +186,7 @@ def _size(sides: Sides, pair: Pair) -> tuple[int, int]:
         "pg_relation_size(c.oid) / current_setting('block_size')::int8 "
         "FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
         "WHERE n.nspname = %s AND c.relname = %s",
-        (pair.source.name.schema, pair.source.name.name),
+        (pair.relation(False).schema, pair.relation(False).name),
     ).fetchone()
     known, pages, blocks = row or (0.0, 0, 0)
     a_block = known / pages if known > 0 and pages > 0 else _ROWS_A_BLOCK
@@ -196,7 +196,16 @@ def _size(sides: Sides, pair: Pair) -> tuple[int, int]:
 def _untracked(pair: Pair) -> bool:
     """Whether the key of a change does not tell the chunk of the target's row: there is no key, or
     writing it may round it."""
-    return not pair.key or any(c.source.type_text != c.target.type_text for c in pair.key)
+    return not pair.key or any(
+        c.source.type_text != c.target.type_text or _rounded(pair, c) for c in pair.key
+    )
+
+
+def _rounded(pair: Pair, column: Compared) -> bool:
+    """Whether a mapped column is brought to a type with a length or a scale, or to a domain."""
+    if pair.route is None or not pair.route.column(column.name).cast:
+        return False
+    return not set("(.").isdisjoint(column.source.type_text)
 
 
 def _fits(known: Map, pair: Pair, hashing: Hashing) -> bool:
@@ -212,6 +221,8 @@ def _signature(pair: Pair, by: str | None, hashing: Hashing) -> str:
         repr((c.name, c.source.type_text, c.target.type_text, c.never_null)) for c in pair.columns
     ]
     told.append(repr(pair.source.key))
+    if pair.route is not None:
+        told.append(repr(pair.route))
     if by is None:
         told.append(repr((sorted(hashing.raw), sorted(hashing.functions), hashing.by_server)))
     return hashlib.sha256("\n".join(told).encode()).hexdigest()[:32]
@@ -263,12 +274,8 @@ def _tail(
     percent = min(100.0, 100.0 * _PAGES_A_CHUNK * chunks / max(blocks, 1))
     behind = slicer.within(Range(layout.bounds[-1], None), False)
     assert behind is not None
-    query = sql.SQL(
-        "SELECT count(*) FROM {table} TABLESAMPLE SYSTEM ({percent}) WHERE {behind}"
-    ).format(
-        table=sql.SQL("ONLY {}").format(names.table(pair.source.name)),
-        percent=sql.Literal(percent),
-        behind=behind,
+    query = sql.SQL("SELECT count(*) FROM {rows} WHERE {behind}").format(
+        rows=pair.sampled(percent), behind=behind
     )
     ((count,),) = sides.read(pair, aligned, query, False)
     cut = round(count * 100.0 / percent / sizes.chunk_rows)
@@ -283,10 +290,11 @@ def _column(source: psycopg.Connection, pair: Pair, rows: int) -> str | None:
     able = [column.name for column in pair.key if orderable(column)]
     if len(able) < 2:
         return able[0] if able else None
-    name = pair.source.name
+    name = pair.relation(False)
+    own = {pair.attribute(column, False): column.name for column in pair.key}
     distinct = {
-        column: n if n >= 0 else -n * rows
-        for column, n, _ in source.execute(_STATISTICS, (name.schema, name.name, able))
+        own[column]: n if n >= 0 else -n * rows
+        for column, n, _ in source.execute(_STATISTICS, (name.schema, name.name, list(own)))
     }
     if able[0] not in distinct or distinct[able[0]] * 500 >= rows:
         return able[0]
@@ -295,9 +303,9 @@ def _column(source: psycopg.Connection, pair: Pair, rows: int) -> str | None:
 
 def _indexed(sides: Sides, pair: Pair, by: str) -> bool:
     """Whether on both sides the key's index is in the order of the chunks."""
-    if pair.key[0].name != by:
+    if not pair.indexed or pair.key[0].name != by:
         return False
-    for conn, table in ((sides.source, pair.source), (sides.target, pair.target)):
+    for conn, on_target in ((sides.source, False), (sides.target, True)):
         if not pair.key[0].on(False).base_type.endswith(("text", "varchar")):
             continue
         collation = conn.execute(
@@ -306,7 +314,10 @@ def _indexed(sides: Sides, pair: Pair, by: str) -> bool:
             "FROM pg_attribute a JOIN pg_collation l ON l.oid = a.attcollation, pg_database d "
             "WHERE a.attrelid = to_regclass(%s) AND a.attname = %s "
             "AND d.datname = current_database()",
-            (names.table(table.name).as_string(conn), by),
+            (
+                names.table(pair.relation(on_target)).as_string(conn),
+                pair.attribute(pair.key[0], on_target),
+            ),
         ).fetchone()
         if collation != (True,):
             return False
@@ -315,8 +326,10 @@ def _indexed(sides: Sides, pair: Pair, by: str) -> bool:
 
 def _in_order(sides: Sides, pair: Pair, by: str) -> bool:
     """Whether on both sides the heap follows a column."""
-    for conn, table in ((sides.source, pair.source), (sides.target, pair.target)):
-        found = conn.execute(_STATISTICS, (table.name.schema, table.name.name, [by])).fetchone()
+    column = next(column for column in pair.key if column.name == by)
+    for conn, on_target in ((sides.source, False), (sides.target, True)):
+        name, own = pair.relation(on_target), pair.attribute(column, on_target)
+        found = conn.execute(_STATISTICS, (name.schema, name.name, [own])).fetchone()
         if found is None or abs(found[2]) < _IN_ORDER:
             return False
     return True
@@ -335,12 +348,11 @@ def sampled(
     bounds = sql.SQL(
         "SELECT DISTINCT k::text FROM (SELECT k, row_number() OVER (ORDER BY k) AS n, "
         "count(*) OVER () AS t FROM "
-        "(SELECT {place} AS k FROM ONLY {table} TABLESAMPLE SYSTEM ({percent}) WHERE {where}) a) b "
+        "(SELECT {place} AS k FROM {rows} WHERE {where}) a) b "
         "WHERE k IS NOT NULL AND n > 1 AND n * {chunks} / t > (n - 1) * {chunks} / t"
     ).format(
         place=slicer.value(False),
-        table=names.table(pair.source.name),
-        percent=sql.Literal(percent),
+        rows=pair.sampled(percent),
         chunks=sql.Literal(chunks),
         where=where,
     )

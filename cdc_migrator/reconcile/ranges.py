@@ -13,7 +13,7 @@ import psycopg
 from psycopg import sql
 
 from cdc_migrator.databases.postgres import names
-from cdc_migrator.model.tables import Table
+from cdc_migrator.model.tables import TableName
 from cdc_migrator.reconcile import expressions
 from cdc_migrator.reconcile.chunks import orderable
 from cdc_migrator.reconcile.pairs import Pair
@@ -39,19 +39,20 @@ WHERE a.attrelid = to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped
 
 def in_common_order(source: psycopg.Connection, target: psycopg.Connection, pair: Pair) -> bool:
     """Whether the table has a key, and both servers put it into the same order."""
-    if not pair.key or not all(orderable(column) for column in pair.key):
+    if not pair.key or not pair.indexed or not all(orderable(column) for column in pair.key):
         return False
-    here, there = _collations(source, pair.source), _collations(target, pair.target)
+    here, there = (
+        _collations(conn, pair.relation(on_target))
+        for conn, on_target in ((source, False), (target, True))
+    )
+    own = [(pair.attribute(column, False), column.target.name) for column in pair.key]
     return all(
-        here[column.source.name] is not None
-        and here[column.source.name] == there[column.target.name]
-        for column in pair.key
-        if column.source.name in here
+        here[name] is not None and here[name] == there[other] for name, other in own if name in here
     )
 
 
-def _collations(conn: psycopg.Connection, table: Table) -> dict[str, str | None]:
-    return dict(conn.execute(_COLLATIONS, (names.table(table.name).as_string(conn),)).fetchall())
+def _collations(conn: psycopg.Connection, table: TableName) -> dict[str | None, str | None]:
+    return dict(conn.execute(_COLLATIONS, (names.table(table).as_string(conn),)).fetchall())
 
 
 def within(pair: Pair, low: Key, high: Key, target: bool) -> sql.Composable:
@@ -85,15 +86,13 @@ def next_bound(
     It ends at `high` at the latest.
     """
     for conn, on_target in ((source, False), (target, True)):
-        table: Table = pair.on(on_target)
         own = [column.on(on_target) for column in pair.key]
         found = conn.execute(
             sql.SQL(
-                "SELECT {key} FROM ONLY {table} WHERE {within} ORDER BY {order} "
-                "OFFSET {rows} LIMIT 1"
+                "SELECT {key} FROM {of} WHERE {within} ORDER BY {order} OFFSET {rows} LIMIT 1"
             ).format(
                 key=expressions.texts(own),
-                table=names.table(table.name),
+                of=pair.rows(on_target),
                 within=within(pair, low, high, on_target),
                 order=names.columns(column.name for column in own),
                 rows=sql.Literal(rows),

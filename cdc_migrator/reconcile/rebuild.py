@@ -57,14 +57,12 @@ class RangeWriter:
         Raises TableMoved, MigratorError.
         """
         pair = self._pair
-        query = sql.SQL(
-            "COPY (SELECT {columns} FROM ONLY {table} WHERE {within}) TO STDOUT"
-        ).format(
+        query = sql.SQL("COPY (SELECT {columns} FROM {rows} WHERE {within}) TO STDOUT").format(
             columns=names.columns(column.name for column, _ in repair.carried(pair)),
-            table=names.table(pair.source.name),
+            rows=pair.rows(False),
             within=ranges.within(pair, self._wanted.low, self._wanted.high, False),
         )
-        with reading(source, pair.source.name), source.cursor().copy(query) as copy:
+        with reading(source, pair.relation(False)), source.cursor().copy(query) as copy:
             for block in copy:
                 self._rows.write(block)
         reach("rebuild.read")
@@ -84,7 +82,7 @@ class RangeWriter:
         before = target.execute(
             sql.SQL("DELETE FROM ONLY {} WHERE {}").format(
                 names.table(pair.target.name),
-                ranges.within(pair, wanted.low, wanted.high, True),
+                pair.belonging(ranges.within(pair, wanted.low, wanted.high, True)),
             )
         ).rowcount
         reach("rebuild.deleted")
@@ -117,7 +115,7 @@ class RangeWriter:
                 keys = repair.rivals(target, pair, exc, needed)
                 if not keys:
                     raise repair.refused(pair, exc) from exc
-                with reading(source, pair.source.name):
+                with reading(source, pair.relation(False)):
                     repair.write(
                         source, target, pair, Repair(pair.source.name, tuple(dict.fromkeys(keys)))
                     )

@@ -56,11 +56,12 @@ def _by_key(
     source: psycopg.Connection, target: psycopg.Connection, pair: Pair, keys: Sequence[Key]
 ) -> list[Repaired]:
     wanted = dict.fromkeys(keys)
+    delete = _DELETE_OWN if pair.shared else _DELETE
     for _ in range(_ROUNDS):
         rows = _rows(source, pair, list(wanted))
         try:
             with target.transaction():
-                before = _on_target(target, pair, list(wanted), _DELETE)
+                before = _on_target(target, pair, list(wanted), delete)
                 _insert(target, pair, [row for of_key in rows.values() for row in of_key])
                 after = _on_target(target, pair, list(wanted), _LOOK)
         except errors.UniqueViolation as exc:
@@ -78,11 +79,19 @@ def _by_key(
 
 def refused(pair: Pair, exc: psycopg.Error) -> Refused:
     """What is raised where the target's table demands more than the source's."""
+    remedy = (
+        "Look at what the target's table demands beyond the source's "
+        "(`cdc-migrator schema diff`), correct it, and repair again."
+    )
+    if pair.shared:
+        remedy += (
+            " A row of another table that is merged into it may hold the value: repair that one "
+            "first."
+        )
     return Refused(
         "CDCM-RECONCILE-REPAIR",
         f"the target does not accept the source's rows in {pair.target.name} ({describe(exc)})",
-        "Look at what the target's table demands beyond the source's "
-        "(`cdc-migrator schema diff`), correct it, and repair again.",
+        remedy,
     )
 
 
@@ -121,11 +130,11 @@ def carried(pair: Pair) -> list[tuple[Column, Column]]:
 def _rows(source: psycopg.Connection, pair: Pair, keys: Sequence[Key]) -> dict[Key, list[_Texts]]:
     """The source's rows of these keys, every carried column as text."""
     own = [column.source for column in pair.key]
-    query = sql.SQL("SELECT {key}, {row} FROM {wanted} JOIN ONLY {table} AS t ON {same}").format(
+    query = sql.SQL("SELECT {key}, {row} FROM {wanted} JOIN {rows} ON {same}").format(
         key=expressions.texts(own, "t"),
         row=expressions.texts((column for column, _ in carried(pair)), "t"),
         wanted=expressions.wanted_keys(own, keys),
-        table=names.table(pair.source.name),
+        rows=pair.rows(False, "t"),
         same=expressions.same_key(own, "t"),
     )
     found: dict[Key, list[_Texts]] = {}
@@ -138,18 +147,28 @@ def _rows(source: psycopg.Connection, pair: Pair, keys: Sequence[Key]) -> dict[K
 _DELETE = sql.SQL(
     "DELETE FROM ONLY {table} AS t USING {wanted} WHERE {same} RETURNING {digest}, {key}"
 )
-_LOOK = sql.SQL("SELECT DISTINCT {digest}, {key} FROM {wanted} JOIN ONLY {table} AS t ON {same}")
+# The same of a table that others write to as well.
+_DELETE_OWN = sql.SQL(
+    "DELETE FROM ONLY {table} AS t "
+    "USING (SELECT t.ctid FROM {wanted} JOIN {rows} ON {same}) AS own "
+    "WHERE t.ctid = own.ctid RETURNING {digest}, {key}"
+)
+_LOOK = sql.SQL("SELECT DISTINCT {digest}, {key} FROM {wanted} JOIN {rows} ON {same}")
 
 
 def _on_target(
     target: psycopg.Connection, pair: Pair, keys: Sequence[Key], statement: sql.SQL
 ) -> dict[Key, list[str]]:
-    """Run `_DELETE` or `_LOOK` for these keys: the digests of the rows that it met, by key."""
+    """Run `_DELETE`, `_DELETE_OWN` or `_LOOK` for these keys.
+
+    Returns the digests of the rows that it met, by key.
+    """
     own = [column.target for column in pair.key]
     found: dict[Key, list[str]] = defaultdict(list)
     for digest, *key in target.execute(
         statement.format(
             table=names.table(pair.target.name),
+            rows=pair.rows(True, "t"),
             wanted=expressions.wanted_keys(own, keys),
             same=expressions.same_key(own, "t"),
             digest=expressions.row_digest(pair, True, "t"),
@@ -207,7 +226,7 @@ JOIN pg_namespace n ON n.oid = x.relnamespace WHERE n.nspname = %s AND x.relname
 def rivals(
     target: psycopg.Connection, pair: Pair, exc: psycopg.Error, rows: sql.Composable
 ) -> list[Key]:
-    """The keys of the target's rows that hold a unique value which one of the rows needs.
+    """The keys of the pair's rows that hold a unique value which one of the rows needs.
 
     Args:
         exc: what the target said.
@@ -230,7 +249,7 @@ def rivals(
     )
     own = [column.target for column in pair.key]
     query = sql.SQL(
-        "SELECT {key} FROM (SELECT {values}, {own} FROM ONLY {table} WHERE {predicate}) AS held "
+        "SELECT {key} FROM (SELECT {values}, {own} FROM {held} WHERE {predicate}) AS held "
         "JOIN (SELECT {values} FROM {rows} WHERE {predicate}) AS needed ON {same}"
     ).format(
         key=sql.SQL(", ").join(sql.Identifier("held", f"k{place}") for place in range(len(own))),
@@ -241,7 +260,7 @@ def rivals(
             )
             for place, column in enumerate(own)
         ),
-        table=names.table(pair.target.name),
+        held=pair.rows(True),
         predicate=sql.SQL(found[1]),
         rows=rows,
         same=same,
@@ -280,11 +299,11 @@ def _counted(
     columns = [side[target] for side in carried(pair)]
     query = sql.SQL(
         "SELECT d, count(*), min(r) FROM (SELECT {digest} AS d, ARRAY[{row}] AS r "
-        "FROM ONLY {table} AS t WHERE {digest} = ANY({wanted}::text[])) q GROUP BY d"
+        "FROM {rows} WHERE {digest} = ANY({wanted}::text[])) q GROUP BY d"
     ).format(
         digest=expressions.row_digest(pair, target, "t"),
         row=expressions.texts(columns, "t"),
-        table=names.table(pair.on(target).name),
+        rows=pair.rows(target, "t"),
         wanted=sql.Literal(list(digests)),
     )
     return {digest: (count, tuple(row)) for digest, count, row in conn.execute(query)}
@@ -293,10 +312,11 @@ def _counted(
 def _delete_some(target: psycopg.Connection, pair: Pair, digest: str, count: int) -> None:
     target.execute(
         sql.SQL(
-            "DELETE FROM ONLY {table} WHERE ctid = ANY(ARRAY(SELECT t.ctid FROM ONLY {table} AS t "
+            "DELETE FROM ONLY {table} WHERE ctid = ANY(ARRAY(SELECT t.ctid FROM {rows} "
             "WHERE {digest} = {wanted} LIMIT {count}))"
         ).format(
             table=names.table(pair.target.name),
+            rows=pair.rows(True, "t"),
             digest=expressions.row_digest(pair, True, "t"),
             wanted=sql.Literal(digest),
             count=sql.Literal(count),

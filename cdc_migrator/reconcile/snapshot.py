@@ -176,7 +176,7 @@ class Sides:
         conn = self._open[target]
         snapshot = aligned.target_snapshot if target else aligned.source_snapshot
         try:
-            return _under(conn, snapshot, pair.on(target).name, query)
+            return _under(conn, snapshot, pair.relation(target), query)
         except psycopg.Error as exc:
             raise coded(
                 exc, self._ends[target][0], f"comparing the table {pair.on(target).name}"

@@ -32,7 +32,7 @@ from cdc_migrator.model.naming import Names
 from cdc_migrator.model.tables import TableName
 from cdc_migrator.reconcile import probe
 from cdc_migrator.reconcile.expressions import Hashing
-from cdc_migrator.reconcile.pairs import Pair, Unpaired, only, read_pairs
+from cdc_migrator.reconcile.pairs import Pair, Unpaired, only, pairs_of
 from cdc_migrator.reconcile.snapshot import Sides, SnapshotLost, TableMoved
 from cdc_migrator.service.fencing import fence_target
 from cdc_migrator.service.keeping_table import Base, Ending, TableKeeping
@@ -128,6 +128,8 @@ class Keeping:
         with speaking("source", "looking at what both servers compute alike"):
             hashing = probe.agree(source, control)
         ending = threading.Event()
+        done: list[TableName] = []
+        refused: list[Refused] = []
 
         def table(name: TableName) -> None:
             if ending.is_set():
@@ -137,9 +139,14 @@ class Keeping:
                     kept = work.table()
             except (SnapshotLost, NotHeld, TableMoved, Ending):
                 return
-            except BaseException:
+            except BaseException as error:
+                if isinstance(error, Refused) and pairs[name].shared:
+                    # A row of another table that is merged may be in the way, until it is done.
+                    refused.append(error)
+                    return
                 ending.set()
                 raise
+            done.append(name)
             self._notify(
                 f"{kept.table}: {kept.rows:,} rows, written to in {kept.written} of "
                 f"{kept.ranges} ranges"
@@ -152,13 +159,15 @@ class Keeping:
                     future.result()
             finally:
                 ending.set()
+        if refused and not done:
+            raise refused[0]
 
     def _pairs(
         self, control: psycopg.Connection, source: psycopg.Connection, left: Sequence[TableName]
     ) -> Mapping[TableName, Pair]:
         with speaking("target", "reading the tables"):
-            targets = {one.source: one.target for one in load.read_tables(control)}
-            found = read_pairs(source, control, {name: targets[name] for name in left})
+            tables = [one for one in load.read_tables(control) if one.source in left]
+            found = pairs_of(source, control, tables)
         for one in found:
             if isinstance(one, Unpaired):
                 raise Refused(

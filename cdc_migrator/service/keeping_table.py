@@ -207,7 +207,7 @@ class TableKeeping:
             with speaking("target", f"writing to {part.table}"), self._target.transaction():
                 anew.alone(self._target, part.table)
                 # Ends the target's transaction where the snapshot shows nothing of it any more.
-                with reading(self._source, part.table):
+                with reading(self._source, self._pair.relation(False)):
                     repair.write(self._source, self._target, self._pair, some)
 
     def _write_anew(self, part: Rebuild) -> None:

@@ -27,7 +27,7 @@ from cdc_migrator.reconcile import expressions, probe
 from cdc_migrator.reconcile.chunks import Slicer
 from cdc_migrator.reconcile.expressions import Hashing
 from cdc_migrator.reconcile.narrow import Look
-from cdc_migrator.reconcile.pairs import Pair, Unpaired, only, read_pairs
+from cdc_migrator.reconcile.pairs import Pair, Unpaired, only, pairs_of
 from cdc_migrator.reconcile.ranges import in_common_order, next_bound
 from cdc_migrator.reconcile.rebuild import equal
 from cdc_migrator.reconcile.snapshot import Sides, SnapshotLost, TableMoved
@@ -136,7 +136,7 @@ def _pairs(
 ) -> Mapping[TableName, Pair]:
     tables = tables_of(options, target)
     reasons = {name: "it is not loaded yet" for name, one in tables.items() if not streams(one)}
-    looked = read_pairs(source, target, {name: one.target for name, one in tables.items()})
+    looked = pairs_of(source, target, tables.values())
     reasons |= {one.table: one.reason for one in looked if isinstance(one, Unpaired)}
     for name, reason in reasons.items():
         raise Refused(

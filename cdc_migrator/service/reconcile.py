@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -37,7 +37,7 @@ from cdc_migrator.reconcile.agenda import Kept
 from cdc_migrator.reconcile.at_once import meanwhile
 from cdc_migrator.reconcile.expressions import Hashing
 from cdc_migrator.reconcile.options import Outcome, PassOptions, Progress
-from cdc_migrator.reconcile.pairs import Pair, Unpaired, only, read_pairs
+from cdc_migrator.reconcile.pairs import Pair, Unpaired, only, pairs_of
 from cdc_migrator.reconcile.passes import Pass
 from cdc_migrator.reconcile.snapshot import Sides
 from cdc_migrator.reconcile.verdict import conclude
@@ -137,10 +137,10 @@ def run(
         tables = tables_of(options, target)
         current = _run(options, target, list(tables))
         tables = {one: tables[one] for one in current.tables if one in tables}
-        loaded = {one: table.target for one, table in tables.items() if streams(table)}
+        loaded = {one: table for one, table in tables.items() if streams(table)}
         looked = ready.looked if ready else None
         if looked is None:
-            looked = _look(source, target, loaded)
+            looked = _look(source, target, loaded.values())
             if ready is not None:
                 ready.looked = looked
         found = [*looked.found]
@@ -211,10 +211,10 @@ def run(
 def _look(
     source: psycopg.Connection,
     target: psycopg.Connection,
-    tables: Mapping[TableName, TableName],
+    tables: Iterable[TableLoad],
 ) -> Looked:
     with speaking("source", "reading its tables"):
-        return Looked(read_pairs(source, target, tables), probe.agree(source, target))
+        return Looked(pairs_of(source, target, tables), probe.agree(source, target))
 
 
 @contextmanager
@@ -273,7 +273,7 @@ def tables_of(options: ReconcileOptions, target: psycopg.Connection) -> dict[Tab
     """The tables that are chosen. Raises ConfigurationError: CDCM-RECONCILE-TABLES: none is."""
     with speaking("target", "reading the migration's tables"):
         known = load.read_tables(target)
-    tables = {one.source: one for one in known if chosen([str(one.source)], options.tables, ())}
+    tables = {one.source: one for one in known if chosen(_called(one), options.tables, ())}
     if not tables:
         raise ConfigurationError(
             "CDCM-RECONCILE-TABLES",
@@ -281,6 +281,14 @@ def tables_of(options: ReconcileOptions, target: psycopg.Connection) -> dict[Tab
             "`cdc-migrator status` lists its tables; patterns are like shop.*.",
         )
     return tables
+
+
+def _called(table: TableLoad) -> list[str]:
+    """The names by which a table is chosen. That of the source's chooses all that it is split into;
+    each of these has one that says where it goes."""
+    if table.route is None:
+        return [str(table.source)]
+    return [str(table.relation), f"{table.relation} -> {table.target}"]
 
 
 def _run(options: ReconcileOptions, target: psycopg.Connection, names: list[TableName]) -> Run:
@@ -333,7 +341,7 @@ def statement(options: ReconcileOptions, table: TableName) -> str:
                 f"{table} is no table of the migration",
                 "`cdc-migrator status` lists its tables; write schema.table.",
             )
-        (found,) = read_pairs(source, target, {table: tables[table].target})
+        (found,) = pairs_of(source, target, [tables[table]])
         if isinstance(found, Unpaired):
             raise Refused(
                 "CDCM-RECONCILE-UNPAIRED",

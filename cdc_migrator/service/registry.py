@@ -6,7 +6,7 @@ What a table is was noted for the stream's position: the source's catalog may be
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import psycopg
 import structlog
@@ -22,6 +22,7 @@ from cdc_migrator.databases.postgres.side import Side, sides
 from cdc_migrator.errors import Failed, Refused
 from cdc_migrator.model.described import Described
 from cdc_migrator.model.logins import Role, login
+from cdc_migrator.model.mapping import Route
 from cdc_migrator.model.positions import Snapshot, lsn_to_int
 from cdc_migrator.model.tables import Table, TableName
 
@@ -33,7 +34,9 @@ class Registry:
     """What the target knows of the migration's tables.
 
     Attributes:
-        tables: those that changes are applied to; `sides` and `rereads` are of them.
+        tables: those that changes are applied to, as the source has them; `sides` are of them.
+        rereads: by the names of the tables' rows in the migration.
+        routes: of those that become others, by these names.
         joining: names, as the stream has them, of tables that are being added (side tables
             among them): their changes must wait.
         shapes: what each of them is, by its oid on the source; those that are being added as well.
@@ -48,6 +51,7 @@ class Registry:
     shapes: dict[int, Described]
     settled: frozenset[str]
     passed: int = 0
+    routes: dict[TableName, dict[TableName, Route]] = field(default_factory=dict)
 
     def knows(self, name: TableName) -> bool:
         """Whether changes that come under this name can be applied."""
@@ -61,8 +65,18 @@ class Registry:
 
     def covers(self, table: TableName, xid: int, commit_lsn: int) -> bool:
         """Whether it does not matter what the connector has lost of this transaction."""
-        reread = self.rereads.get(table)
-        return commit_lsn <= self.passed or (reread is not None and reread.covers(xid, commit_lsn))
+        rereads = [self.rereads.get(name) for name in self.names_of(table)]
+        return commit_lsn <= self.passed or all(
+            one is not None and one.covers(xid, commit_lsn) for one in rereads
+        )
+
+    def relation_of(self, name: TableName) -> TableName:
+        """The table of the stream behind a name of the migration."""
+        return next((table for table, of in self.routes.items() if name in of), name)
+
+    def names_of(self, table: TableName) -> tuple[TableName, ...]:
+        """What a table of the stream is called in the migration; where it is split, each part."""
+        return tuple(self.routes.get(table, {table: None}))
 
 
 def unread(target: psycopg.Connection) -> list[TableName]:
@@ -100,7 +114,7 @@ def read(target: psycopg.Connection, source_dsn: Callable[[], str], migration: s
         MigratorError: the target does not answer, or a database refuses the login.
     """
     loads = _loads(target)
-    applied = {one.source: one for one in loads if one.joining is None}
+    applied = {one.relation for one in loads if one.joining is None}
     left = _unread(loads)
     if left:
         raise Refused(
@@ -111,7 +125,7 @@ def read(target: psycopg.Connection, source_dsn: Callable[[], str], migration: s
     with speaking("target", "reading what its tables are"):
         noted = shapes.read(target)
         settled = shapes.settled(target)
-    registered = {one.source for one in loads}
+    registered = {one.relation for one in loads}
     noted = {name: one for name, one in noted.items() if name in registered}
     unknown = registered - noted.keys()
     if not unknown:
@@ -128,13 +142,13 @@ def read(target: psycopg.Connection, source_dsn: Callable[[], str], migration: s
         with speaking("target", "writing down what its tables are"):
             shapes.note(target, [found_now[name] for name in found_now if name in applied], False)
         noted |= found_now
-    sizes = {one.source: one.estimated_bytes for one in loads}
+    sizes = {one.relation: one.estimated_bytes for one in loads}
     for name, one in noted.items():
         size = max(one.table.bytes, sizes[name])
         noted[name] = replace(one, table=replace(one.table, bytes=size))
     found = [one.table for _, one in sorted(noted.items())]
     tables = tuple(table for table in found if table.name in applied)
-    missing = sorted(str(name) for name in applied.keys() - {table.name for table in tables})
+    missing = sorted(str(name) for name in applied - {table.name for table in tables})
     if missing:
         raise Refused(
             "CDCM-SOURCE-TABLE-GONE",
@@ -143,16 +157,21 @@ def read(target: psycopg.Connection, source_dsn: Callable[[], str], migration: s
             "`cdc-migrator migrate` starts over.",
         )
     beside = sides(found, migration)
-    joining = registered - applied.keys()
+    joining = registered - applied
+    routes: dict[TableName, dict[TableName, Route]] = {}
+    for load_ in sorted(loads, key=lambda one: one.source != one.relation):
+        if load_.route is not None and load_.joining is None:
+            routes.setdefault(load_.relation, {})[load_.source] = load_.route
     return Registry(
         tables=tables,
         sides={name: one for name, one in beside.items() if name in applied},
         rereads={
             one.source: Reread(Snapshot.parse(one.reread_snapshot), lsn_to_int(one.reread_until))
-            for one in applied.values()
-            if one.reread_snapshot and one.reread_until
+            for one in loads
+            if one.joining is None and one.reread_snapshot and one.reread_until
         },
         joining=frozenset(joining | {beside[name].name for name in joining if name in beside}),
         shapes={one.oid: one for one in noted.values()},
         settled=settled,
+        routes=routes,
     )

@@ -6,19 +6,19 @@ Reading both catalogs takes longer than the stream should be held back; so it is
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import psycopg
 
 from cdc_migrator.control import load, proofs
 from cdc_migrator.databases.postgres.connect import connect
-from cdc_migrator.errors import Failed
+from cdc_migrator.errors import Failed, Refused
 from cdc_migrator.model.alignment import Rebuild, Repair
 from cdc_migrator.model.logins import Role, login
 from cdc_migrator.model.tables import TableName
 from cdc_migrator.reconcile import unpark
-from cdc_migrator.reconcile.pairs import Pair, only, read_pairs
+from cdc_migrator.reconcile.pairs import Pair, only, pairs_of
 from cdc_migrator.reconcile.rebuild import RangeWriter
 from cdc_migrator.reconcile.snapshot import TableMoved, reading
 from cdc_migrator.service.barrier import Repairing
@@ -101,10 +101,8 @@ class Repairs:
                 login(self._target_dsn(), Role.APPLY), application_name=called, side="target"
             ) as target,
         ):
-            names = {
-                one.source: one.target for one in load.read_tables(target) if one.source in wanted
-            }
-            return only(read_pairs(source, target, names))
+            tables = [one for one in load.read_tables(target) if one.source in wanted]
+            return only(pairs_of(source, target, tables))
 
 
 class _Keys:
@@ -118,10 +116,26 @@ class _Keys:
         pass
 
     def write(self, source: psycopg.Connection, target: psycopg.Connection) -> None:
-        for one in self._repairs:
-            pair = self._pairs[one.table]
-            with _coded(one.table), reading(source, one.table):
-                unpark.write(source, target, pair, one)
+        todo = list(self._repairs)
+        while todo:
+            waiting: list[Repair] = []
+            for one in todo:
+                pair = self._pairs[one.table]
+                try:
+                    with target.transaction() if pair.shared else nullcontext():
+                        self._write(source, target, pair, one)
+                except Refused:
+                    # A row of another table that is merged may be in the way, and wrong as well.
+                    waiting.append(one)
+                    if not pair.shared or len(waiting) == len(todo):
+                        raise
+            todo = waiting
+
+    def _write(
+        self, source: psycopg.Connection, target: psycopg.Connection, pair: Pair, one: Repair
+    ) -> None:
+        with _coded(one.table), reading(source, pair.relation(False)):
+            unpark.write(source, target, pair, one)
 
 
 class _Range:

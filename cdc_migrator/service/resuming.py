@@ -121,7 +121,8 @@ class Resuming:
         Raises `halt` where the table is larger than is read again without asking, where that has
         not helped, and what reading it has met.
         """
-        table = next((one for one in known.tables if one.name == halt.table), None)
+        relation = known.relation_of(halt.table)
+        table = next((one for one in known.tables if one.name == relation), None)
         place = (halt.table, halt.position)
         if table is None or table.bytes > self._options.reread_bytes or place in self._read_at:
             raise halt
@@ -131,7 +132,8 @@ class Resuming:
             "table-read-again", table=str(halt.table), code=halt.code, position=halt.position
         )
         try:
-            reread(self._options.reread, [str(halt.table)], self.turn)
+            names = [str(name) for name in known.names_of(relation)]
+            reread(self._options.reread, names, self.turn)
         except MigratorError as error:
             _log.warning("table-not-read", code=error.code, reason=error.cause)
             raise halt from error
@@ -154,7 +156,11 @@ class Resuming:
         """Go on with these tables."""
         with self._writer.turn():
             begin = self._applier.learn(
-                known.tables, known.sides, known.rereads, known.stops(self._options.migration)
+                known.tables,
+                known.sides,
+                known.rereads,
+                known.stops(self._options.migration),
+                known.routes,
             )
         _log.info("tables-learned", tables=len(known.tables), offset=begin.next_offset)
         return Resumed(known, begin)

@@ -77,8 +77,7 @@ class Service:
         self._stop = threading.Event()
         self._state = ServiceState.STARTING
         self._turn = time.monotonic()
-        self._transactions = 0
-        self._events = 0
+        self._transactions = self._events = 0
         self._lost: MigratorError | None = None
         self._passing = Passing()
         self._metrics = Metrics(options.migration, __version__)
@@ -115,6 +114,7 @@ class Service:
                     there.placeholder,
                     sides=known.sides,
                     rereads=known.rereads,
+                    routes=known.routes,
                     migration=self._options.migration,
                     stops=known.stops(self._options.migration),
                     truncates=self._options.truncates,

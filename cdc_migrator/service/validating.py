@@ -27,6 +27,7 @@ from cdc_migrator.service.alignment import RequestedAlignment
 from cdc_migrator.service.direction import Direction
 from cdc_migrator.service.rule_work import How, Points, Progress, Work
 from cdc_migrator.validate.known import Catalogs, wrong
+from cdc_migrator.validate.mapped import through
 from cdc_migrator.validate.results import Result
 
 _STALE_SECONDS = 15.0
@@ -181,7 +182,9 @@ def _catalogs(
     with speaking("target", "reading its tables"):
         there = read_relations(target)
         moved = load.read_tables(target)
-    return catalogs(here, there, {one.source: one.target for one in moved}), _loaded(
+    routes = {one.source: one.route for one in moved if one.route is not None}
+    known = catalogs(here, there, {one.source: one.target for one in moved})
+    return through(known, routes), _loaded(
         here, {str(one.source): one.state is LoadState.LOADED for one in moved}
     )
 
@@ -194,7 +197,7 @@ def catalogs(
     for one in list(names):
         if one in source and (root := source[one].root) is not None:
             names.setdefault(str(root), root)
-    return Catalogs(source, target, names)
+    return Catalogs(source, target, names, {}, {})
 
 
 def _loaded(source: dict[str, Relation], tables: dict[str, bool]) -> frozenset[str]:

@@ -10,7 +10,6 @@ from decimal import Decimal
 
 from psycopg import sql
 
-from cdc_migrator.databases.postgres import names
 from cdc_migrator.databases.postgres.relations import Relation
 from cdc_migrator.databases.postgres.types import equality
 from cdc_migrator.model.tables import Column
@@ -24,8 +23,9 @@ TEXTS = frozenset(f"pg_catalog.{name}" for name in ("text", "varchar", "bpchar")
 def scope(on: Relation, where: str | None) -> sql.Composed:
     """The rows that a rule is about, as ``t``."""
     if where is None:
-        return sql.SQL("{} AS t").format(names.table(on.name))
-    return sql.SQL("(SELECT * FROM {} WHERE {}) AS t").format(names.table(on.name), given(where))
+        return sql.SQL("{} AS t").format(on.from_)
+    rows = on.from_ if on.made is None else sql.SQL("{} AS t").format(on.made)
+    return sql.SQL("(SELECT * FROM {} WHERE {}) AS t").format(rows, given(where))
 
 
 def given(condition: str) -> sql.Composable:
@@ -105,7 +105,7 @@ def unmatched(columns: Sequence[str], other: Relation, referenced: Sequence[str]
         assert of is not None
         pairs.append(sql.SQL("{} {} {}").format(column(there, "r"), equality(of), column(here)))
     return sql.SQL("{} AND NOT EXISTS (SELECT FROM {} AS r WHERE {})").format(
-        filled(columns), names.table(other.name), all_of(pairs)
+        filled(columns), other.from_, all_of(pairs)
     )
 
 

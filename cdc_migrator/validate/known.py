@@ -30,16 +30,23 @@ class Catalogs:
     Attributes:
         moved: tables of the migration with the target's name of each; partitions and the tables
             that they are part of count both.
+        own: of tables whose rows become others, what is theirs on the target, by the names that
+            the migration has for them; `source` has them as they should be there.
+        lost: of these and those beside them the foreign keys that cannot be followed.
     """
 
     source: Relations
     target: Relations
     moved: Mapping[str, TableName]
+    own: Relations
+    lost: Mapping[str, tuple[str, ...]]
 
     def on(self, target: bool, table: str) -> Relation:
         """A side's table, by the source's name. Raises KeyError."""
         if not target:
             return self.source[table]
+        if table in self.own:
+            return self.own[table]
         return self.target[str(self.moved.get(table, table))]
 
 
@@ -104,7 +111,10 @@ def _dated(name: str, on: Relation, field: str) -> Iterator[tuple[str, str]]:
 
 def _orphans(rule: Orphans, known: Catalogs) -> Iterator[tuple[str, str]]:
     if rule.references is None:
-        if not declared(rule.table, known):
+        for key in known.lost.get(rule.table, ()):
+            told = f"the foreign key {key} does not survive the mapping"
+            yield "table", f"{told}: state columns and references, one rule for each foreign key"
+        if not declared(rule.table, known) and rule.table not in known.lost:
             yield "table", "no foreign key is declared: state columns and references"
         return
     if rule.references not in known.source:

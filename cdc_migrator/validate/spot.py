@@ -84,11 +84,14 @@ def _recent(rule: Spot, on: Relation) -> sql.Composed:
 def _random(rule: Spot, on: Relation) -> sql.Composed:
     rows: sql.Composable = ex.scope(on, rule.where)
     share = 100.0 * _GENEROUS * rule.random / on.rows if on.rows else 100.0
-    if share < 100 and rule.where is None:
+    behind = sql.SQL("ORDER BY random() LIMIT {}").format(sql.Literal(rule.random))
+    if share < 100 and on.made is not None:
+        behind = sql.SQL("WHERE random() < {} {}").format(sql.Literal(share / 100), behind)
+    elif share < 100 and rule.where is None:
         rows = sql.SQL("{} AS t TABLESAMPLE SYSTEM ({})").format(
             names.table(on.name), sql.Literal(round(share, 6))
         )
-    return _picked(on, rows, sql.SQL("ORDER BY random() LIMIT {}").format(sql.Literal(rule.random)))
+    return _picked(on, rows, behind)
 
 
 def named(rule: Spot) -> list[Row]:
@@ -129,7 +132,7 @@ def fetch(on: Relation, columns: Sequence[str], keys: Sequence[Row]) -> sql.Comp
         ex.comma(map(ex.column, columns)),
         wanted,
         ex.comma(sql.Identifier(f"k{place}") for place in range(len(key))),
-        names.table(on.name),
+        on.from_,
         same,
     )
 
@@ -148,7 +151,7 @@ def look(on: Relation, columns: Sequence[str], key: Sequence[str]) -> str:
     )
     return ex.text(
         sql.SQL("SELECT {} FROM {} AS t WHERE {}").format(
-            ex.comma(map(ex.column, columns)), names.table(on.name), where
+            ex.comma(map(ex.column, columns)), on.from_, where
         )
     )
 

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from cdc_migrator.transform.compile import compile_routes
 
 from cdc_migrator.backfill.load import LoadOptions
 from cdc_migrator.capture import slot as slots
@@ -28,6 +27,7 @@ from cdc_migrator.model.outside import Brokers, Workers
 from cdc_migrator.model.tables import TableName
 from cdc_migrator.service import reading_again
 from cdc_migrator.stack.local import StackInfo
+from cdc_migrator.transform.compile import compile_routes
 from tests.integration.capture_rig import Rig
 from tests.integration.test_backfill import done, holder_of, loader
 

@@ -33,7 +33,8 @@ class Recorder:
     """Runs statements on the source and keeps what a consumer of its stream would get.
 
     `keys` names the key columns of each table; a table that is not there is keyless, with
-    REPLICA IDENTITY FULL.
+    REPLICA IDENTITY FULL, as those of `full` are, which have keys. `as_text`: numeric columns, which
+    the connector sends as strings.
     """
 
     conn: psycopg.Connection
@@ -42,6 +43,8 @@ class Recorder:
     lsn: int = 1_000
     xid: int = 700
     changes: list[Change] = field(default_factory=list)
+    full: frozenset[TableName] = frozenset()
+    as_text: frozenset[str] = frozenset()
 
     def insert(self, table: TableName, **values: Any) -> None:
         """INSERT one row."""
@@ -92,8 +95,12 @@ class Recorder:
         for row in (old, new):
             if row is not None:
                 row.pop("computed", None)  # generated: not in the stream
-        before = _json(old if not key else _only(old, key))
-        after = None if new is None else _json(_unchanged(old, new, key))
+                row |= {n: str(row[n]) for n in self.as_text & row.keys() if row[n] is not None}
+        whole = not key or table in self.full
+        before = _json(old if whole else _only(old, key))
+        # With the whole old row at hand the connector takes what is not logged from there.
+        left = old if not key or table not in self.full else None
+        after = None if new is None else _json(_unchanged(left, new, key))
         old_key, new_key = _key(old, key), _key(new, key)
         if old is None:
             self._add(table, Op.INSERT, new_key, None, after)
@@ -103,7 +110,7 @@ class Recorder:
             self._add(table, Op.DELETE, old_key, before, None, key_moves_on=True)
             self._add(table, Op.INSERT, new_key, None, after, key_moved_here=True)
         else:
-            self._add(table, Op.UPDATE, new_key, before if not key else None, after)
+            self._add(table, Op.UPDATE, new_key, before if whole else None, after)
 
     def _add(
         self, table: TableName, op: Op, key: bytes, before: bytes | None, after: bytes | None,
@@ -175,6 +182,7 @@ class RecordedPair:
 
     source: psycopg.Connection
     target: psycopg.Connection
+    source_dsn: str
     target_dsn: str
     tables: list[Table]
     recorder: Recorder
@@ -201,4 +209,4 @@ def recorded_pair(
         target.execute(
             "UPDATE cdc_migrator.stream_progress SET next_offset = %s", (recorder.offset,)
         )
-        yield RecordedPair(source, target, target_dsn, tables, recorder)
+        yield RecordedPair(source, target, source_dsn, target_dsn, tables, recorder)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 from psycopg import sql
 
 from cdc_migrator.databases.postgres import names
 from cdc_migrator.model.mapping import MappedColumn, Route
+from cdc_migrator.model.tables import Column
 
 
 def expression(text: str) -> sql.Composable:
@@ -27,13 +31,50 @@ def written(column: MappedColumn) -> sql.Composable:
 
 
 def stored(column: MappedColumn) -> sql.Composable:
-    """The same as the target holds it once it is assigned: rounded to its scale."""
+    """The same as the target holds it once it is assigned: rounded to its scale.
+
+    What is too long, and so never assigned, is left at its length.
+    """
+    if not column.cast or not column.common:
+        return written(column)
     value = expression(column.expression)
-    if not column.cast:
-        return value
-    return sql.SQL("{}::{}").format(
-        value, names.type_name(column.type_text) if column.common else sql.SQL("text")
+    made = sql.SQL("{}::{}").format(value, names.type_name(column.type_text))
+    fits = _FITS.get(column.base_type)
+    length = column.type_text.rpartition("(")[2].removesuffix(")")
+    if fits is None or not length.isdecimal():
+        return made
+    return sql.SQL("CASE WHEN {} THEN {} ELSE {} END").format(
+        sql.SQL(fits).format(value=value, length=sql.SQL(length)), made, written(column)
     )
+
+
+# Of types that a cast cuts in silence: what may be assigned.
+_FITS = {
+    "pg_catalog.varchar": "rtrim(substr({value}::text, {length} + 1), ' ') = ''",
+    "pg_catalog.bpchar": "rtrim(substr({value}::text, {length} + 1), ' ') = ''",
+    "pg_catalog.bit": "length({value}::varbit) = {length}",
+    "pg_catalog.varbit": "length({value}::varbit) <= {length}",
+}
+
+
+def shown(column: MappedColumn, have: Mapping[str, Column], there: Column) -> Column:
+    """A mapped column as `rows_of_source` shows it.
+
+    Args:
+        have: the source's columns. there: the target's column.
+    """
+    plain = have.get(column.of) if column.of is not None else None
+    made = replace(
+        there,
+        type_text=column.type_text,
+        not_null=plain is not None and plain.not_null,
+        generated=False,
+        identity="",
+    )
+    if column.common and column.base_type == there.base_type:
+        return made
+    base = column.base_type if column.common else "pg_catalog.text"
+    return replace(made, base_type=base, category="b", element=None, element_category=None)
 
 
 def passing(route: Route) -> sql.Composable:
@@ -41,15 +82,25 @@ def passing(route: Route) -> sql.Composable:
     return sql.SQL("true") if route.where is None else expression(route.where)
 
 
-def rows_of_source(route: Route) -> sql.Composable:
+def belonging(route: Route) -> sql.Composable:
+    """Whether a row of the target is this route's."""
+    return sql.SQL("true") if route.belongs is None else expression(route.belongs)
+
+
+def rows_of_source(route: Route, sampled: sql.Composable | None = None) -> sql.Composable:
     """The source's rows as the target holds them, by the target's names and with ``ctid``: a row
-    source without a name."""
+    source without a name.
+
+    Args:
+        sampled: a TABLESAMPLE clause; None: all of its rows.
+    """
+    table: sql.Composable = names.table(route.source)
     return sql.SQL("(SELECT ctid, {} FROM ONLY {} WHERE {})").format(
         sql.SQL(", ").join(
             sql.SQL("{} AS {}").format(stored(one), sql.Identifier(one.name))
             for one in route.columns
         ),
-        names.table(route.source),
+        table if sampled is None else sql.SQL("{} {}").format(table, sampled),
         passing(route),
     )
 

@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import psycopg
+from psycopg import sql
 
+from cdc_migrator.databases.postgres import names
 from cdc_migrator.model.tables import Column, TableName
 
 
@@ -36,6 +38,7 @@ class Relation:
         labels: of each column of an enum type its labels, in their order.
         rows: by the server's statistics; None where it has none.
         root: the partitioned table that it is part of; None where there is none.
+        made: SQL of its rows where they are not just those of the table.
     """
 
     name: TableName
@@ -47,6 +50,12 @@ class Relation:
     labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     rows: int | None = None
     root: TableName | None = None
+    made: sql.Composable | None = None
+
+    @property
+    def from_(self) -> sql.Composable:
+        """SQL of its rows for FROM, to be given an alias."""
+        return names.table(self.name) if self.made is None else self.made
 
     def column(self, name: str) -> Column | None:
         """The column called `name`; None where there is none."""

@@ -1,0 +1,129 @@
+"""The statements of a table with a route: the source's staged row, as the target is to have it.
+
+Between the staged texts and the target stands a row source ``s`` of the same form as the staged
+rows have, but with values: ``b0…`` the key on the target that the base key becomes, ``c0…`` the
+target's columns, ``f`` whether the target has such a row at all. Expressions see the source's
+columns, of the source's types, and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+
+from psycopg import sql
+
+from cdc_migrator.apply.plan import TablePlan
+from cdc_migrator.apply.stage import COMPLETE, unchanged_places
+from cdc_migrator.apply.statements import Statements
+from cdc_migrator.databases.postgres import mapped, names
+from cdc_migrator.errors import StreamHalted
+from cdc_migrator.model.mapping import MappedColumn, Route
+
+
+class MappedStatements(Statements):
+    """All statements of a table whose plan has a route."""
+
+    def _source(self, staged: sql.Composable) -> sql.Composable:
+        plan, route = self._plan, self._route
+        uses = {name for column in route.columns for name in column.uses} | {*route.where_uses}
+        row = _row(
+            plan, ((p, f"c{p}") for p, name in enumerate(plan.shape.columns) if name in uses)
+        )
+        lists: list[sql.Composable] = [sql.SQL("s.k")]
+        lists += [sql.Identifier("b", f"b{i}") for i in range(len(route.key))]
+        lists += [sql.Identifier("v", f"c{i}") for i in range(len(route.columns))]
+        base: sql.Composable = sql.SQL("")
+        if route.key:
+            key = _row(plan, ((place, f"b{i}") for i, place in enumerate(plan.shape.key_places)))
+            # A constant of the key is not to make a base where there is none.
+            base = sql.SQL(
+                " LEFT JOIN LATERAL (SELECT {} FROM {} AS r) AS b ON s.b0 IS NOT NULL"
+            ).format(_named("b", (_value(route.column(name)) for name in route.key)), key)
+        return sql.SQL(
+            "(SELECT {lists}, v.f FROM {staged} CROSS JOIN LATERAL "
+            "(SELECT {values}, ({passing}) IS TRUE AS f FROM {row} AS r) AS v{base}) AS s"
+        ).format(
+            lists=sql.SQL(", ").join(lists),
+            staged=super()._source(staged),
+            values=_named("c", (_value(column) for column in route.columns)),
+            passing=mapped.passing(route),
+            row=row,
+            base=base,
+        )
+
+    @property
+    def _route(self) -> Route:
+        assert self._plan.route is not None
+        return self._plan.route
+
+    def _values(self) -> list[sql.Composable]:
+        return [sql.Identifier("s", f"c{place}") for place in range(len(self._columns))]
+
+    def _base(self) -> list[sql.Composable]:
+        return [sql.Identifier("s", f"b{i}") for i in range(len(self._route.key))]
+
+    def _key_places(self) -> Sequence[int]:
+        return [self._columns.index(name) for name in self._route.key]
+
+    def _chosen(self, kind: str) -> sql.Composable:
+        chosen = super()._chosen(kind)
+        return chosen if self._route.where is None else sql.SQL("{} AND s.f").format(chosen)
+
+    def _delete_unwanted(self) -> str | None:
+        if self._route.where is None:
+            return None
+        return self._text(
+            "DELETE FROM ONLY {target} AS t USING {rows} WHERE s.k = {kind} AND NOT s.f AND {same}",
+            kind=sql.Literal(COMPLETE),
+            same=self._same_key(self._own_key()),
+        )
+
+    def _kept(self, kind: str) -> Collection[int]:
+        shape, route = self._plan.shape, self._route
+        absent = {shape.columns[place] for place in unchanged_places(kind)}
+        # A value that is made of absent columns alone is as absent as they are.
+        halves = [
+            column.name
+            for column in route.columns
+            if absent.intersection(column.uses) and not absent.issuperset(column.uses)
+        ]
+        if halves or route.where is not None:
+            raise StreamHalted(
+                "CDCM-MAPPING-IDENTITY",
+                f"an update of {route.source} comes without the values that the mapping to "
+                f"{route.target} needs ({', '.join(sorted(absent))})",
+                str(route.source),
+                f"ALTER TABLE {route.source} REPLICA IDENTITY FULL on the source, then "
+                f"`cdc-migrator backfill --again '{shape.name}'` reads the table again.",
+            )
+        return [
+            place for place, column in enumerate(route.columns) if absent.intersection(column.uses)
+        ]
+
+
+def _row(plan: TablePlan, members: Iterable[tuple[int, str]]) -> sql.Composable:
+    """The source's columns at these places, made of staged texts."""
+    return sql.SQL("(SELECT {})").format(
+        sql.SQL(", ").join(
+            sql.SQL("{} AS {}").format(
+                plan.builds[place](sql.Identifier("s", member)),
+                sql.Identifier(plan.shape.columns[place]),
+            )
+            for place, member in members
+        )
+    )
+
+
+def _named(letter: str, values: Iterable[sql.Composable]) -> sql.Composable:
+    return sql.SQL(", ").join(
+        sql.SQL("{} AS {}").format(value, sql.Identifier(f"{letter}{place}"))
+        for place, value in enumerate(values)
+    )
+
+
+def _value(column: MappedColumn) -> sql.Composable:
+    """What is assigned to the column of the target."""
+    value = mapped.written(column)
+    if column.common:
+        return value
+    return sql.SQL("{}::{}").format(value, names.type_name(column.type_text))

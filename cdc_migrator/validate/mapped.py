@@ -1,0 +1,135 @@
+"""Tables whose rows become others, as rules look at them. Pure.
+
+A rule names the table of the source and the columns of the target. On the source it is asked of the
+rows that the target should have, on the target of those that belong to the table. Foreign keys are
+followed to where their columns went; one that cannot be is told, not left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from cdc_migrator.databases.postgres import mapped
+from cdc_migrator.databases.postgres.relations import ForeignKey, Relation
+from cdc_migrator.model.mapping import Route
+from cdc_migrator.model.tables import TableName
+from cdc_migrator.validate.known import Catalogs
+
+Routes = Mapping[TableName, Route]
+
+
+def through(known: Catalogs, routes: Routes) -> Catalogs:
+    """Both sides' tables, with what the migration makes of some."""
+    if not routes:
+        return known
+    paths = _Paths(known, routes)
+    source, target = dict(known.source), dict(known.target)
+    for side in (source, target):
+        for of, one in side.items():
+            side[of] = replace(one, foreign_keys=())
+    own: dict[str, Relation] = {}
+    for name, route in routes.items():
+        here, there = known.source.get(str(route.source)), known.target.get(str(route.target))
+        if here is None or there is None:
+            source.pop(str(name), None)
+            continue
+        source[str(name)] = _on_source(name, route, here, there)
+        own[str(name)] = _on_target(route, there)
+    lost: dict[str, tuple[str, ...]] = {}
+    for of in known.moved:
+        followed, missed = paths.of(of)
+        if of in source:
+            source[of] = replace(source[of], foreign_keys=tuple(followed))
+        if missed:
+            lost[of] = tuple(missed)
+    return replace(known, source=source, target=target, own=own, lost=lost)
+
+
+def _on_source(name: TableName, route: Route, here: Relation, there: Relation) -> Relation:
+    have = {column.name: column for column in here.columns}
+    columns = [
+        mapped.shown(column, have, other)
+        for column in route.columns
+        if (other := there.column(column.name)) is not None
+    ]
+    return Relation(
+        name,
+        tuple(columns),
+        route.telling,
+        rows=here.rows,
+        made=mapped.rows_of_source(route),
+    )
+
+
+def _on_target(route: Route, there: Relation) -> Relation:
+    rows = None if route.belongs is None else mapped.rows_of_target(route)
+    return replace(there, key=route.telling, foreign_keys=(), made=rows)
+
+
+@dataclass(frozen=True, slots=True)
+class _Paths:
+    """Where foreign keys lead, in the names that rules use."""
+
+    known: Catalogs
+    routes: Routes
+
+    def of(self, table: str) -> tuple[list[ForeignKey], list[str]]:
+        """Those that either side declares of a table, each once, and what cannot be followed."""
+        own = next((route for name, route in self.routes.items() if str(name) == table), None)
+        followed: dict[tuple[object, ...], ForeignKey] = {}
+        missed: list[str] = []
+        for target in (False, True):
+            for key in self._declared(table, own, target):
+                ways = list(self._ways(key, own, target))
+                if not ways and not self._covered(key, followed.values(), target):
+                    missed.append(f"{key.name} to {key.table}")
+                for one in ways[:1]:
+                    followed.setdefault((one.columns, one.table, one.referenced), one)
+        return list(followed.values()), missed
+
+    def _declared(self, table: str, own: Route | None, target: bool) -> Sequence[ForeignKey]:
+        if own is not None:
+            table = str(own.target if target else own.source)
+        elif target:
+            table = str(self.known.moved.get(table, table))
+        found = (self.known.target if target else self.known.source).get(table)
+        return found.foreign_keys if found is not None else ()
+
+    def _ways(self, key: ForeignKey, own: Route | None, target: bool) -> Iterator[ForeignKey]:
+        """The key in the target's columns, once for each table that it may lead to."""
+        columns = _renamed(own, key.columns, target)
+        others = list(self._called(key.table, target))
+        if columns is None or (target and len(others) > 1):
+            return
+        for name, route in others:
+            referenced = _renamed(route, key.referenced, target)
+            if referenced is not None:
+                yield ForeignKey(key.name, columns, name, referenced)
+
+    def _called(self, table: TableName, target: bool) -> Iterator[tuple[TableName, Route | None]]:
+        """What the migration calls a side's table; several where it is split or shared."""
+        every = [
+            (name, route)
+            for name, route in self.routes.items()
+            if (route.target if target else route.source) == table
+        ]
+        yield from every
+        if not every and (not target or str(table) in self.known.source):
+            yield table, None
+
+    def _covered(self, key: ForeignKey, followed: Iterable[ForeignKey], target: bool) -> bool:
+        """Whether the source's keys say already to which of several tables in one it leads."""
+        if not target:
+            return False
+        names = {name for name, _ in self._called(key.table, True)}
+        return len(names) > 1 and any(one.table in names for one in followed)
+
+
+def _renamed(route: Route | None, columns: Sequence[str], target: bool) -> tuple[str, ...] | None:
+    """A side's columns by the target's names; None where one of them does not travel."""
+    if route is None:
+        return tuple(columns)
+    names = {one.name if target else one.of: one.name for one in reversed(route.columns)}
+    found = [names.get(column) for column in columns]
+    return None if None in found else tuple(one for one in found if one is not None)
