@@ -1,4 +1,4 @@
-"""The verbs of a migration whose tables change their shape: up to a loaded target."""
+"""The verbs of a migration whose tables change their shape: from the file to the stream."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import yaml
 from cdc_migrator.stack.local import StackInfo
 from tests.support.live import LiveMigration, one
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.stack
 
 SOURCE = """
 CREATE SCHEMA shop; CREATE SCHEMA eu; CREATE SCHEMA us;
@@ -79,12 +79,19 @@ def said(live: LiveMigration, **settings: Any) -> None:
     live.config.write_text(yaml.safe_dump({**document, **settings}))
 
 
+def execute(dsn: str, statements: str) -> None:
+    """Each in a transaction of its own."""
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        for statement in statements.split(";"):
+            conn.execute(statement.encode())
+
+
 def told(done: Any) -> str:
     return str(done.stdout + done.stderr)
 
 
-def test_a_mapped_migration_from_its_file_to_the_loaded_target(live: LiveMigration) -> None:
-    """Made, loaded, compared, shown and refused by what the file says, and a shard joins later."""
+def test_a_mapped_migration_from_its_file_to_its_stream(live: LiveMigration) -> None:
+    """Made, loaded, shown and refused by what the file says; the source changes, a shard joins."""
     target = live.target
     found = json.loads(live.cli("check", "-o", "json", check=None).stdout)["findings"]
     assert "CDCM-MAPPING-NO-WAY-BACK" in {one["code"] for one in found}
@@ -120,12 +127,39 @@ def test_a_mapped_migration_from_its_file_to_the_loaded_target(live: LiveMigrati
     said(live, mapping=MAPPING, apply={"bad_records": "park"})
     assert "CDCM-MAPPING-PARK" in told(live.cli("migrate", "--no-run", check=2))
 
-    with psycopg.connect(live.source, autocommit=True) as conn:
-        conn.execute(
-            "CREATE SCHEMA asia; CREATE TABLE asia.orders (LIKE eu.orders INCLUDING ALL);"
-            "INSERT INTO asia.orders VALUES (1, 1)"
-        )
+    said(live, mapping=MAPPING, apply={})
+    run = live.start("run")
+    execute(
+        live.source,
+        "UPDATE shop.customer SET name = 'first' WHERE id = 1;"
+        "ALTER TABLE shop.customer ADD COLUMN extra int DEFAULT 7;"
+        "UPDATE shop.customer SET gone = NOT gone, extra = 8 WHERE id < 9;"
+        "ALTER TABLE shop.customer DROP COLUMN extra;"
+        "UPDATE shop.customer SET name = 'second' WHERE id = 2",
+    )
+    assert live.drain()
+    assert one(target, "SELECT array_agg(id ORDER BY id) FROM crm.person WHERE id < 10") == [
+        4,
+        8,
+        9,
+    ]
+    assert live.cli("reconcile", check=None).returncode == 0
+
+    execute(
+        live.source,
+        "CREATE SCHEMA asia; CREATE TABLE asia.orders (LIKE eu.orders INCLUDING ALL);"
+        "INSERT INTO asia.orders VALUES (1, 1)",
+    )
     joined = {"table": "asia.orders", "to": "crm.orders", "set": {"region": "'asia'"}}
-    said(live, mapping=[*MAPPING, joined], apply={})
+    said(live, mapping=[*MAPPING, joined])
     live.cli("migrate", "--no-run")
     assert one(target, SHARDS) == "51 rows of 3"
+
+    execute(live.source, "ALTER TABLE shop.customer RENAME name TO called")
+    execute(live.source, "UPDATE shop.customer SET called = 'third' WHERE id = 4")
+    assert run.wait(60) == 3
+    halted = live.halted()
+    assert halted is not None
+    assert halted["code"] == "CDCM-SCHEMA-MAPPED"
+    assert "column renamed: called (name to called)" in halted["cause"]
+    assert one(target, "SELECT full_name FROM crm.person WHERE id = 4") == "name 4"
