@@ -33,8 +33,8 @@ class Recorder:
     """Runs statements on the source and keeps what a consumer of its stream would get.
 
     `keys` names the key columns of each table; a table that is not there is keyless, with
-    REPLICA IDENTITY FULL, as those of `full` are, which have keys. `as_text`: numeric columns, which
-    the connector sends as strings.
+    REPLICA IDENTITY FULL, as those of `full` are, which have keys. `as_text`: numeric columns,
+    which the connector sends as strings.
     """
 
     conn: psycopg.Connection
