@@ -367,6 +367,8 @@ class Migrate:
             there = migration.find(conn, self._options.name)
             if there is not None and there.phase.reached(Phase.SWITCHED):
                 cutover.require_not_open(conn)
+            if there is not None:
+                mapping.require_same(conn, self._options.wanted)
             return there
 
     def _create(self) -> Migration:

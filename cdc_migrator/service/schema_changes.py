@@ -127,6 +127,7 @@ class SchemaChanges:
     ) -> Resumed | None:
         self._writer.interrupt()
         wanted = [self._as_of_now(one) if one.reload else one for one in wanted]
+        wanted = self._borne(wanted, at)
         for one in wanted:
             self._require_same_side(one, at)
             self._require_small(one, at)
@@ -153,8 +154,7 @@ class SchemaChanges:
                 ServiceState.WAITING_FOR_SCHEMA if self._told else ServiceState.STREAMING
             )
             try:
-                with self._target() as conn:
-                    wanted = borne(conn, wanted, at)
+                wanted = self._borne(wanted, at)
                 refused = self._try(wanted, passed, others, at)
                 if refused is None:
                     self._clear()
@@ -216,8 +216,8 @@ class SchemaChanges:
                 f"the source has changed {one.before.name} ({told_of([one])}), of which values "
                 "travel beside the events: what sends them must be made anew",
                 at.position,
-                f"{statements([one], None)}Then type `cdc-migrator migrate --new-capture` with "
-                "--force: the target's rows stay, and only what differs is written.",
+                f"{statements([one], None)}Type `cdc-migrator migrate --new-capture` with --force "
+                "then: the target's rows stay, and only what differs is written.",
             )
 
     def _require_small(self, one: Step, at: Place) -> None:
@@ -338,6 +338,10 @@ class SchemaChanges:
             migration.update(conn, "schema-change-waits", last_error=document)
         self._told = told
         _log.warning("schema-changed", **document)
+
+    def _borne(self, wanted: Sequence[Step], at: Place) -> list[Step]:
+        with self._target() as conn:
+            return borne(conn, wanted, at)
 
     def _clear(self) -> None:
         if self._told:

@@ -215,6 +215,7 @@ def test_mapped_tables_are_loaded_as_the_snapshot_shows_them(rig: Mapped) -> Non
     )
 
 
+@pytest.mark.long
 def test_a_shard_is_read_again_without_the_other(rig: Mapped) -> None:
     """Only its own rows go; of a table that is split both routes are read."""
     rig.begin()
@@ -240,6 +241,7 @@ def test_a_shard_is_read_again_without_the_other(rig: Mapped) -> None:
         assert rig.held()[table] == after[table]
 
 
+@pytest.mark.long
 def test_only_rows_of_its_own_stand_against_the_load_of_a_shard(rig: Mapped) -> None:
     """Rows of nobody's stay in a shared table; a row that belongs to a shard is refused."""
     with psycopg.connect(rig.target, autocommit=True) as conn:
