@@ -274,7 +274,8 @@ _TEXTS = {"text": "pg_catalog.text", "character varying": "pg_catalog.varchar"}
 
 def _form(column: MappedColumn, have: Mapping[str, Column]) -> _Form:
     own = have.get(column.of) if column.of is not None else None
-    if own is None:
+    # A column may be cast on its way already, to another type than the target's.
+    if own is None or column.expression not in (own.name, sql.Identifier(own.name).as_string()):
         return _Form.OTHER
     # An index of one of these is one of the other.
     if not column.cast or (
@@ -294,7 +295,9 @@ def _indexed(route: Route, source: Table, target: Table) -> bool:
     said = set(route.key) - set(key) if route.belongs is not None else set[str]()
     there = [name for name in target.key if name not in said]
     here = [route.column(name).of for name in key]
-    return here == [*source.key] and there[: len(key)] == [*key]
+    # Those of a type that is not PostgreSQL's own are said in a way that no index serves.
+    served = all(route.column(name).base_type.startswith("pg_catalog.") for name in said)
+    return served and here == [*source.key] and there[: len(key)] == [*key]
 
 
 def only(pairs: Sequence[Pair | Unpaired]) -> dict[TableName, Pair]:
