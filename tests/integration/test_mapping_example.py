@@ -151,6 +151,7 @@ def test_a_monolith_becomes_two_services_under_its_writers(live: LiveMigration) 
         live.cli("reconcile", "--mode", "full", "--repair", check=None)
         assert json.loads(live.cli("reconcile", "-o", "json").stdout)["equal"]
         assert run.poll() is None
+        cut(live, "--rehearse")
         cut(live, "--yes")
         wait_for("the application meets the fence", lambda: application.fenced)
     assert wrong(live) == []
