@@ -10,7 +10,7 @@ export PYTHONDONTWRITEBYTECODE :=
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-long check unit lock prove-resume prove-crash prove-apply prove-load \
 	prove-schemas prove-reconcile prove-reconcile-kills prove-fence prove-cutover prove-way-back bench-load bench-reconcile \
-	bench-cutover bench-apply clean
+	bench-cutover bench-apply bench-mapped clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -85,6 +85,9 @@ bench-cutover: setup ## each writer's stall at 500 commits/s against a scripted 
 
 bench-apply: setup ## draining a full topic against logical replication, Debezium's JDBC sink and COPY
 	@$(BIN)/python -m benchmarks.apply
+
+bench-mapped: setup ## the same by us alone, with a transform of five expressions and without
+	@$(BIN)/python -m benchmarks.mapped
 
 # The container image installs the runtime's: the same versions, without the local stack's server
 # and Java and without tools. The images' is what only building them needs.

@@ -106,8 +106,8 @@ def prepare(
         began = time.monotonic()
         conn.execute(workload.changes(events, rows).encode())
         took = time.monotonic() - began
-        captured = _captured(stack, conn, topics)
-        print(f"{workload.name}: committed in {took:.1f} s, captured {captured:.1f} s later")
+        later = captured(stack, conn, topics)
+        print(f"{workload.name}: committed in {took:.1f} s, captured {later:.1f} s later")
         inserted = None
         if workload.copied:
             inserted = base / "inserted.copy"
@@ -119,7 +119,7 @@ def prepare(
     return Scene(stack, workload, source, number, cli, topics, inserted)
 
 
-def _captured(stack: StackInfo, source: psycopg.Connection, topics: dict[str, str]) -> float:
+def captured(stack: StackInfo, source: psycopg.Connection, topics: dict[str, str]) -> float:
     """Wait until both connectors have sent everything; the seconds that it took."""
     began = time.monotonic()
     row = source.execute("SELECT pg_current_wal_lsn()").fetchone()

@@ -61,6 +61,7 @@ class Scene:
         cli: the command line of the migration whose target is `OURS`.
         topics: of the sink's events, by table.
         inserted: the inserted rows in COPY's text form, where the workload has only such.
+        ready: the database of the target that our migration is ready to stream into.
     """
 
     stack: StackInfo
@@ -70,6 +71,7 @@ class Scene:
     cli: list[str]
     topics: dict[str, str]
     inserted: Path | None
+    ready: str = OURS
 
 
 class Processors:
@@ -139,7 +141,7 @@ def until(dsn: str, query: str, watch: Callable[[], None] = lambda: None) -> flo
 
 def ours(scene: Scene) -> Drained:
     """`cdc-migrator run` with its defaults."""
-    dsn = copy_of(scene.stack, OURS)
+    dsn = copy_of(scene.stack, scene.ready)
     process = subprocess.Popen(
         [*scene.cli, "--set", f"target.dsn={dsn}", "run"], stdout=subprocess.PIPE, text=True
     )

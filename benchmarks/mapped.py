@@ -1,0 +1,141 @@
+"""`make bench-mapped`: what a transform of five expressions costs where a full topic is drained.
+
+One source is captured by two migrations: one leaves its table as it is, the other computes five of
+ten columns. Both apply the same changes in turn, and each target is compared with what the source
+says that it must hold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import statistics
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import yaml
+
+from benchmarks import draining
+from benchmarks.apply import RESULTS, captured
+from benchmarks.draining import OURS, Drained, Scene
+from benchmarks.ours import command, database, keep, run
+from benchmarks.workloads import WORKLOADS
+from cdc_migrator.stack import local
+from cdc_migrator.stack.local import StackInfo, StackOptions
+
+_READY = "bench_mapped"
+_EXPRESSIONS = {
+    "cents": "(total * 100)::bigint",
+    "taxed": "round(tax, 2)",
+    "day": "(placed AT TIME ZONE 'UTC')::date",
+    "told": "upper(state) || '/' || items::text",
+    "rank": "CASE WHEN items > 5 THEN 'many' WHEN items > 0 THEN 'some' ELSE 'none' END",
+}
+_KEPT = ("id", "customer", "changed", "paid", "note")
+
+
+def main() -> int:
+    """Measure, print, append to the results; 1 if some content differs."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--events", type=int, default=400_000)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    arguments = parser.parse_args()
+    base = Path(tempfile.mkdtemp(prefix="cdcm-bench-"))
+    base.chmod(0o755)
+    try:
+        stack = local.up(StackOptions(base / "stack", full_jit=True))
+        scenes = _prepare(stack, base, arguments.events, arguments.rows)
+        return _measure(scenes, arguments.rounds)
+    finally:
+        local.down(base / "stack", purge=True)
+        shutil.rmtree(base, ignore_errors=True)
+
+
+def _prepare(stack: StackInfo, base: Path, events: int, rows: int) -> dict[str, Scene]:
+    workload = WORKLOADS["uniform"]
+    source = database(stack.source_dsn, "bench_source")
+    with psycopg.connect(source, autocommit=True) as conn:
+        for statement in workload.base(rows):
+            conn.execute(statement.encode())
+        # Half of a value is not to be had of what an update leaves out.
+        conn.execute("ALTER TABLE orders REPLICA IDENTITY FULL")
+        plain = command(stack, base, source, database(stack.target_dsn, OURS))
+        mapped = command(stack, base, source, database(stack.target_dsn, _READY))
+        _map(mapped)
+        for cli in (plain, mapped):
+            run(cli, "migrate", "--no-run")
+        conn.execute("SET synchronous_commit = off")
+        conn.execute(workload.changes(events, rows).encode())
+        captured(stack, conn, {})
+    number = events // workload.each * workload.each + 2
+    scene = Scene(stack, workload, source, number, plain, {}, None)
+    return {"plain": scene, "mapped": replace(scene, cli=mapped, ready=_READY)}
+
+
+def _map(cli: list[str]) -> None:
+    config = Path(cli[cli.index("--config") + 1])
+    text: dict[str, Any] = yaml.safe_load(config.read_text())
+    text["mapping"] = [{"table": "public.orders", "keep": [*_KEPT], "set": _EXPRESSIONS}]
+    config.write_text(yaml.safe_dump(text))
+
+
+def _content(dsn: str, columns: list[str]) -> Any:
+    with psycopg.connect(dsn) as conn:
+        conn.execute("SET TimeZone = 'UTC'")
+        return conn.execute(
+            "SELECT count(*), sum(hashtextextended(t::text, 7)::numeric) "
+            f"FROM (SELECT {', '.join(columns)} FROM orders) t".encode()
+        ).fetchone()
+
+
+def _measure(scenes: dict[str, Scene], rounds: int) -> int:
+    source = scenes["plain"].source
+    names = {"plain": ["*"], "mapped": [*_KEPT, *_EXPRESSIONS]}
+    made = {"plain": ["*"], "mapped": [*_KEPT, *_EXPRESSIONS.values()]}
+    wanted = {way: _content(source, columns) for way, columns in made.items()}
+    seen: dict[str, list[Drained]] = {way: [] for way in scenes}
+    failed = []
+    for round_ in range(rounds):
+        for way in sorted(scenes, reverse=bool(round_ % 2)):
+            scene = scenes[way]
+            seen[way].append(draining.ours(scene))
+            target = draining.named(scene.stack.target_dsn, draining.DRAINED)
+            if _content(target, names[way]) != wanted[way]:
+                failed.append(way)
+            print(f"round {round_ + 1}  {way:7} {seen[way][-1].seconds:7.2f} s", flush=True)
+    took = {way: [one.seconds for one in all_] for way, all_ in seen.items()}
+    middle = {way: statistics.median(seconds) for way, seconds in took.items()}
+    for way, seconds in took.items():
+        events = scenes[way].events
+        print(
+            f"{way:7} {events / middle[way]:9,.0f} events/s "
+            f"({events / max(seconds):,.0f} to {events / min(seconds):,.0f})"
+        )
+    print(f"mapped keeps {middle['plain'] / middle['mapped']:.2f} of the plain rate")
+    keep(
+        RESULTS,
+        {
+            "workload": "five expressions",
+            "events": scenes["plain"].events,
+            "ways": {
+                way: {
+                    "seconds": [round(one.seconds, 3) for one in all_],
+                    "client_cpu": [round(one.client, 2) for one in all_],
+                    "target_cpu": [round(one.server, 2) for one in all_],
+                }
+                for way, all_ in seen.items()
+            },
+        },
+    )
+    if failed:
+        print(f"content differs: {failed}")
+    return bool(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
