@@ -12,6 +12,7 @@ from cdc_migrator.model.changes import Op
 from cdc_migrator.model.tables import TableName
 from cdc_migrator.stream.assembler import Assembler, Counters
 from cdc_migrator.stream.envelope import Rows
+from cdc_migrator.stream.spill import SpillLimits
 
 
 def halted(records: list[RawRecord], **start: int) -> StreamHalted:
@@ -95,6 +96,23 @@ class TestCut:
         transactions, assembler = assemble(load("form_ii_cut_twice.jsonl"))
         assert row_ids(transactions[2]) == [10, 11, 12, 13, 14, 15]
         assert assembler.counters == Counters(redelivered=2, joined=2, suspect=1)
+
+    def test_however_often_it_is_cut_its_parts_hold_what_one_may(self) -> None:
+        """Twenty parts of three rows, where four rows are to be in memory: the rest is in files."""
+        topic = Topic()
+        for part in range(20):
+            topic.begin(7, 100 + 10 * part)
+            for order in (1, 2, 3):
+                topic.row(7, 100 + 10 * part + order, order, 3 * part + order)
+            topic.cut()
+        topic.end(7, 900, 3)
+        records = decode(topic.records)
+        part_bytes = sum(record.size for record in records[:4])
+        assembler = Assembler(TOPIC, 0, 0, spill=SpillLimits(bytes=part_bytes * 4 // 3))
+        (whole,) = assembler.assemble(records)
+        assert row_ids(whole) == list(range(1, 61))
+        # The first part, and what was open last.
+        assert assembler.counters.spilled == 18
 
     def test_form_ii_closed_empty(self) -> None:
         """A BEGIN that comes again without rows closes what was put aside."""
