@@ -50,7 +50,7 @@ from cdc_migrator.stream.proofs import (
     begins_elsewhere,
     drop_repeats,
     is_plain,
-    require_joint,
+    require_joints,
     require_ordered,
     require_pairs,
 )
@@ -274,8 +274,8 @@ class Assembler:
 
         require_ordered(whole.changes, end.commit_lsn, settled)
         require_pairs(whole.changes, settled)
-        doubtful = [require_joint(whole.changes, cut, settled) for cut in whole.cuts]
-        return whole, joints, any(doubtful) or begins_elsewhere(whole)
+        doubtful = require_joints(whole.changes, whole.cuts, settled)
+        return whole, joints, doubtful or begins_elsewhere(whole)
 
     def _count(self, joints: list[Joint], suspect: bool) -> None:
         counters = self.counters
