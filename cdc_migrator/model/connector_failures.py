@@ -39,8 +39,8 @@ def failure(trace: str | None) -> Failure | None:
             "CDCM-CONNECTOR-RECORD-SIZE",
             "a change is larger, compressed, than the brokers or the topic accept; the connector "
             "stopped in front of it, and the source keeps its log",
-            "Raise max.message.bytes of the topic, and message.max.bytes and "
-            "replica.fetch.max.bytes of the brokers; then type `cdc-migrator capture start`.",
+            "Raise max.message.bytes of the topic, with several brokers their "
+            "replica.fetch.max.bytes as well; then type `cdc-migrator capture start`.",
         )
     return None
 
@@ -55,7 +55,5 @@ def _beyond_the_worker(size: int, buffer: bool) -> Failure:
         "allows; it stopped in front of it, and the source keeps its log",
         f"Set producer.override.max.request.size and producer.override.buffer.memory in "
         f"capture.connector to {enough} ({enough // _MIB} MiB) or more, see that the worker's heap "
-        "has room for some such changes, and type `cdc-migrator capture start`. If it then says "
-        "that the brokers do not accept it, raise max.message.bytes of the topic and "
-        "message.max.bytes of the brokers.",
+        "has room for some such changes, and type `cdc-migrator capture start`.",
     )
