@@ -9,7 +9,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-long check unit lock prove-resume prove-crash prove-apply prove-load \
-	prove-schemas prove-reconcile prove-reconcile-kills prove-fence prove-cutover prove-way-back bench-load bench-reconcile \
+	prove-schemas prove-reconcile prove-reconcile-kills prove-fence prove-cutover prove-way-back prove-memory bench-load bench-reconcile \
 	bench-cutover bench-apply bench-mapped clean
 
 help: ## list the targets
@@ -73,6 +73,9 @@ prove-reconcile: setup ## compare, corrupt and repair under writers for 15 minut
 
 prove-reconcile-kills: setup ## kill what compares, repairs and rebuilds for 15 minutes; adds to proofs/reconcile.jsonl
 	@$(BIN)/python -m tests.faults.prove_reconcile --kills
+
+prove-memory: setup ## the most memory that run takes (CASE=rows: that one); adds to proofs/memory.jsonl
+	@$(BIN)/python -m tests.memory.prove $(if $(CASE),--cases $(CASE))
 
 bench-load: setup ## schema, rows and indexes against pg_dump, pg_restore and pgcopydb
 	@$(BIN)/python -m benchmarks.load

@@ -19,6 +19,8 @@ from cdc_migrator.errors import StreamHalted
 from cdc_migrator.model.changes import Transaction
 from cdc_migrator.model.tables import TableName
 
+_PORTION_BYTES = 32 << 20
+
 
 @dataclass(frozen=True, slots=True)
 class Tried:
@@ -33,8 +35,31 @@ def retry(by: Hands, chains: Sequence[int], who: str) -> list[Tried]:
     """Apply what is kept back of these chains, as far as it is accepted by now.
 
     To be called between two batches, in a transaction of its own. The records of a chain are
-    all that came for its rows since it was parked, so nothing newer is overwritten.
+    all that came for its rows since it was parked, so nothing newer is overwritten. There may be
+    more of them than there is memory: they are read in portions, and as long as that helps those
+    that were refused are tried again, because what refused them may have been in another portion.
     """
+    found: dict[int, Tried] = {}
+    left = list(chains)
+    while left:
+        portions = dead_letters.portions(by.conn, left, _PORTION_BYTES)
+        for some in portions:
+            found.update((one.chain, one) for one in _portion(by, some))
+        refused = [chain for some in portions for chain in some if found[chain].fault is not None]
+        if len(portions) < 2 or len(refused) == len(left):
+            break
+        left = refused
+    tried = list(found.values())
+    for done in tried:
+        if done.fault is not None:
+            dead_letters.refused(by.conn, done.chain, done.fault)
+    applied = [done.chain for done in tried if done.fault is None]
+    if applied:
+        dead_letters.apply(by.conn, applied, who)
+    return tried
+
+
+def _portion(by: Hands, chains: Sequence[int]) -> list[Tried]:
     of: dict[TableName, dict[int, Unit]] = {}
     last: Transaction | None = None
     for order, one in enumerate(dead_letters.read(by.conn, chains)):
@@ -43,14 +68,7 @@ def retry(by: Hands, chains: Sequence[int], who: str) -> list[Tried]:
             last = one.transaction
         unit.keys[one.key] = None
         unit.changes.append((order, last, one.change))
-    tried = [done for table, some in of.items() for done in _again(by, table, some)]
-    for done in tried:
-        if done.fault is not None:
-            dead_letters.refused(by.conn, done.chain, done.fault)
-    applied = [done.chain for done in tried if done.fault is None]
-    if applied:
-        dead_letters.apply(by.conn, applied, who)
-    return tried
+    return [done for table, some in of.items() for done in _again(by, table, some)]
 
 
 def _again(by: Hands, table: TableName, some: Mapping[int, Unit]) -> list[Tried]:

@@ -7,6 +7,10 @@ from dataclasses import dataclass
 
 from cdc_migrator.model.changes import Transaction
 
+# Bytes of an event beyond which rows are prepared one by one: as text they may take four times as
+# much, and are held several times over while they are put into the form of COPY.
+LARGE_ROW = 1 << 20
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:
@@ -36,8 +40,13 @@ class Batch:
 
     @property
     def spilled(self) -> bool:
-        """Whether the changes of a transaction are not in memory."""
-        return any(transaction.tables is not None for transaction in self.transactions)
+        """Whether it is too large to be prepared as a whole: its changes are not in memory, or
+        are rows so large that what is made of them would not be.
+        """
+        some = self.transactions
+        return any(one.tables is not None for one in some) or (
+            self.bytes > LARGE_ROW * len(some) and self.bytes > LARGE_ROW * self.changes
+        )
 
     @property
     def suspect(self) -> int:
@@ -111,19 +120,21 @@ class Batcher:
         self._redelivered = 0
 
     def add(self, transaction: Transaction, now: float) -> Batch | None:
-        """Take the next transaction; the batch that it fills, or None.
+        """Take the next transaction; the batch that it fills or finds no room in, or None.
 
         `now` is a monotonic time in seconds.
         """
+        full = None
+        # Two that are large by themselves are not to be in memory as one.
+        if self._transactions and self._bytes + transaction.bytes > 2 * self._limits.bytes:
+            full = self._close()
         if not self._transactions:
             self._since = now
         self._transactions.append(transaction)
         self._rows += len(transaction.changes)
         self._bytes += transaction.bytes
         self._reached = max(self._reached, transaction.next_offset)
-        if self._rows >= self._limits.rows or self._bytes >= self._limits.bytes:
-            return self._close()
-        return None
+        return full or (self._close() if self._full else None)
 
     def reached(self, resume_offset: int, redelivered: int | None = None) -> None:
         """Say where reading may go on once everything added so far is applied.
@@ -142,9 +153,13 @@ class Batcher:
         if not self._transactions:
             skipped = self._redelivered > self._redelivered_before
             return self._close() if idle and skipped else None
-        if idle or now - self._since >= self._limits.age:
+        if idle or self._full or now - self._since >= self._limits.age:
             return self._close()
         return None
+
+    @property
+    def _full(self) -> bool:
+        return self._rows >= self._limits.rows or self._bytes >= self._limits.bytes
 
     def _close(self) -> Batch:
         if self._transactions:

@@ -39,3 +39,4 @@ class Hands:
                 self.merger.write(one)
             tally.at = None
             self.marks.note(piece.staged, self.merger.places)
+            del piece  # before the next one is made

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
+from cdc_migrator.apply.batcher import LARGE_ROW
 from cdc_migrator.apply.shape import Shape
 from cdc_migrator.model.changes import Change, Op, Transaction
 from cdc_migrator.model.tables import TableName
@@ -20,7 +21,8 @@ from cdc_migrator.model.tables import TableName
 
 @dataclass(frozen=True, slots=True)
 class PieceLimits:
-    """A piece is closed by the change that reaches one of these, at the next place for a cut.
+    """A piece is closed by the change that reaches one of these, or is large by itself, at the next
+    place for a cut.
 
     Attributes:
         rows: row events. bytes: of their images.
@@ -45,10 +47,15 @@ def pieces(
             part.append(change)
             balance.take(change)
             rows += 1
-            size += len(change.after or b"") + len(change.before or b"")
-            if (rows >= limits.rows or size >= limits.bytes) and balance.even:
-                yield [*run, replace(transaction, changes=part)]
+            large = len(change.after or b"") + len(change.before or b"")
+            size += large
+            full = rows >= limits.rows or size >= limits.bytes or large >= LARGE_ROW
+            if full and balance.even:
+                done = [[*run, replace(transaction, changes=part)]]
                 run, part, rows, size = [], [], 0, 0
+                # Nobody holds on to what is written already while the next is read.
+                del change
+                yield done.pop()
         if part:
             run.append(replace(transaction, changes=part))
     if run:

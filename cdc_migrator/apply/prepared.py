@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from cdc_migrator.apply.batcher import Batch
 from cdc_migrator.apply.fold import fold
@@ -137,8 +138,8 @@ class Preparer:
 
     def pieces(self, batch: Batch) -> Iterator[Piece]:
         """The pieces of a batch that is too large for memory, made one by one."""
-        for run in self.runs(batch):
-            yield self.piece(batch, run)
+        # A loop would hold on to each run, and to what was made of it, until it has the next one.
+        return map(partial(self.piece, batch), self.runs(batch))
 
 
 @dataclass(frozen=True, slots=True)

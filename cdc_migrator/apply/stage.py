@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from cdc_migrator.apply.follow import TableState
 from cdc_migrator.apply.shape import Row, Shape
@@ -26,8 +27,13 @@ COMPLETE = "c"
 NULL = "\\N"
 
 _Cells = Sequence[str | None]
+_Some = TypeVar("_Some")
 # Rows in one piece of the COPY: bounds what is held twice.
 _PIECE = 4096
+# Characters that are put together as one text, unless a single row has more: where one of them is
+# wide, such as an emoji, every one takes four bytes.
+_TEXT = 4 << 20
+_SLICE = 1 << 20
 # So much at most goes along with a statement, whatever the number of rows.
 _FEW_BYTES = 1 << 18
 _FEW_COLUMNS = 100
@@ -128,20 +134,27 @@ def _complete(prefix: tuple[str | None, ...], rows: Sequence[Row]) -> Iterator[b
     Most rows are written as they are: joined, they have no tab and no line end of their own, and
     nothing to escape.
     """
-    begin = "".join(f"{NULL if cell is None else cell}\t" for cell in prefix)
     for start in range(0, len(rows), _PIECE):
-        piece = rows[start : start + _PIECE]
-        try:
-            lines = list(map("\t".join, piece))  # type: ignore[arg-type]
-        except TypeError:  # a NULL is no text
-            lines = []
-        text = "\n".join(lines)
-        tabs = len(lines) * (len(piece[0]) - 1)
-        plain = "\\" not in text and "\r" not in text and text.count("\t") == tabs
-        if lines and plain and text.count("\n") == len(lines) - 1:
-            yield (begin + f"\n{begin}".join(lines) + "\n").encode()
-        else:
-            yield _piece([prefix + row for row in piece])  # type: ignore[operator]
+        yield from _whole(prefix, rows[start : start + _PIECE])
+
+
+def _whole(prefix: tuple[str | None, ...], piece: Sequence[Row]) -> Iterator[bytes]:
+    try:
+        lines = [] if _is_large(piece[0]) else list(map("\t".join, piece))  # type: ignore[arg-type]
+    except TypeError:  # a NULL is no text
+        lines = []
+    if len(piece) > 1 and sum(map(len, lines)) > _TEXT:
+        for half in _halves(piece):
+            yield from _whole(prefix, half)
+        return
+    text = "\n".join(lines)
+    tabs = len(lines) * (len(piece[0]) - 1)
+    plain = "\\" not in text and "\r" not in text and text.count("\t") == tabs
+    if lines and plain and text.count("\n") == len(lines) - 1:
+        begin = "".join(f"{NULL if cell is None else cell}\t" for cell in prefix)
+        yield (begin + f"\n{begin}".join(lines) + "\n").encode()
+    else:
+        yield from _pieces([prefix + row for row in piece])  # type: ignore[operator]
 
 
 def copy_text(rows: Iterable[_Cells]) -> Iterator[bytes]:
@@ -154,21 +167,55 @@ def copy_text(rows: Iterable[_Cells]) -> Iterator[bytes]:
     for row in rows:
         piece.append(row)
         if len(piece) == _PIECE:
-            yield _piece(piece)
+            yield from _pieces(piece)
             piece = []
     if piece:
-        yield _piece(piece)
+        yield from _pieces(piece)
 
 
-def _piece(rows: list[_Cells]) -> bytes:
-    columns = [_column(column) for column in zip(*rows, strict=True)]
-    return ("\n".join(map("\t".join, zip(*columns, strict=True))) + "\n").encode()
+def _pieces(rows: Sequence[_Cells]) -> Iterator[bytes]:
+    if len(rows) == 1 and _is_large(rows[0]):
+        yield _large(rows[0])
+        return
+    columns = []
+    for cells in zip(*rows, strict=True):
+        column = _column(cells)
+        if column is None:
+            for half in _halves(rows):
+                yield from _pieces(half)
+            return
+        columns.append(column)
+    yield ("\n".join(map("\t".join, zip(*columns, strict=True))) + "\n").encode()
 
 
-def _column(cells: tuple[str | None, ...]) -> Sequence[str]:
+def _halves(rows: Sequence[_Some]) -> tuple[Sequence[_Some], Sequence[_Some]]:
+    return rows[: len(rows) // 2], rows[len(rows) // 2 :]
+
+
+def _is_large(cells: Sequence[Any]) -> bool:
+    return sum(map(len, filter(None, cells))) > _TEXT
+
+
+def _large(cells: _Cells) -> bytes:
+    *first, last = [b"\\N" if cell is None else _large_cell(cell) for cell in cells]
+    return b"\t".join([*first, last + b"\n"])
+
+
+def _large_cell(cell: str) -> bytes:
+    # Encoding sets aside four bytes for each wide character, and there need not be more than one.
+    parts = (cell[start : start + _SLICE] for start in range(0, len(cell), _SLICE))
+    return b"".join(_escape_bytes(part.encode()) for part in parts)
+
+
+def _column(cells: tuple[str | None, ...]) -> Sequence[str] | None:
+    """One column's cells, escaped; None where together they are too large."""
     nulls = None in cells
+    # What is empty has nothing to escape, either.
+    there: Sequence[str] = list(filter(None, cells)) if nulls else cells  # type: ignore[assignment]
+    if sum(map(len, there)) > _TEXT:
+        return None
     # NUL cannot be in a text of PostgreSQL; the server refuses it where it comes all the same.
-    joined = "\0".join(cell for cell in cells if cell is not None) if nulls else "\0".join(cells)  # type: ignore[arg-type]
+    joined = "\0".join(there)
     if "\\" in joined or "\n" in joined or "\t" in joined or "\r" in joined:
         return [NULL if cell is None else _escape(cell) for cell in cells]
     if nulls:
@@ -186,3 +233,13 @@ def _escape(cell: str) -> str:
     if "\r" in cell:
         cell = cell.replace("\r", "\\r")
     return cell
+
+
+def _escape_bytes(cell: bytes) -> bytes:
+    for plain, escaped in _ESCAPES:
+        if plain in cell:
+            cell = cell.replace(plain, escaped)
+    return cell
+
+
+_ESCAPES = ((b"\\", b"\\\\"), (b"\n", b"\\n"), (b"\t", b"\\t"), (b"\r", b"\\r"))

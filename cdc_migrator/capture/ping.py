@@ -17,6 +17,7 @@ from cdc_migrator.clients.kafka import DENIED, QUIET, Right, denied, make
 from cdc_migrator.control import markers
 from cdc_migrator.databases.postgres.coded import speaking
 from cdc_migrator.errors import Failed
+from cdc_migrator.model.connector_failures import failure
 from cdc_migrator.model.naming import Names
 from cdc_migrator.model.outside import Brokers
 
@@ -35,8 +36,8 @@ def prove_streaming(
     """Seconds from the commit of a ping on the source to its record in the topic.
 
     Raises:
-        Failed: CDCM-CONNECTOR-FAILED: the connector or its task failed, with its reason, or
-            CDCM-CONNECTOR-SILENT: the ping did not arrive within `patience` seconds.
+        Failed: CDCM-CONNECTOR-FAILED, or -RECORD-SIZE: the connector or its task failed, with
+            its reason, or CDCM-CONNECTOR-SILENT: the ping did not arrive within `patience` seconds.
         Refused: CDCM-KAFKA-DENIED: we may not read the topic, or not as our group;
             CDCM-CONNECTOR-DENIED: the worker may not write it.
     """
@@ -78,6 +79,8 @@ def prove_streaming(
                 if status is not None and status.failed and looked - began > _GRACE:
                     if refused := lacking(status.trace, client.called(names)):
                         raise refused
+                    if known := failure(status.trace):
+                        raise Failed(known.code, known.cause, known.remedy)
                     raise Failed(
                         "CDCM-CONNECTOR-FAILED",
                         f"the connector {client.called(names)} failed: {redact(status.trace)}",

@@ -28,7 +28,8 @@ _PASSES = re.compile(
 _LASTS = re.compile(
     r"password authentication|authentication failed|permission denied|no pg_hba\.conf entry|"
     r"must be superuser or replication|does not exist|no longer available|can no longer|"
-    r"invalidat|outofmemory|insufficient privilege|must have the REPLICATION",
+    r"invalidat|outofmemory|insufficient privilege|must have the REPLICATION|"
+    r"recordtoolarge|when serialized which is larger",
     re.IGNORECASE,
 )
 

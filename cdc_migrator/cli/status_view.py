@@ -30,6 +30,10 @@ def view(whole: dict[str, Any]) -> RenderableType:
     for loss in (whole["ground"] or {}).get("lost", ()):
         parts += [Text(), Text(f"lost {loss['code']}: {loss['cause']}", style="bold red")]
         parts.append(Text(f"remedy: {loss['remedy']}"))
+    failed = (whole["connector"] or {}).get("failure")
+    if failed:
+        told = f"connector {failed['code']}: {failed['cause']}"
+        parts += [Text(), Text(told, style="bold red"), Text(f"remedy: {failed['remedy']}")]
     error = whole["last_error"]
     if error:
         parts += [Text(), Text(f"last error {error.get('code', '')}: {_cause(error)}", style="red")]

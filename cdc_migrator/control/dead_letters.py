@@ -204,6 +204,28 @@ class Kept:
     change: Change
 
 
+def portions(conn: psycopg.Connection, chains: Collection[int], most: int) -> list[list[int]]:
+    """Those of these chains that have records, so that each portion's have `most` bytes at most.
+
+    Older ones come first; a chain that has more is one by itself.
+    """
+    found: list[list[int]] = []
+    room = 0
+    for chain, size in conn.execute(
+        "SELECT k.chain, sum(coalesce(octet_length(l.before_image), 0) "
+        "+ coalesce(octet_length(l.after_image), 0) + octet_length(l.record_key) + 500)::bigint "
+        "FROM cdc_migrator.dead_letter l JOIN cdc_migrator.parked_key k ON k.id = l.parked_key "
+        "WHERE k.chain = ANY(%s) AND k.state = 'parked' GROUP BY 1 ORDER BY min(l.id)",
+        (list(chains),),
+    ):
+        if not found or size > room:
+            found.append([])
+            room = most
+        found[-1].append(chain)
+        room -= size
+    return found
+
+
 def read(conn: psycopg.Connection, chains: Collection[int]) -> list[Kept]:
     """The records of these chains in the order of the stream, without those given up."""
     rows = conn.execute(

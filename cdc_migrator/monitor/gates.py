@@ -11,6 +11,7 @@ from collections.abc import Callable
 from datetime import timedelta
 
 from cdc_migrator.control.migration import Phase
+from cdc_migrator.model.connector_failures import failure
 from cdc_migrator.model.gates import Gate, fails, passes, unknown
 from cdc_migrator.model.wording import few
 from cdc_migrator.monitor import inspected
@@ -162,6 +163,10 @@ def connector(sample: Sample, _: Limits) -> Gate:
     if not there.running:
         states = ", ".join([there.state or "unknown", *there.tasks])
         why = f"the connector does not run (connector and tasks: {states})"
+        known = failure(there.trace)
+        if known is not None:
+            why = f"{why}: {known.cause}"
+            return fails(name, why, known.remedy, code=known.code, **evidence)
         return fails(name, why, _CAPTURE, **evidence)
     return passes(name, "the connector and its tasks run", **evidence)
 

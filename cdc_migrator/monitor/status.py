@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from cdc_migrator.model.connector_failures import failure
 from cdc_migrator.model.gates import Gate, ready, reasons
 from cdc_migrator.monitor.gates import gates
 from cdc_migrator.monitor.ground import losses, retained_beyond
@@ -211,12 +212,14 @@ def _slot(sample: Sample) -> dict[str, Any] | None:
 def _connector(sample: Sample) -> dict[str, Any] | None:
     if sample.connector is None:
         return None
+    known = failure(sample.connector.trace)
     return {
         "name": sample.connector.name,
         "exists": sample.connector.exists,
         "state": sample.connector.state,
         "tasks": list(sample.connector.tasks),
         "trace": sample.connector.trace,
+        "failure": known.as_dict() if known is not None else None,
         "worker": sample.connector.worker,
         "restarts": sample.service.connector_restarts if sample.service else None,
     }

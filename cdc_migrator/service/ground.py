@@ -23,6 +23,7 @@ from cdc_migrator.control.progress import Progress
 from cdc_migrator.databases.postgres.coded import speaking
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.errors import MigratorError, Refused, name_of
+from cdc_migrator.model.connector_failures import Failure, failure
 from cdc_migrator.model.logins import Role, login
 from cdc_migrator.monitor.ground import HALTING, WAY_OUT, Loss, losses, retained_beyond
 from cdc_migrator.monitor.remote import KafkaAsker
@@ -81,6 +82,7 @@ class Ground(Beside):
         self._on_lost = on_lost
         self._told: set[str] = set()
         self._restarts = Restarts()
+        self._failure: Failure | None = None
         self._level = 0
         self._dropped = False
 
@@ -134,9 +136,14 @@ class Ground(Beside):
         now = time.monotonic()
         if there.running:
             self._restarts.runs(now)
-        elif "FAILED" in (there.state, *there.tasks) and self._restarts.failed(
-            now, there.trace or ""
-        ):
+            self._failure = None
+        elif "FAILED" in (there.state, *there.tasks):
+            known = failure(there.trace)
+            if known is not None and known != self._failure:
+                _log.error("connector-failed", connector=there.name, **known.as_dict())
+            self._failure = known
+            if not self._restarts.failed(now, there.trace or ""):
+                return
             number = self._restarts.attempts
             _log.warning("connector-restarted", attempt=number, reason=there.trace)
             with self._target() as conn, speaking("target", "writing the journal"):

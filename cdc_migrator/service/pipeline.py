@@ -155,19 +155,23 @@ class Pipeline:
 
     def _read(self) -> None:
         while not self._stopping.is_set():
-            read = self._reader.read(_READ_MESSAGES, _READ_SECONDS)
-            self.read_turn = time.monotonic()
-            self.at_end = read.at_end
-            for transaction in read.transactions:
-                full = self._batcher.add(transaction, self.read_turn)
-                if full is not None:
-                    self._put(full)
-            self._batcher.reached(read.resume_offset, read.redelivered)
-            # With the writer waiting there is nothing to gain by collecting more.
-            idle = read.at_end or read.halt is not None or (self._queue.empty and not self._busy)
-            batch = self._batcher.take(self.read_turn, idle)
-            if batch is not None:
-                self._put(batch)
+            self._read_once()
+
+    # What a turn had in its hands is let go of before the next one: it may be much.
+    def _read_once(self) -> None:
+        read = self._reader.read(_READ_MESSAGES, _READ_SECONDS)
+        self.read_turn = time.monotonic()
+        self.at_end = read.at_end
+        for transaction in read.transactions:
+            full = self._batcher.add(transaction, self.read_turn)
+            if full is not None:
+                self._put(full)
+        self._batcher.reached(read.resume_offset, read.redelivered)
+        # With the writer waiting there is nothing to gain by collecting more.
+        idle = read.at_end or read.halt is not None or (self._queue.empty and not self._busy)
+        batch = self._batcher.take(self.read_turn, idle)
+        if batch is not None:
+            self._put(batch)
 
     def _put(self, batch: Batch) -> None:
         prepared = None
@@ -179,11 +183,14 @@ class Pipeline:
 
     def _write(self) -> None:
         while not self._stopping.is_set():
-            work = self._queue.get(_TURN_SECONDS)
-            if work is None:
-                continue
-            self._busy = True
-            try:
-                self._apply(work)
-            finally:
-                self._busy = False
+            self._write_once()
+
+    def _write_once(self) -> None:
+        work = self._queue.get(_TURN_SECONDS)
+        if work is None:
+            return
+        self._busy = True
+        try:
+            self._apply(work)
+        finally:
+            self._busy = False

@@ -24,13 +24,15 @@ class Closed(Exception):
 class ByteQueue(Generic[T]):
     """First in, first out; `put` waits while the queue holds `limit` bytes or more.
 
-    One item always fits, however large, so that a transaction beyond the limit passes.
+    An item beyond the limit passes alone: when nothing waits, and what was taken last is done with,
+    which it is when the next one is asked for.
     """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._items: deque[T] = deque()
         self._bytes = 0
+        self._taken = False
         self._closed = False
         self._changed = threading.Condition()
 
@@ -47,7 +49,7 @@ class ByteQueue(Generic[T]):
     def put(self, item: T) -> None:
         """Append, waiting for room. Raises Closed."""
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or not self._items or self._has_room(item))
+            self._changed.wait_for(lambda: self._closed or self._has_room(item))
             if self._closed:
                 raise Closed
             self._items.append(item)
@@ -55,11 +57,15 @@ class ByteQueue(Generic[T]):
             self._changed.notify_all()
 
     def _has_room(self, item: T) -> bool:
-        return self._bytes + item.bytes <= self._limit
+        if item.bytes > self._limit:
+            return not self._items and not self._taken
+        return not self._items or self._bytes + item.bytes <= self._limit
 
     def get(self, timeout: float) -> T | None:
         """The oldest item, or None after `timeout` seconds. Raises Closed when drained."""
         with self._changed:
+            self._taken = False
+            self._changed.notify_all()
             self._changed.wait_for(lambda: self._closed or bool(self._items), timeout)
             if not self._items:
                 if self._closed:
@@ -67,6 +73,7 @@ class ByteQueue(Generic[T]):
                 return None
             item = self._items.popleft()
             self._bytes -= item.bytes
+            self._taken = True
             self._changed.notify_all()
             return item
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from array import array
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -48,7 +49,8 @@ class Writer:
         self._on_applied = on_applied
         self._next = threading.Lock()
         self._now = threading.Lock()
-        self._xids: set[int] = set()
+        # Four bytes each: while the source is away there may be as many as are remembered.
+        self._xids = array("I")
         self._holding: Holding | None = None
         self._at_point: Callable[[float | None], None] = lambda _: None
         self._held_since: float | None = None
@@ -114,7 +116,8 @@ class Writer:
 
     def forget(self, snapshot: Snapshot) -> None:
         """Forget transactions that every later snapshot sees."""
-        self._xids = {x for x in self._xids if widen_xid(x, snapshot.xmax) >= snapshot.xmin}
+        near, oldest = snapshot.xmax, snapshot.xmin
+        self._xids = array("I", (x for x in self._xids if widen_xid(x, near) >= oldest))
 
     def hold(
         self, snapshot: Snapshot, token: str, at_point: Callable[[float | None], None]
@@ -168,7 +171,7 @@ class Writer:
         applied = self._applier.apply(batch, prepared)
         self._commit_position = batch.commit_position
         if len(self._xids) > _REMEMBERED:
-            self._xids.clear()
+            self._xids = array("I")
             self.forgotten += 1
-        self._xids.update(one.xid for one in batch.transactions)
+        self._xids.extend(one.xid for one in batch.transactions)
         self._on_applied(batch, applied)

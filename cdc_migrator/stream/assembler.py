@@ -50,7 +50,7 @@ from cdc_migrator.stream.proofs import (
     begins_elsewhere,
     drop_repeats,
     is_plain,
-    require_joint,
+    require_joints,
     require_ordered,
     require_pairs,
 )
@@ -180,7 +180,7 @@ class Assembler:
             part.first_order = rows.first_order
             part.changes = list(rows.changes)
         else:
-            if part.size > self._spill.bytes or len(changes) >= self._spill.rows:
+            if part.size + rows.size > self._spill.bytes or len(changes) >= self._spill.rows:
                 changes = self._spill_out(part)
             changes.extend(rows.changes)
         part.last_order = rows.last_order
@@ -200,6 +200,10 @@ class Assembler:
 
     def _put_aside(self, cut: Part, by: Begin) -> None:
         if not self._aside or self._aside[0].xid == cut.xid:
+            # However often a transaction is cut: together its parts hold no more than one does.
+            held = sum(part.size for part in self._aside if isinstance(part.changes, list))
+            if held + cut.size > self._spill.bytes:
+                self._spill_out(cut)
             self._aside.append(cut)
         elif cut.changes:
             raise self._interrupted(by.offset, cut.xid)
@@ -270,8 +274,8 @@ class Assembler:
 
         require_ordered(whole.changes, end.commit_lsn, settled)
         require_pairs(whole.changes, settled)
-        doubtful = [require_joint(whole.changes, cut, settled) for cut in whole.cuts]
-        return whole, joints, any(doubtful) or begins_elsewhere(whole)
+        doubtful = require_joints(whole.changes, whole.cuts, settled)
+        return whole, joints, doubtful or begins_elsewhere(whole)
 
     def _count(self, joints: list[Joint], suspect: bool) -> None:
         counters = self.counters

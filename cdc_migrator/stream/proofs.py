@@ -8,6 +8,7 @@ suspect: given, counted, shown.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from itertools import pairwise, takewhile
 
 from cdc_migrator.model.changes import Change, Op
@@ -135,7 +136,24 @@ def require_pairs(changes: Sequence[Change], settled: Settled = nothing_settled)
         raise _half(moving)
 
 
-def require_joint(changes: Sequence[Change], cut: int, settled: Settled = nothing_settled) -> bool:
+def require_joints(
+    changes: Sequence[Change], cuts: Sequence[int], settled: Settled = nothing_settled
+) -> bool:
+    """Whether something may be missing in front of one of these rows, after which it was cut.
+
+    Raises as `require_joint`.
+    """
+    # Asked once at most: it goes through all rows, and a long transaction may have many cuts.
+    has_copy = cache(lambda: _has_copy(changes))
+    doubtful = False
+    for cut in cuts:
+        doubtful |= require_joint(changes, cut, has_copy, settled)
+    return doubtful
+
+
+def require_joint(
+    changes: Sequence[Change], cut: int, has_copy: Callable[[], bool], settled: Settled
+) -> bool:
     """Whether something may be missing in front of row number `cut`, after which it was cut.
 
     An update or delete is a log record of its own: what comes after it was sent as a whole.
@@ -159,7 +177,7 @@ def require_joint(changes: Sequence[Change], cut: int, settled: Settled = nothin
     keyless = {(change.table, bytes(change.after or b"")) for change in before if not change.key}
     if any((change.table, bytes(change.after or b"")) in keyless for change in after):
         raise _twice(last.table)
-    if len(before) == 1 and not after and _has_copy(changes):
+    if len(before) == 1 and not after and has_copy():
         raise Unproven(
             "CDCM-STREAM-UNPROVEN-COPY",
             f"The connector lost its connection behind a row of {last.table} in a transaction "

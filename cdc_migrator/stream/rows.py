@@ -91,20 +91,24 @@ class RowDecoder:
         """
         rows: list[tuple[str | None, ...] | None] = []
         for start in range(0, len(images), _AT_ONCE):
-            some = images[start : start + _AT_ONCE]
-            array = b"[" + b",".join(some) + b"]"
-            decoded = self._shape.decode_many(array, len(some))
-            if decoded is None:
-                rows += [None] * len(some)
-            elif any(trace in array for trace in self._traces):
-                texts = map(bytes, some)
-                rows += [
-                    None if any(trace in text for trace in self._traces) else row
-                    for text, row in zip(texts, decoded, strict=True)
-                ]
-            else:
-                rows += decoded
+            rows += self._decode_some(images[start : start + _AT_ONCE])
         return rows
+
+    def _decode_some(self, some: Sequence[Image]) -> Sequence[tuple[str | None, ...] | None]:
+        if len(some) > 1 and sum(map(len, some)) > _BYTES_AT_ONCE:
+            middle = len(some) // 2
+            return [*self._decode_some(some[:middle]), *self._decode_some(some[middle:])]
+        array = b"[" + b",".join(some) + b"]"
+        decoded = self._shape.decode_many(array, len(some))
+        if decoded is None:
+            return [None] * len(some)
+        if any(trace in array for trace in self._traces):
+            texts = map(bytes, some)
+            return [
+                None if any(trace in text for trace in self._traces) else row
+                for text, row in zip(texts, decoded, strict=True)
+            ]
+        return decoded
 
     def _with_unchanged(self, values: tuple[str | None, ...]) -> tuple[Text, ...]:
         forms = self._texts, self._tokens
@@ -222,8 +226,10 @@ class _Shape:
         return f"log position {lsn_to_text(lsn)}"
 
 
-# Images decoded in one go: few enough to stay in the processor's cache.
+# Images decoded in one go: few enough to stay in the processor's cache. Where they are large, by
+# their size: together they are copied.
 _AT_ONCE = 500
+_BYTES_AT_ONCE = 4 << 20
 
 _decode_text = msgspec.json.Decoder(str).decode
 # How JSON tokens begin that are not their own text.

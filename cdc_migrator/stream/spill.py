@@ -20,7 +20,7 @@ from typing import Any, overload
 import msgspec
 
 from cdc_migrator.errors import Failed
-from cdc_migrator.model.changes import Change, Op, copied
+from cdc_migrator.model.changes import Change, Image, Op
 from cdc_migrator.model.tables import TableName
 
 # Every so many changes their place in the file is noted.
@@ -79,32 +79,40 @@ class ChangeFile:
         if self._count % _STRIDE == 0:
             self._places.append(self._written + len(self._pending))
         number = self._tables.setdefault(change.table, len(self._tables))
-        fields: _Fields = (
-            number,
-            change.op.value,
-            change.key,
-            copied(change.before),
-            copied(change.after),
-            change.lsn,
-            change.key_moves_on,
-            change.key_moved_here,
+        body = _encode(
+            (
+                number,
+                change.op.value,
+                change.key,
+                _view(change.before),
+                _view(change.after),
+                change.lsn,
+                change.key_moves_on,
+                change.key_moved_here,
+            )
         )
-        body = _encode(fields)
         self._pending += len(body).to_bytes(_HEAD, "big")
-        self._pending += body
         self._count += 1
+        if len(body) >= _WRITE_BYTES:
+            # A row may be as large as all that the limits allow: it is not copied once more.
+            self._flush()
+            self._write(body)
+            return
+        self._pending += body
         if len(self._pending) >= _WRITE_BYTES:
             self._flush()
 
     def _flush(self) -> None:
-        with _coded():
-            view = memoryview(self._pending)
-            while view:
-                written = os.pwrite(self._file.fileno(), view, self._written)
-                self._written += written
-                view = view[written:]
-            view.release()
+        self._write(self._pending)
         self._pending = bytearray()
+
+    def _write(self, data: bytes | bytearray) -> None:
+        with _coded(), memoryview(data) as view:
+            done = 0
+            while done < len(view):
+                with view[done:] as rest:
+                    done += os.pwrite(self._file.fileno(), rest, self._written + done)
+            self._written += done
 
     def read(self, start: int, stop: int) -> Iterator[Change]:
         """The changes [start, stop), in order."""
@@ -118,25 +126,34 @@ class ChangeFile:
         buffer = b""
         size = _READ_BYTES if left > _STRIDE else _GLANCE_BYTES
         while left:
-            at = 0
+            at, lacking = 0, size
+            view = memoryview(buffer)
             while left and len(buffer) - at >= _HEAD:
-                end = at + _HEAD + int.from_bytes(buffer[at : at + _HEAD], "big")
+                end = at + _HEAD + int.from_bytes(view[at : at + _HEAD], "big")
                 if end > len(buffer):
+                    lacking = max(size, end - len(buffer))
                     break
                 if skip:
                     skip -= 1
                 else:
-                    yield _change(tables, buffer[at + _HEAD : end])
+                    yield _change(tables, view[at + _HEAD : end])
                     left -= 1
                 at = end
             if left:
-                more = os.pread(self._file.fileno(), max(size, len(buffer)), place)
-                assert more, "the file is shorter than what was written to it"
-                place += len(more)
-                buffer = buffer[at:] + more
+                rest = buffer[at:]
+                # Nothing that was read is held twice: one row may be most of the memory.
+                view.release()
+                buffer = b""
+                buffer = rest + os.pread(self._file.fileno(), lacking, place)
+                assert len(buffer) > len(rest), "the file is shorter than what was written to it"
+                place += len(buffer) - len(rest)
 
 
-def _change(tables: list[TableName], body: bytes) -> Change:
+def _view(image: Image | None) -> memoryview | None:
+    return None if image is None else memoryview(image)
+
+
+def _change(tables: list[TableName], body: memoryview) -> Change:
     number, op, key, before, after, lsn, moves_on, moved_here = _decode(body)
     old, new = (None if image is None else msgspec.Raw(image) for image in (before, after))
     return Change(tables[number], _OPS[op], key, old, new, lsn, moves_on, moved_here)

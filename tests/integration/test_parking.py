@@ -10,6 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from cdc_migrator.apply import again as in_portions
 from cdc_migrator.apply.again import Tried, retry
 from cdc_migrator.apply.applier import Applier
 from cdc_migrator.apply.parking import Parking
@@ -146,6 +147,29 @@ def test_rows_in_each_others_way_come_in_together(rig: Rig) -> None:
         rig.mend()
         assert [one.fault for one in again(applier)] == [None, None]
     assert rig.rows(rig.target) == rig.rows(rig.source)
+
+
+def test_more_than_there_is_memory_for_comes_in_by_portions(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first one is in the way of nobody, and waits for the room that the second one leaves."""
+    monkeypatch.setattr(in_portions, "_PORTION_BYTES", 1)
+    rig.item(1, 1, "a")
+    rig.item(2, 1, "b")
+    first = rig.recorder.commit()
+    rig.recorder.update(ITEM, "n = 500", "id = 2")
+    rig.recorder.update(ITEM, "n = 500, code = 'c'", "id = 1")
+    rig.recorder.update(ITEM, "code = 'a'", "id = 2")
+    second = rig.recorder.commit()
+    with rig.applier() as applier:
+        applier.apply(batch(first))
+        applier.apply(batch(second))
+        assert (rig.standing().keys, rig.standing().letters) == (2, 3)
+        assert len([one for one in again(applier) if one.fault]) == 2
+        rig.mend()
+        assert [one.fault for one in again(applier)] == [None, None]
+    assert rig.rows(rig.target) == rig.rows(rig.source)
+    assert rig.standing().exact
 
 
 def test_a_key_change_onto_a_row_that_is_kept_back_waits_with_it(rig: Rig) -> None:

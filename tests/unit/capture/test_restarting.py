@@ -22,6 +22,11 @@ LOST = "org.postgresql.util.PSQLException: Connection to db1:5432 refused."
         ('ERROR: publication "cdcm_shop" does not exist', False),
         ("this is no longer available on the server", False),
         ("java.lang.OutOfMemoryError: Java heap space; Connection reset", False),
+        (
+            "RecordTooLargeException: The message is 99 bytes when serialized which is larger than "
+            "9; the transaction is aborted",
+            False,
+        ),
         ("something else", False),
     ],
 )

@@ -17,6 +17,7 @@ from cdc_migrator.monitor.gates import GATES, gates
 from cdc_migrator.monitor.limits import Limits
 from cdc_migrator.monitor.sample import (
     CatchUp,
+    ConnectorSample,
     FenceSample,
     Note,
     ProofSample,
@@ -57,6 +58,13 @@ def checked(**more: Any) -> dict[str, Any]:
 
 
 YESTERDAY = (NOW - 30 * HOUR).isoformat()
+TOO_LARGE = ConnectorSample(
+    "c",
+    True,
+    "RUNNING",
+    ("FAILED",),
+    "The message is 99 bytes when serialized which is larger than 9",
+)
 BLOCKER = {"name": "count s.a", "severity": "blocker", "status": "failed", "reason": "1 row"}
 BACKUP = {"kind": "dump", "place": "/b", "taken_at": (NOW - 30 * HOUR).isoformat()}
 WARNED = {
@@ -99,6 +107,7 @@ def test_a_stream_in_good_order_is_ready() -> None:
         ("slot", {"slot": SlotSample("x", False)}, FAIL, "is gone"),
         ("slot", {"slot": None}, UNKNOWN, "not looked at"),
         ("connector", {"connector": None}, UNKNOWN, "not looked at"),
+        ("connector", {"connector": TOO_LARGE}, FAIL, "a change of 99 bytes is larger than"),
         ("runway", {"slot": LIMITED, "slot_seconds_left": 60.0}, FAIL, "reached in 60 s"),
         ("runway", {"slot": LIMITED, "slot_seconds_left": 9e9}, PASS, "as long as"),
         ("runway", {"slot": LIMITED}, UNKNOWN, "comes nearer is not known"),

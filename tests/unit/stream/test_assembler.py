@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import pytest
 from topics import COMMITTED_AT_US, TOPIC, RawRecord, Topic, assemble, decode, load, row_ids
 
 from cdc_migrator.errors import StreamHalted
-from cdc_migrator.model.changes import Op
+from cdc_migrator.model.changes import Change, Op
 from cdc_migrator.model.tables import TableName
+from cdc_migrator.stream import proofs
 from cdc_migrator.stream.assembler import Assembler, Counters
 from cdc_migrator.stream.envelope import Rows
+from cdc_migrator.stream.spill import SpillLimits
 
 
 def halted(records: list[RawRecord], **start: int) -> StreamHalted:
@@ -95,6 +98,47 @@ class TestCut:
         transactions, assembler = assemble(load("form_ii_cut_twice.jsonl"))
         assert row_ids(transactions[2]) == [10, 11, 12, 13, 14, 15]
         assert assembler.counters == Counters(redelivered=2, joined=2, suspect=1)
+
+    def test_many_cuts_do_not_go_through_all_rows_each(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Five million rows were sent in minutes on a busy machine, with pauses by the hundred."""
+        asked = 0
+        has_copy = proofs._has_copy
+
+        def counted(changes: Sequence[Change]) -> bool:
+            nonlocal asked
+            asked += 1
+            return has_copy(changes)
+
+        monkeypatch.setattr(proofs, "_has_copy", counted)
+        topic = Topic()
+        topic.begin(7, 100)
+        for order in range(1, 51):
+            topic.row(7, 100 + order, order, order)
+            topic.cut()
+        topic.end(7, 900, 50)
+        (whole,) = Assembler(TOPIC, 0, 0).assemble(decode(topic.records))
+        assert row_ids(whole) == list(range(1, 51))
+        assert whole.suspect
+        assert asked == 1
+
+    def test_however_often_it_is_cut_its_parts_hold_what_one_may(self) -> None:
+        """Twenty parts of three rows, where four rows are to be in memory: the rest is in files."""
+        topic = Topic()
+        for part in range(20):
+            topic.begin(7, 100 + 10 * part)
+            for order in (1, 2, 3):
+                topic.row(7, 100 + 10 * part + order, order, 3 * part + order)
+            topic.cut()
+        topic.end(7, 900, 3)
+        records = decode(topic.records)
+        part_bytes = sum(record.size for record in records[:4])
+        assembler = Assembler(TOPIC, 0, 0, spill=SpillLimits(bytes=part_bytes * 4 // 3))
+        (whole,) = assembler.assemble(records)
+        assert row_ids(whole) == list(range(1, 61))
+        # The first part, and what was open last.
+        assert assembler.counters.spilled == 18
 
     def test_form_ii_closed_empty(self) -> None:
         """A BEGIN that comes again without rows closes what was put aside."""

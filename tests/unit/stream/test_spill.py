@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tracemalloc
 from pathlib import Path
 
 import msgspec
@@ -66,6 +67,23 @@ def test_changes_larger_than_what_is_read_at_a_time_come_back(
     ]
     assert list(Spilled.of(rows)) == rows
     assert Spilled.of(rows)[1] == rows[1]
+
+
+def test_a_large_row_is_not_held_many_times_over() -> None:
+    """Written, it is copied once; read, twice."""
+    size = 16 << 20
+    row = Change(TableName("s", "t"), Op.UPDATE, b"k", None, msgspec.Raw(bytes(size)), 1)
+    tracemalloc.start()
+    try:
+        made = Spilled.of([row, row])
+        _, written = tracemalloc.get_traced_memory()
+        tracemalloc.reset_peak()
+        assert sum(len(change.after or b"") for change in made) == 2 * size
+        _, read = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert written < 2.5 * size, written / size
+    assert read < 4.5 * size, read / size
 
 
 def test_nothing_is_left_on_disk(tmp_path: Path) -> None:

@@ -198,7 +198,12 @@ def assemble(
     plain, *others = [
         _outcome(given, Assembler(TOPIC, next_offset, last_commit_lsn, spill=limits))
         for given in (decoded, in_runs)
-        for limits in (SpillLimits(), SpillLimits(rows=1), SpillLimits(rows=3))
+        for limits in (
+            SpillLimits(),
+            SpillLimits(rows=1),
+            SpillLimits(rows=3),
+            SpillLimits(bytes=2000),
+        )
     ]
     assert all(_seen(one) == _seen(plain) for one in others)
     transactions, assembler, halt = plain

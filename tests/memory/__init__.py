@@ -1,0 +1,1 @@
+"""How much memory `run` takes at most, whatever comes."""
