@@ -55,6 +55,7 @@ VERBS = (
     Verb("connectors", "connectors:app", START, "Look for what a connector's settings lose."),
     Verb("migrate", "migrate:migrate", MIGRATE, "Schema, capture, load and run, in one command."),
     Verb("schema", "schema:app", MIGRATE, "Bring the target's schema in line with the source's."),
+    Verb("transform", "transform:app", MIGRATE, "Show and check tables that change their shape."),
     Verb("capture", "capture:app", MIGRATE, "Start, show or stop the capture of changes."),
     Verb("backfill", "backfill:backfill", MIGRATE, "Copy what is already there."),
     Verb("sequences", "sequences:app", MIGRATE, "Set the target's sequences past the source's."),

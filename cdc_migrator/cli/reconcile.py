@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from enum import StrEnum
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -112,6 +113,10 @@ def reconcile(
     somebody else changes on the target is not seen in a chunk that stands on its proof: compare
     in full now and then.
 
+    A table that is mapped is compared as what the target should hold of it, by the target's
+    columns. Of one that is split each half may be chosen: 'shop.customer -> crm.address'; of those
+    that are merged each goes by its own name, and no row of another is touched.
+
     Once the target is open and there is a way back, everything is the other way round: the target
     is the measure, and a repair writes to the source.
 
@@ -173,7 +178,7 @@ def _once(out: Printer, options: ReconcileOptions, plan: Path, watch: bool) -> R
     elif not report.finished:
         out.next("cdc-migrator reconcile --resume")
     elif any(one.more for one in report.tables):
-        tables = " ".join(f"--rebuild {one.table}" for one in report.tables if one.more)
+        tables = " ".join(f"--rebuild {quote(str(one.table))}" for one in report.tables if one.more)
         out.next(f"cdc-migrator repair {tables}", "more differs than is named")
     elif not report.equal and not options.repair:
         out.next("cdc-migrator reconcile --repair")

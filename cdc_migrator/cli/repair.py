@@ -54,6 +54,8 @@ def repair(
     point, up to 64 MiB. It needs a running [bold]cdc-migrator run[/bold]. Killed at any moment and
     typed again, it goes on behind the last range. Each range is audited in cdc_migrator.repair.
 
+    Of a table that is split each half may be chosen: [bold]'shop.customer -> crm.address'[/bold].
+
     Exit code 0 when all is written and was seen equal.
 
     Example: [bold]cdc-migrator repair --rebuild shop.orders --from 1000 --to 2000[/bold]

@@ -60,6 +60,7 @@ def migrate_options(
     from cdc_migrator.backfill.throttle import ThrottleOptions
     from cdc_migrator.capture.checks.estimate import Stated
     from cdc_migrator.cli.endpoints import endpoints
+    from cdc_migrator.config import mapping
     from cdc_migrator.service.capturing import Capturing
     from cdc_migrator.service.mapping import require_halting
     from cdc_migrator.service.migrate_options import MigrateOptions
@@ -112,6 +113,7 @@ def migrate_options(
         existing_schema=existing_schema,
         way_back=configured.cutover.without_way_back is None,
         wanted=wanted,
+        place=mapping.places(configured.file if wanted else None),
     )
 
 

@@ -93,6 +93,7 @@ def load(config_path: Path | None = None, overrides: Mapping[str, Any] | None = 
         faults.append(_undecodable(error))
     else:
         if not faults:
+            settings._file = path
             return settings
     if path is None and any(fault.kind == "missing" for fault in faults):
         raise _missing(f"there is no {FILE_NAME} here or in a directory above")

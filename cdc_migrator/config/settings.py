@@ -11,7 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from cdc_migrator.config.backup import Backup
@@ -332,6 +332,8 @@ class _Most(BaseSettings):
         "helpers, password files written by init). Default: beside migration.yaml.",
     )
 
+    _file: Path | None = PrivateAttr(default=None)
+
     @model_validator(mode="after")
     def _both_or_none(self) -> Self:
         if (self.kafka is None) != (self.connect is None):
@@ -340,6 +342,11 @@ class _Most(BaseSettings):
             )
         told_apart(self.mapping)
         return self
+
+    @property
+    def file(self) -> Path | None:
+        """The file that was read; None where there was none."""
+        return self._file
 
     @property
     def mode(self) -> Literal["local", "external"]:

@@ -142,6 +142,12 @@ class Slicer:
         name = sql.Identifier(self._column.on(target).name)
         return sql.SQL('{}::text COLLATE "C"').format(name) if self._textual else name
 
+    def _place(self, target: bool) -> sql.Composable:
+        """The same where it is only looked for."""
+        if self._column is None or self._textual:
+            return self.value(target)
+        return self._pair.place(self._column, target)
+
     def bucket(self, value: sql.Composable, bounds: Sequence[str]) -> sql.Composable:
         """SQL of the number of the chunk that a value lies in."""
         collated = sql.SQL('{} COLLATE "C"').format(value) if self._textual else value
@@ -164,7 +170,7 @@ class Slicer:
 
     def within(self, part: Range, target: bool) -> sql.Composable | None:
         """SQL of the condition that a row lies in a range; None where all do."""
-        value = self.value(target)
+        value = self._place(target)
         if part.nulls:
             return sql.SQL("{} IS NULL").format(value)
         conditions = [

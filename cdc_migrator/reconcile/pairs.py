@@ -11,7 +11,8 @@ belongs to it of the table that they are written to.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from enum import Enum, auto
 
 import psycopg
 from psycopg import sql
@@ -19,7 +20,7 @@ from psycopg import sql
 from cdc_migrator.control.load import TableLoad
 from cdc_migrator.databases.postgres import mapped, names
 from cdc_migrator.databases.postgres.catalog import read_tables
-from cdc_migrator.model.mapping import Route
+from cdc_migrator.model.mapping import MappedColumn, Route
 from cdc_migrator.model.tables import Column, Table, TableName
 from cdc_migrator.reconcile.at_once import at_once
 
@@ -58,6 +59,8 @@ class Pair:
         left_out: generated columns that are not compared.
         route: how its rows become the target's; None: they are the same.
         indexed: on both sides an index may lead with the key's columns, in the key's order.
+        widened: those of the key's columns that are wider integers on the target, each with the
+            name under which `rows` have the source's own: only that is in its index.
     """
 
     source: Table
@@ -66,6 +69,7 @@ class Pair:
     left_out: tuple[str, ...]
     route: Route | None = None
     indexed: bool = True
+    widened: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def key(self) -> tuple[Compared, ...]:
@@ -93,20 +97,31 @@ class Pair:
             return column.on(target).name
         return self.route.column(column.name).of
 
+    def place(self, column: Compared, target: bool) -> sql.Identifier:
+        """A key column as an index has it: for conditions on `rows`, not for values."""
+        name = column.on(target).name
+        return sql.Identifier(name if target else self.widened.get(name, name))
+
     def rows(self, target: bool, alias: str | None = None) -> sql.Composable:
         """A side's rows, with ``ctid``, for FROM; their columns are called as in `columns`."""
         if self.route is None:
             rows = sql.SQL("ONLY {}").format(names.table(self.on(target).name))
             return rows if alias is None else _called(rows, alias)
-        made = mapped.rows_of_target if target else mapped.rows_of_source
-        return _called(made(self.route), alias or "t")
+        made = mapped.rows_of_target(self.route) if target else self._of_source()
+        return _called(made, alias or "t")
 
     def sampled(self, percent: float) -> sql.Composable:
         """As `rows` of the source, of so much of its pages."""
         sampled = sql.SQL("TABLESAMPLE SYSTEM ({})").format(sql.Literal(percent))
         if self.route is None:
             return sql.SQL("ONLY {} {}").format(names.table(self.source.name), sampled)
-        return _called(mapped.rows_of_source(self.route, sampled), "t")
+        return _called(self._of_source(sampled), "t")
+
+    def _of_source(self, sampled: sql.Composable | None = None) -> sql.Composable:
+        assert self.route is not None
+        own = [(called, self.route.column(name).of) for name, called in self.widened.items()]
+        beside = [(called, name) for called, name in own if name is not None]
+        return mapped.rows_of_source(self.route, sampled, beside)
 
     def belonging(self, condition: sql.Composable) -> sql.Composable:
         """A condition on the target's table, of those of its rows that are this pair's."""
@@ -238,17 +253,51 @@ def routed(name: TableName, route: Route, source: Table, target: Table) -> Pair 
     columns = tuple(one.source for one in compared)
     # What all of its rows have in common would be in the way of the source's index.
     made = replace(source, name=name, columns=columns, key=route.telling)
-    return Pair(made, target, compared, (), route, _indexed(route, source, target))
+    forms = [_form(route.column(name), have) for name in route.telling]
+    wide = [name for name, form in zip(route.telling, forms, strict=True) if form is _Form.WIDER]
+    widened = {name: f"cdcm_k{place}" for place, name in enumerate(wide)}
+    indexed = _Form.OTHER not in forms and _indexed(route, source, target)
+    return Pair(made, target, compared, (), route, indexed, widened)
+
+
+class _Form(Enum):
+    """What a mapped column is beside the source's column: all but OTHER are in its order."""
+
+    SAME = auto()
+    WIDER = auto()
+    OTHER = auto()
+
+
+_INTEGERS = ("pg_catalog.int2", "pg_catalog.int4", "pg_catalog.int8")
+_TEXTS = {"text": "pg_catalog.text", "character varying": "pg_catalog.varchar"}
+
+
+def _form(column: MappedColumn, have: Mapping[str, Column]) -> _Form:
+    own = have.get(column.of) if column.of is not None else None
+    # A column may be cast on its way already, to another type than the target's.
+    if own is None or column.expression not in (own.name, sql.Identifier(own.name).as_string()):
+        return _Form.OTHER
+    # An index of one of these is one of the other.
+    if not column.cast or (
+        column.type_text in _TEXTS and own.base_type in _TEXTS.values() and "." not in own.type_text
+    ):
+        return _Form.SAME
+    if column.base_type in _INTEGERS and own.base_type in _INTEGERS:
+        wider = _INTEGERS.index(column.base_type) >= _INTEGERS.index(own.base_type)
+        return _Form.WIDER if wider and "." not in column.type_text else _Form.OTHER
+    return _Form.OTHER
 
 
 def _indexed(route: Route, source: Table, target: Table) -> bool:
     """Whether the key's columns are, in its order, what either side's own key begins with."""
     key = route.telling
-    plain = [route.column(name) for name in key if not route.column(name).cast]
     # Which of the target's rows belong to it is said in each statement.
     said = set(route.key) - set(key) if route.belongs is not None else set[str]()
     there = [name for name in target.key if name not in said]
-    return [one.of for one in plain] == [*source.key] and there[: len(key)] == [*key]
+    here = [route.column(name).of for name in key]
+    # Those of a type that is not PostgreSQL's own are said in a way that no index serves.
+    served = all(route.column(name).base_type.startswith("pg_catalog.") for name in said)
+    return served and here == [*source.key] and there[: len(key)] == [*key]
 
 
 def only(pairs: Sequence[Pair | Unpaired]) -> dict[TableName, Pair]:

@@ -57,7 +57,7 @@ def _collations(conn: psycopg.Connection, table: TableName) -> dict[str | None, 
 
 def within(pair: Pair, low: Key, high: Key, target: bool) -> sql.Composable:
     """SQL of the condition that a row lies in [low, high); ``true`` where all do."""
-    place = _row([sql.Identifier(column.on(target).name) for column in pair.key])
+    place = _row([pair.place(column, target) for column in pair.key])
     edges = [
         sql.SQL("{} {} {}").format(place, sql.SQL(sign), _values(pair, edge, target))
         for sign, edge in ((">=", low), ("<", high))
@@ -69,7 +69,7 @@ def within(pair: Pair, low: Key, high: Key, target: bool) -> sql.Composable:
     if low is not None or all(column.on(target).not_null for column in pair.key):
         return condition
     # Only a target that lacks the key's constraint can have such rows.
-    nulls = (sql.SQL("{} IS NULL").format(sql.Identifier(c.on(target).name)) for c in pair.key)
+    nulls = (sql.SQL("{} IS NULL").format(pair.place(c, target)) for c in pair.key)
     return sql.SQL("({} OR {})").format(condition, sql.SQL(" OR ").join(nulls))
 
 
@@ -94,7 +94,7 @@ def next_bound(
                 key=expressions.texts(own),
                 of=pair.rows(on_target),
                 within=within(pair, low, high, on_target),
-                order=names.columns(column.name for column in own),
+                order=sql.SQL(", ").join(pair.place(column, on_target) for column in pair.key),
                 rows=sql.Literal(rows),
             )
         ).fetchone()

@@ -24,6 +24,7 @@ from cdc_migrator.service.migrate_options import MigrateOptions
 from cdc_migrator.service.way_back import no_way_back
 from cdc_migrator.transform import making
 from cdc_migrator.transform.compile import compile_routes
+from cdc_migrator.transform.entries import Place, plain_place
 
 
 def require_same(target: psycopg.Connection, wanted: Sequence[Wanted]) -> None:
@@ -88,7 +89,7 @@ def looked_at(found: Preflight, options: MigrateOptions) -> Preflight:
         with _both(options.source_dsn, options.target_dsn, options.name, "check") as both:
             there = migration.find(both[1], options.name)
             if there is None or not load.read_tables(both[1]):
-                compile_routes(*both, options.wanted, found.tables, foreseen=True)
+                compile_routes(*both, options.wanted, found.tables, options.place, foreseen=True)
     except MigratorError as error:
         told.append(findings.from_error(error, "mapping"))
     return replace(found, findings=(*found.findings, *told))
@@ -100,6 +101,7 @@ def make(
     name: str,
     wanted: Sequence[Wanted],
     tables: Sequence[Table],
+    place: Place = plain_place,
 ) -> Sequence[str]:
     """Make what the target lacks of the tables that rows of another shape go to; what was made,
     each with what it does not have of the source's table.
@@ -109,7 +111,7 @@ def make(
     if not wanted:
         return ()
     with _both(source_dsn, target_dsn, name, "schema") as (source, target):
-        return making.make(source, target, wanted, tables)
+        return making.make(source, target, wanted, tables, place)
 
 
 def missing(
@@ -132,6 +134,7 @@ def routes(
     name: str,
     wanted: Sequence[Wanted],
     tables: Sequence[Table],
+    place: Place = plain_place,
 ) -> Routes:
     """The routes of all tables of which something is said; kept is what they are made of.
 
@@ -142,7 +145,7 @@ def routes(
     if not wanted:
         return NO_ROUTES
     with _both(source_dsn, target_dsn, name, "mapping") as (source, target):
-        made = compile_routes(source, target, wanted, tables)
+        made = compile_routes(source, target, wanted, tables, place)
         belongs = {
             (one.source, one.target): one.belongs for several in made.values() for one in several
         }

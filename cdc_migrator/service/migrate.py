@@ -205,7 +205,7 @@ class Migrate:
         )
         self._tell_restored("schema", made)
         ends = (options.source_dsn, options.target_dsn)
-        for told in mapping.make(*ends, options.name, options.wanted, tables):
+        for told in mapping.make(*ends, options.name, options.wanted, tables, options.place):
             self._observer.step(f"schema: {told}")
         return made
 
@@ -231,7 +231,7 @@ class Migrate:
         """Those of the tables that change their shape."""
         options = self._options
         ends = (options.source_dsn, options.target_dsn)
-        return mapping.routes(*ends, options.name, options.wanted, tables)
+        return mapping.routes(*ends, options.name, options.wanted, tables, options.place)
 
     def load(self, again: Sequence[str] = (), *, halted: bool = False) -> Loaded:
         """Copy what was there when capture began; of the tables `again`, what is there now.

@@ -12,6 +12,7 @@ from cdc_migrator.backfill.schema import SchemaOptions
 from cdc_migrator.capture.checks.estimate import Stated
 from cdc_migrator.model.mapping import Wanted
 from cdc_migrator.service.capturing import Capturing
+from cdc_migrator.transform.entries import Place, plain_place
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,7 @@ class MigrateOptions:
         existing_schema: the target's schema is made by other tools. Once said it is stored with
             the migration.
         way_back: one is wanted.
-        wanted: what is said of tables that change their shape.
+        wanted: what is said of tables that change their shape; `place`: where it stands.
     """
 
     name: str
@@ -42,6 +43,7 @@ class MigrateOptions:
     existing_schema: bool = False
     way_back: bool = False
     wanted: Sequence[Wanted] = ()
+    place: Place = plain_place
 
 
 class Observer(Protocol):

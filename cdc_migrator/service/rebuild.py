@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from shlex import quote
 
 import psycopg
 from psycopg import sql
@@ -160,7 +161,7 @@ def _check(
             f"{pair.source.name} has no key that both servers put into the same order, so all of "
             f"it would be written at once, and it has {pair.source.bytes >> 20} MiB",
             "Stop `cdc-migrator run`, read the table again "
-            f"(`cdc-migrator backfill --again {pair.source.name}`), and start it.",
+            f"(`cdc-migrator backfill --again {quote(str(pair.source.name))}`), and start it.",
         )
 
 

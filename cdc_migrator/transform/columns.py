@@ -14,6 +14,7 @@ from cdc_migrator.databases.postgres.coded import speaking
 from cdc_migrator.model.mapping import MappedColumn
 from cdc_migrator.model.tables import Column, Table
 from cdc_migrator.transform.bench import (
+    MUTABLE,
     Bench,
     Known,
     Rejected,
@@ -30,6 +31,17 @@ TEXTS = frozenset(f"pg_catalog.{name}" for name in ("text", "varchar", "bpchar")
 # A function, a type or a schema that the target gets later.
 _TO_COME = frozenset({"42883", "42704", "3F000"})
 _UNDEFINED_COLUMN = "42703"
+
+_NAMES = (
+    "An expression reads one row of the source: its columns by their bare names; functions that "
+    "are not PostgreSQL's own have their schema and are on both servers."
+)
+_IMMUTABLE = (
+    "An expression gives the same for the same row at any time: now() and random() do not, nor "
+    "does what depends on a session's time zone or formats. Write (at AT TIME ZONE 'UTC')::date in "
+    "place of at::date; declare a function of your own IMMUTABLE where it is; leave a type's own "
+    "cast to `cast`."
+)
 
 Answer = TypeVar("Answer")
 
@@ -231,9 +243,7 @@ class Columns:
             "CDCM-MAPPING-EXPRESSION",
             field,
             f"{self._called(name)}: the {side} says: {rejected.told}",
-            "An expression reads one row of the source: its columns by their bare names; functions "
-            "that are not PostgreSQL's own have their schema, are on both servers, and are "
-            "IMMUTABLE.",
+            _IMMUTABLE if rejected.sqlstate == MUTABLE else _NAMES,
         )
 
     def _called(self, name: str | None) -> str:

@@ -64,7 +64,7 @@ def keyed(way: Way, shared: Collection[str], place: Place) -> tuple[Way, list[Fa
     if there is not None:
         for name in table.key:
             column = route.column(of[name])
-            if column.cast and column.base_type != table.column(name).base_type:
+            if _may_collide(table.column(name).base_type, column):
                 return way, [
                     Fault(
                         "CDCM-MAPPING-KEY",
@@ -76,6 +76,20 @@ def keyed(way: Way, shared: Collection[str], place: Place) -> tuple[Way, list[Fa
                     )
                 ]
     return replace(way, route=replace(route, key=key)), []
+
+
+_WHOLE = ("int2", "int4", "int8", "numeric")
+_TEXTS = ("text", "varchar")
+
+
+def _may_collide(base: str, column: MappedColumn) -> bool:
+    """Whether two values of this type could be one in the column."""
+    if not column.cast or base == column.base_type or not column.common:
+        return False
+    of, to = base.removeprefix("pg_catalog."), column.base_type.removeprefix("pg_catalog.")
+    if to in _TEXTS:
+        return of not in (*_WHOLE[:3], *_TEXTS, "uuid")
+    return of not in _WHOLE[:3] or to not in _WHOLE[_WHOLE.index(of) + 1 :]
 
 
 def shared_by(ways: Sequence[Way], place: Place) -> tuple[list[str], list[Fault]]:

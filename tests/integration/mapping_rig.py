@@ -44,7 +44,7 @@ CREATE TABLE crm.address (id int PRIMARY KEY, city text, street text);
 CREATE TABLE crm.item (region text, id bigint, value text, once text UNIQUE,
     PRIMARY KEY (region, id));
 CREATE TABLE crm.line (a int, b text COLLATE "C", v text, upper text, PRIMARY KEY (a, b));
-CREATE TABLE crm.log (level bigint, text text);
+CREATE TABLE crm.log (level bigint, text text, what text);
 CREATE TABLE shop.plain (id int PRIMARY KEY, v text);
 CREATE TABLE shop.note (id int PRIMARY KEY, customer int, number int)
 """
@@ -60,12 +60,15 @@ HELD = {
         "UNION ALL SELECT 'us', id, v, 'us' || id FROM us.item"
     ),
     "crm.line (a, b, v, upper)": "SELECT a, b, v, upper(b) FROM shop.line",
-    "crm.log (level, text)": "SELECT level, line FROM shop.log WHERE level > 0",
+    "crm.log (level, text, what)": "SELECT level, line, 'shop' FROM shop.log WHERE level > 0",
     "shop.plain (id, v)": "SELECT id, v FROM shop.plain",
     "shop.note (id, customer, number)": "SELECT id, customer, number FROM shop.note",
 }
-# A row that no route brings, in a table that is shared.
-FOREIGN = "INSERT INTO crm.item VALUES ('zz', 1, 'somebody else''s', 'zz1')"
+# Rows that no route brings, in tables that are shared.
+FOREIGN = {
+    "crm.item": ("zz", 1, "somebody else's", "zz1"),
+    "crm.log": (1, "line 1", "zz"),
+}
 
 CUSTOMER = TableName("shop", "customer")
 ADDRESS = TableName("shop", "customer -> crm.address")
@@ -154,10 +157,15 @@ ROUTES: Mapping[TableName, Sequence[Route]] = {
         Route(
             LOG,
             TableName("crm", "log"),
-            (column("level", "level", "bigint", "pg_catalog.int8"), text("text", "line")),
+            (
+                column("level", "level", "bigint", "pg_catalog.int8"),
+                text("text", "line"),
+                column("what", "'shop'", "text", "pg_catalog.text", ()),
+            ),
             (),
             where="level > 0",
             where_uses=("level",),
+            belongs="\"what\" = 'shop'::text",
         ),
     ),
 }
@@ -243,7 +251,8 @@ class Mapped:
             ):
                 for block in rows:
                     copy.write(block)
-        target.execute(FOREIGN.encode())
+        for table, row in FOREIGN.items():
+            target.execute(f"INSERT INTO {table} VALUES {row}".replace('"', "$$").encode())
         target.execute("ANALYZE")
         proofs.begin_anew(target)
         target.execute("TRUNCATE cdc_migrator.difference, cdc_migrator.repair CASCADE")
@@ -276,8 +285,7 @@ class Mapped:
         for into, query in HELD.items():
             table, _, columns = into.partition(" ")
             held = self.made.source.execute(f"SELECT * FROM ({query}) q".encode()).fetchall()
-            if table == "crm.item":
-                held.append(("zz", 1, "somebody else's", "zz1"))
+            held += [FOREIGN[table]] if table in FOREIGN else []
             found = self.made.target.execute(
                 f"SELECT {columns.strip('()')} FROM {table}".encode()
             ).fetchall()

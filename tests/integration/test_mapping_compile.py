@@ -37,6 +37,7 @@ CREATE TABLE shop.customer (
 CREATE TABLE shop.plain (id int PRIMARY KEY, kind "char", n int, m int NOT NULL);
 CREATE TABLE shop.heap (n int, t text);
 ALTER TABLE shop.heap REPLICA IDENTITY FULL;
+CREATE TABLE shop.visits (at timestamp PRIMARY KEY, n int);
 CREATE TABLE shop.pairs (id int PRIMARY KEY, p shop.pair);
 CREATE TABLE shop.sales (id int, at date, PRIMARY KEY (id, at)) PARTITION BY RANGE (at);
 CREATE TABLE shop.sales_1 PARTITION OF shop.sales FOR VALUES FROM ('2024-01-01') TO ('2025-01-01');
@@ -61,6 +62,7 @@ CREATE TABLE crm.person (
 CREATE TABLE crm.address (customer bigint PRIMARY KEY, street varchar(80), city varchar(40));
 CREATE TABLE crm.plain (id text PRIMARY KEY, n int, m int NOT NULL);
 CREATE TABLE crm.bare (id text, n int);
+CREATE TABLE crm.days (at date, n int);
 CREATE TABLE crm.heap (n int, t text);
 CREATE TABLE crm.orders (region char(2), id int, total numeric(10,2), PRIMARY KEY (region, id));
 CREATE TABLE crm.all_orders (region text, id int PRIMARY KEY, total numeric(10,2));
@@ -74,7 +76,7 @@ Compiled = Callable[..., Routes]
 @pytest.fixture(scope="module")
 def ends() -> Iterator[tuple[psycopg.Connection, psycopg.Connection]]:
     with (
-        private_database() as here,
+        private_database(locale=" LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8'") as here,
         private_database() as there,
         connect(here, application_name="test") as source,
         connect(there, application_name="test") as target,
@@ -234,6 +236,7 @@ def test_shards_share_a_table_by_a_constant_in_its_key(compiled: Compiled) -> No
             "('today'::date - 'epoch'::date)::text",
             "the literal with 'today' in it is read anew by each statement",
         ),
+        ("$x$now$x$::timestamp::date - date '2000-01-01' || ''", "the literal with 'now' in it"),
         ("shop.drifting(id::int)::text", "generation expression is not immutable"),
         ("(SELECT name)", "cannot use subquery in column generation expression"),
         ("max(name)", "aggregate functions are not allowed"),
@@ -351,7 +354,9 @@ def test_a_row_is_found_by_the_sources_key(compiled: Compiled) -> None:
     cast = Wanted("shop.plain", "crm.plain", drop=("kind",), cast={"id": "text"})
     assert only(compiled(cast), "shop.plain").column("id").of == "id"
     bare = Wanted("shop.plain", "crm.bare", keep=("id", "n"), cast={"id": "text"})
-    assert "two keys of the source may be one" in refused(compiled, bare).cause
+    assert only(compiled(bare), "shop.plain").key == ("id",)
+    days = Wanted("shop.visits", "crm.days", cast={"at": "date"})
+    assert "two keys of the source may be one" in refused(compiled, days).cause
     heap = Wanted("shop.heap", "crm.heap"), Wanted("shop.heap", "crm.bare", drop=("t",))
     split = refused(compiled, *heap, foreseen=True)
     assert "shop.heap has no key: it cannot be split" in split.cause
@@ -429,6 +434,35 @@ def test_servers_that_differ_are_found_by_rows(
         assert "the target says: generation expression is not immutable" in error.cause
     finally:
         target.execute(body + "'SELECT n * 2'")
+
+
+def test_a_server_of_another_locale_is_found_by_rows(
+    ends: tuple[psycopg.Connection, psycopg.Connection],
+) -> None:
+    """Order and case of letters depend on it; COLLATE "C" does not."""
+    source, _ = ends
+    source.execute("CREATE TABLE IF NOT EXISTS shop.words (id int PRIMARY KEY, word text)")
+    source.execute("INSERT INTO shop.words VALUES (1, 'été'), (2, 'z')")
+    of = [one for one in read_tables(source) if one.name.name == "words"]
+    with (
+        private_database(locale=" LOCALE_PROVIDER libc LOCALE 'C'") as plain,
+        connect(plain, application_name="test") as target,
+    ):
+        target.execute(
+            "CREATE SCHEMA shop; CREATE TABLE shop.words (id int PRIMARY KEY, word text)"
+        )
+        for expression, alike in (
+            ("upper(word)", False),
+            ('upper(word COLLATE "C")', True),
+            ("left(word, 1)", True),
+        ):
+            wanted = [Wanted("shop.words", set={"word": expression})]
+            if alike:
+                assert compile_routes(source, target, wanted, of)
+            else:
+                with pytest.raises(Refused, match="CDCM-MAPPING-UNLIKE"):
+                    compile_routes(source, target, wanted, of)
+    source.execute("DROP TABLE shop.words")
 
 
 def test_a_source_that_grants_no_temporary_tables_is_asked_otherwise(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from itertools import chain
 
 from psycopg import sql
 
@@ -39,13 +40,19 @@ def stored(column: MappedColumn) -> sql.Composable:
         return written(column)
     value = expression(column.expression)
     made = sql.SQL("{}::{}").format(value, names.type_name(column.type_text))
-    fits = _FITS.get(column.base_type)
-    length = column.type_text.rpartition("(")[2].removesuffix(")")
-    if fits is None or not length.isdecimal():
+    fitting = fits(column)
+    if fitting is None:
         return made
-    return sql.SQL("CASE WHEN {} THEN {} ELSE {} END").format(
-        sql.SQL(fits).format(value=value, length=sql.SQL(length)), made, written(column)
-    )
+    return sql.SQL("CASE WHEN {} THEN {} ELSE {} END").format(fitting, made, written(column))
+
+
+def fits(column: MappedColumn) -> sql.Composable | None:
+    """Whether a value is not too long to be assigned; None: it is of no type that has a length."""
+    fitting = _FITS.get(column.base_type)
+    length = column.type_text.rpartition("(")[2].removesuffix(")")
+    if fitting is None or not length.isdecimal():
+        return None
+    return sql.SQL(fitting).format(value=expression(column.expression), length=sql.SQL(length))
 
 
 # Of types that a cast cuts in silence: what may be assigned.
@@ -87,18 +94,24 @@ def belonging(route: Route) -> sql.Composable:
     return sql.SQL("true") if route.belongs is None else expression(route.belongs)
 
 
-def rows_of_source(route: Route, sampled: sql.Composable | None = None) -> sql.Composable:
+def rows_of_source(
+    route: Route, sampled: sql.Composable | None = None, beside: Iterable[tuple[str, str]] = ()
+) -> sql.Composable:
     """The source's rows as the target holds them, by the target's names and with ``ctid``: a row
     source without a name.
 
     Args:
         sampled: a TABLESAMPLE clause; None: all of its rows.
+        beside: further columns, each with the column of the source that it is.
     """
     table: sql.Composable = names.table(route.source)
     return sql.SQL("(SELECT ctid, {} FROM ONLY {} WHERE {})").format(
         sql.SQL(", ").join(
-            sql.SQL("{} AS {}").format(stored(one), sql.Identifier(one.name))
-            for one in route.columns
+            sql.SQL("{} AS {}").format(value, sql.Identifier(name))
+            for name, value in chain(
+                ((one.name, stored(one)) for one in route.columns),
+                ((name, sql.Identifier(column)) for name, column in beside),
+            )
         ),
         table if sampled is None else sql.SQL("{} {}").format(table, sampled),
         passing(route),
