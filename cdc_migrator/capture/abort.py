@@ -130,7 +130,7 @@ def abort(
                 _connectors(work, workers, name, secrets_dir)
             if source is not None:
                 with work.part("the source's slot, publication and control schema"):
-                    _source(work, source, source_dsn, name, keep_fence)
+                    _source(work, source, source_dsn, name, keep_fence, target)
             with work.part("the topics"):
                 pattern = re.compile(rf"(__debezium-heartbeat\.)?cdcm\.{name}\.\d+(\..*)?")
                 topics = Topics(brokers)
@@ -145,7 +145,7 @@ def abort(
                 work.part("the target's control schema"),
                 speaking("target", "removing the control schema"),
             ):
-                slots.end_sessions(target, name)
+                slots.end_sessions(target, name, source)
                 if not way_back and (fenced := fence.remove(target)):
                     work.gone(f"fence of {fenced} tables of the target")
                 if schema.drop(target, "target"):
@@ -249,10 +249,15 @@ def _connectors(work: _Work, workers: Workers, name: str, secrets_dir: Path) -> 
 
 
 def _source(
-    work: _Work, source: psycopg.Connection, source_dsn: str, name: str, keep_fence: bool
+    work: _Work,
+    source: psycopg.Connection,
+    source_dsn: str,
+    name: str,
+    keep_fence: bool,
+    target: psycopg.Connection | None,
 ) -> None:
     with speaking("source", "removing the slot, the publication and the control schema"):
-        ended = slots.end_sessions(source, name)
+        ended = slots.end_sessions(source, name, target)
         if ended:
             work.gone(f"{ended} sessions of this migration on the source")
         if made := slots.ours(source, name):

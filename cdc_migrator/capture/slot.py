@@ -248,16 +248,22 @@ def unregister(conn: psycopg.Connection, migration: str) -> bool:
     return others == (0,)
 
 
-def end_sessions(conn: psycopg.Connection, migration: str) -> int:
+def end_sessions(
+    conn: psycopg.Connection, migration: str, spared: psycopg.Connection | None = None
+) -> int:
     """End a migration's other sessions on this database; returns how many there were.
 
     All sessions of a migration are called ``cdcm-<name>-<what>``.
+
+    Args:
+        spared: the caller's other session, which may be on the same database.
     """
     row = conn.execute(
         "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity "
         "WHERE starts_with(application_name, %s) AND datname = current_database() "
-        "AND pid <> pg_backend_pid()",
-        (f"cdcm-{migration}-",),
+        "AND pid <> pg_backend_pid() "
+        "AND (pid, application_name) <> (%s, current_setting('application_name'))",
+        (f"cdcm-{migration}-", spared.info.backend_pid if spared is not None else 0),
     ).fetchone()
     assert row is not None
     return int(row[0])

@@ -36,7 +36,7 @@ from cdc_migrator.capture.topics import Topics
 from cdc_migrator.control import access as control_access
 from cdc_migrator.control import anew, journal, load, locks, migration, progress, relations, schema
 from cdc_migrator.control.load import NO_ROUTES, Routes
-from cdc_migrator.databases.postgres import side
+from cdc_migrator.databases.postgres import same, side
 from cdc_migrator.databases.postgres.coded import speaking
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.databases.postgres.grants import named
@@ -151,7 +151,8 @@ def start_capture(
         client = stack.enter_context(ConnectClient(workers))
         topics = Topics(brokers)
         with speaking("source", "preparing the control schema"):
-            schema.ensure(source, "source", named=named(source_dsn))
+            one = same.one_database(source, target)
+            schema.ensure(source, "source", one, named=named(source_dsn))
         if there.consistent_point is None and names.generation > 1:
             with connect(as_connector, application_name=called, side="source") as capture:
                 former.leave(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from cdc_migrator.backfill.diff.run import differences
 from cdc_migrator.backfill.schema import Planned, SchemaOptions, plan
@@ -15,7 +15,8 @@ from cdc_migrator.model.destinations import destinations
 from cdc_migrator.model.mapping import Wanted
 from cdc_migrator.model.naming import Names
 from cdc_migrator.model.parts import Difference
-from cdc_migrator.model.tables import TableName
+from cdc_migrator.model.tables import Table, TableName
+from cdc_migrator.service.mapping import missing
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ def diff_schemas(sides: Sides) -> list[Difference]:
         sides.source_dsn,
         sides.target_dsn,
         Names(sides.name),
-        _tables(sides),
+        _alike(sides, _moving(sides)),
         loaded=there is not None and there.phase.reached(Phase.STREAM),
         grants=sides.schema.grants,
         deferred=deferred,
@@ -63,16 +64,23 @@ def diff_schemas(sides: Sides) -> list[Difference]:
 def plan_schema(sides: Sides) -> Planned:
     """What would be made on the target before the rows and after them.
 
-    Raises: as `backfill.schema.plan`.
+    Raises: as `backfill.schema.plan`, and as `transform.making.missing_tables`.
     """
-    return plan(sides.source_dsn, sides.target_dsn, Names(sides.name), _tables(sides), sides.schema)
+    found = _moving(sides)
+    ends = (sides.source_dsn, sides.target_dsn)
+    planned = plan(*ends, Names(sides.name), _alike(sides, found), sides.schema)
+    mapped = missing(*ends, sides.name, sides.wanted, found)
+    return replace(planned, before=(*planned.before, *mapped))
 
 
-def _tables(sides: Sides) -> list[TableName]:
-    """Those that are to be alike on both sides."""
+def _moving(sides: Sides) -> list[Table]:
     with connect(
         sides.source_dsn, application_name=f"cdcm-{sides.name}-diff", side="source"
     ) as conn:
-        found = [table.name for table in read_tables(conn, sides.include, sides.exclude)]
-    mapped = destinations(sides.wanted, found)
-    return [name for name in found if name not in mapped]
+        return read_tables(conn, sides.include, sides.exclude)
+
+
+def _alike(sides: Sides, tables: Sequence[Table]) -> list[TableName]:
+    """Those that are to be alike on both sides."""
+    mapped = destinations(sides.wanted, (table.name for table in tables))
+    return [table.name for table in tables if table.name not in mapped]

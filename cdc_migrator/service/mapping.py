@@ -114,6 +114,20 @@ def make(
         return making.make(source, target, wanted, tables, place)
 
 
+def missing(
+    source_dsn: str,
+    target_dsn: str,
+    name: str,
+    wanted: Sequence[Wanted],
+    tables: Sequence[Table],
+) -> Sequence[str]:
+    """What `make` would make. Raises as that."""
+    if not wanted:
+        return ()
+    with _both(source_dsn, target_dsn, name, "schema") as (source, target):
+        return [str(one) for one in making.missing_tables(source, target, wanted, tables)]
+
+
 def routes(
     source_dsn: str,
     target_dsn: str,
