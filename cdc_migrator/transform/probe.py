@@ -22,6 +22,9 @@ from cdc_migrator.transform.faults import Fault
 from cdc_migrator.transform.keys import Way
 
 ROWS = 500
+# A table up to this size is looked at whole; of others so many blocks are, on the average.
+_WHOLE_BLOCKS, _BLOCKS = 1000, 40
+_SIZE = "SELECT pg_relation_size(to_regclass(%s)) / current_setting('block_size')::int8"
 # Larger values are left out: they say nothing more, and would have to be held here.
 _MOST_BYTES = 8192
 # A function, a type or a schema that the target gets later.
@@ -145,9 +148,11 @@ def _compare(
     table, route = way.entry.table, way.route
     results = [f"cdcm {number}" for number in range(len(computed) + 1)]
     values = _values(route, computed)
+    with speaking("source", f"looking at {table.name}"):
+        size = source.execute(_SIZE, (names.table(table.name).as_string(),)).fetchone()
     query = sql.SQL("COPY (SELECT {} FROM {}) TO STDOUT").format(
         sql.SQL(", ").join([*(sql.Identifier(one.name) for one in columns), *values]),
-        sample(table, columns),
+        sample(table, columns, size[0] if size is not None else 0),
     )
     shape = sql.SQL(", ").join(
         [
@@ -201,25 +206,27 @@ def _values(route: Route, computed: Sequence[MappedColumn]) -> list[sql.Composab
     ]
 
 
-def sample(table: Table, columns: Sequence[Column]) -> sql.Composed:
-    """Up to `ROWS` rows from all over a table, as a row source without a name; rows with very large
-    values are left out."""
+def sample(table: Table, columns: Sequence[Column], blocks: int) -> sql.Composed:
+    """Up to `ROWS` rows from all over a table of so many blocks, as a row source without a name.
+
+    Rows with very large values are left out. The same rows each time, as long as nobody writes.
+    """
     scattered: sql.Composable = sql.SQL("")
-    if table.estimated_rows > 100 * ROWS:
-        share = 100 * 4 * ROWS / table.estimated_rows
-        scattered = sql.SQL("TABLESAMPLE SYSTEM ({}) REPEATABLE (1)").format(
-            sql.Literal(round(share, 6))
-        )
-    small = sql.SQL(" AND ").join(
+    if blocks > _WHOLE_BLOCKS:
+        share = sql.Literal(round(100 * _BLOCKS / blocks, 6))
+        scattered = sql.SQL("TABLESAMPLE SYSTEM ({}) REPEATABLE (1)").format(share)
+    small = [
         sql.SQL("coalesce(pg_column_size({}), 0) <= {}").format(
             sql.Identifier(one.name), sql.Literal(_MOST_BYTES)
         )
         for one in columns
-    )
-    return sql.SQL("(SELECT * FROM ONLY {} {} WHERE {} LIMIT {}) AS cdcm_sample").format(
+    ]
+    return sql.SQL(
+        "(SELECT * FROM ONLY {} {} WHERE {} ORDER BY md5(ctid::text) LIMIT {}) AS cdcm_sample"
+    ).format(
         names.table(table.name),
         scattered,
-        small if columns else sql.SQL("true"),
+        sql.SQL(" AND ").join([sql.SQL("true"), *small]),
         sql.Literal(ROWS),
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import psycopg
 import pytest
@@ -14,8 +15,10 @@ from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.errors import ConfigurationError, MigratorError, Refused
 from cdc_migrator.model import mapping
 from cdc_migrator.model.mapping import MappedColumn, Route, Wanted
-from cdc_migrator.model.tables import TableName
+from cdc_migrator.model.tables import ReplicaIdentity, TableName
 from cdc_migrator.transform.compile import compile_routes
+from cdc_migrator.transform.preview import preview
+from cdc_migrator.transform.trial import trial
 from tests.support.private_postgres import private_database
 
 BOTH = """
@@ -434,6 +437,62 @@ def test_servers_that_differ_are_found_by_rows(
         assert "the target says: generation expression is not immutable" in error.cause
     finally:
         target.execute(body + "'SELECT n * 2'")
+
+
+def test_sample_rows_come_from_all_over_a_large_table(
+    ends: tuple[psycopg.Connection, psycopg.Connection],
+) -> None:
+    """What only rows at its end would show is seen."""
+    source, target = ends
+    of = "CREATE FUNCTION shop.late(n int) RETURNS int IMMUTABLE LANGUAGE sql AS "
+    source.execute(of + "'SELECT n'")
+    target.execute(of + "'SELECT CASE WHEN n < 100000 THEN n END'")
+    target.execute("CREATE TABLE shop.many (n int PRIMARY KEY, filler text, late int)")
+    source.execute("CREATE TABLE shop.many (n int PRIMARY KEY, filler text)")
+    source.execute(
+        "INSERT INTO shop.many SELECT n, repeat('x', 80) FROM generate_series(1, 120000) n"
+    )
+    many = [one for one in read_tables(source) if one.name.name == "many"]
+    with pytest.raises(Refused, match="CDCM-MAPPING-UNLIKE"):
+        compile_routes(source, target, [Wanted("shop.many", set={"late": "shop.late(n)"})], many)
+    for one in ends:
+        one.execute("DROP TABLE shop.many; DROP FUNCTION shop.late")
+
+
+NAMES = """
+CREATE SCHEMA "Shop Floor";
+CREATE TABLE "Shop Floor"."Été, 1" (
+    "user" int PRIMARY KEY, "per%cent" text, "{0}" text, "a ""b"" c" text, "from" text);
+"""
+
+
+def test_names_and_literals_may_be_anything(
+    ends: tuple[psycopg.Connection, psycopg.Connection],
+) -> None:
+    """Quotes, percents, braces, words of SQL."""
+    source, target = ends
+    source.execute(NAMES + "INSERT INTO \"Shop Floor\".\"Été, 1\" VALUES (1, '%s', '{}', 'q', 'f')")
+    target.execute(NAMES + 'ALTER TABLE "Shop Floor"."Été, 1" ADD "$n\'ew" text')
+    of = [one for one in read_tables(source) if one.name.schema == "Shop Floor"]
+    wanted = Wanted(
+        "Shop Floor.Été, 1",
+        set={
+            "per%cent": '"{0}" || \'%s {} %(n)s\' /* " */',
+            "$n'ew": "\"user\" || '%' -- )",
+            "from": '"from"',
+        },
+        where='"a ""b"" c" LIKE \'%q%\' OR "user" % 2 = 0 -- {}',
+    )
+    source.execute('ALTER TABLE "Shop Floor"."Été, 1" REPLICA IDENTITY FULL')
+    of = [replace(one, replica_identity=ReplicaIdentity.FULL) for one in of]
+    (routes,) = compile_routes(source, target, [wanted], of).values()
+    assert routes[0].where_uses == ("user", 'a "b" c')
+    assert routes[0].column("from").of == "from"
+    (shown,) = preview(source, of[0], routes, 5)
+    assert shown.shown[0].after is not None
+    assert list(shown.shown[0].after.values()) == ["1", "{}%s {} %(n)s", "{}", "q", "f", "1%"]
+    tried = trial(source, of[0], None, routes[0], examples=1)
+    assert (tried.rows, tried.passing, tried.failing) == (1, 1, ())
 
 
 def test_a_server_of_another_locale_is_found_by_rows(
