@@ -60,7 +60,8 @@ class Rows(_Placed, frozen=True, gc=False):
 
     Their records lie at `offset` and behind it without a hole; `size` is of all, `sent_ms` of the
     last. `first_order` and `last_order` are the ``total_order`` of the first and the last,
-    `committed_at_us` is the source's commit time in microseconds since 1970 UTC.
+    `committed_at_us` is the source's commit time in microseconds since 1970 UTC. `plain`: each lies
+    at a position above the one before, and none is half of a key change.
     """
 
     xid: int
@@ -68,6 +69,7 @@ class Rows(_Placed, frozen=True, gc=False):
     last_order: int
     committed_at_us: int
     changes: list[Change]
+    plain: bool
 
 
 class Tombstone(_Placed, frozen=True, gc=False):
@@ -163,7 +165,7 @@ class Envelope:
                 raise self._undecodable(offset, "neither a row event nor a transaction marker")
             return self._marker(offset, size, sent_ms, decoded)
         change = self._change(offset, key, decoded, headers)
-        return self._rows([change], offset, size, sent_ms, decoded, decoded)
+        return self._rows([change], offset, size, sent_ms, decoded, decoded, not headers)
 
     def decode_many(self, messages: Iterable[Message]) -> Iterator[Record]:
         """The typed values of consecutive messages; rows that follow each other are one record.
@@ -174,7 +176,8 @@ class Envelope:
         # All that is in this loop is done for every row event.
         changes: list[Change] = []
         first = last = _Value()
-        start = size = 0
+        start = size = position = 0
+        plain = True
         sent: Message | None = None  # the last one of `changes`
         for message in messages:
             key, value = message.key(), message.value()
@@ -191,7 +194,7 @@ class Envelope:
                 and offset == start + len(changes)
                 and block.id.startswith(self._xid_text)
             ):
-                yield self._rows(changes, start, size, sent.timestamp()[1], first, last)
+                yield self._rows(changes, start, size, sent.timestamp()[1], first, last, plain)
                 changes, sent = [], None
             if decoded is None or decoded.op is None or block is None:
                 at_ms = message.timestamp()[1]
@@ -201,15 +204,21 @@ class Envelope:
                 else:
                     yield self.decode(offset, at_ms, key, value, message.headers())
                 continue
-            change = self._change(offset, key, decoded, message.headers())
+            headers = message.headers()
+            change = self._change(offset, key, decoded, headers)
             if not changes:
-                start, size, first = offset, 0, decoded
+                start, size, first, plain = offset, 0, decoded, True
+            elif change.lsn <= position:
+                plain = False
+            if headers:
+                plain = False
+            position = change.lsn
             changes.append(change)
             last = decoded
             size += len(value) + len(key) if key else len(value)  # type: ignore[arg-type]
             sent = message
         if sent is not None:
-            yield self._rows(changes, start, size, sent.timestamp()[1], first, last)
+            yield self._rows(changes, start, size, sent.timestamp()[1], first, last, plain)
 
     def _decode(self, offset: int, value: bytes) -> _Value:
         try:
@@ -256,6 +265,7 @@ class Envelope:
         sent_ms: int,
         first: _Value,
         last: _Value,
+        plain: bool,
     ) -> Rows:
         """Changes of the transaction that was seen last."""
         begin, end, source = first.transaction, last.transaction, last.source
@@ -264,7 +274,7 @@ class Envelope:
         assert source is not None
         at_us = source.ts_us if source.ts_us is not None else source.ts_ms * 1000
         orders = begin.total_order, end.total_order
-        return Rows(offset, size, sent_ms, self._xid, *orders, at_us, changes)
+        return Rows(offset, size, sent_ms, self._xid, *orders, at_us, changes, plain)
 
     def _turn_to(self, schema: str, name: str) -> TableName:
         """The table that the next events are of, too: they come in runs."""

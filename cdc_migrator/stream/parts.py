@@ -73,6 +73,8 @@ class Part(msgspec.Struct, gc=False):
         cuts: for each place where the connector may have gone on after a cut, the number of
             rows in front of it.
         first_order, last_order: ``total_order`` of its first and last row; 0 without rows.
+        plain: nothing is to be proven of its rows beyond their number: each lies above the one
+            before, none is half of a key change, and they came without a cut.
     """
 
     xid: int
@@ -84,6 +86,7 @@ class Part(msgspec.Struct, gc=False):
     first_order: int = 0
     last_order: int = 0
     committed_at_us: int | None = None
+    plain: bool = True
 
 
 def plain_insert(change: Change) -> bool:

@@ -67,21 +67,6 @@ def _run_behind(changes: Sequence[Change], cut: int) -> Sequence[Change]:
     return changes[cut:stop]
 
 
-def is_plain(changes: Sequence[Change], commit_lsn: int) -> bool:
-    """Whether there is nothing that `require_ordered` and `require_pairs` could object to.
-
-    That is so of most transactions: no COPY and no key change, each position above the one before.
-    """
-    if not isinstance(changes, list):
-        return False
-    last = 0
-    for change in changes:
-        if change.lsn <= last or change.key_moves_on or change.key_moved_here:
-            return False
-        last = change.lsn
-    return last <= commit_lsn
-
-
 def require_ordered(
     changes: Sequence[Change], commit_lsn: int, settled: Settled = nothing_settled
 ) -> None:
