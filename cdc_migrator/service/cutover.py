@@ -71,7 +71,7 @@ def cut_over(
 
     Raises:
         Refused: CDCM-CUTOVER-OPEN: it was done before. CDCM-CUTOVER-RUNNING: another process is
-            at it. CDCM-MIGRATION-MISSING.
+            at it. CDCM-MIGRATION-MISSING, CDCM-CUTOVER-SAME-DATABASE.
         MigratorError: a server was away before anything was begun, or stays away: run it again.
     """
     with (
@@ -79,6 +79,7 @@ def cut_over(
         Steps(options, sessions, tell) as steps,
     ):
         _require(sessions.control, options)
+        sessions.require_apart()
         sessions.alone()
         sessions.end_others()
         with speaking(options.entering, "reading the cutover's state"):

@@ -9,6 +9,7 @@ from typing import Any
 import psycopg
 
 from cdc_migrator.control import locks, markers
+from cdc_migrator.databases.postgres import same
 from cdc_migrator.databases.postgres.coded import speaking
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.errors import Failed, Refused
@@ -51,6 +52,21 @@ class Sessions:
 
     def _open(self, side: str) -> psycopg.Connection:
         return connect(self._dsn[side], application_name=self._called, side=self._sides[side])
+
+    def require_apart(self) -> None:
+        """See that both sides are databases of their own: one fence could not be up on one side
+        and open on the other. Raises Refused: CDCM-CUTOVER-SAME-DATABASE."""
+        with speaking(self._sides["source"], "looking where it is"):
+            one = same.one_database(self.source, self.control)
+        if one:
+            raise Refused(
+                "CDCM-CUTOVER-SAME-DATABASE",
+                "source and target are one database, where one fence could not stop writers of the "
+                "source and let them in on the target",
+                "Stop the writers, wait until `cdc-migrator status` shows no lag, `reconcile`, "
+                "`sequences sync`, then `abort --yes`, which leaves the target's tables; switch "
+                "the applications over.",
+            )
 
     def alone(self) -> None:
         """Be the only one who carries a cutover out. Raises Refused: CDCM-CUTOVER-RUNNING."""

@@ -11,11 +11,12 @@ import threading
 import psycopg
 import structlog
 
+from cdc_migrator.control import migration, schema
 from cdc_migrator.control.migration import Phase
-from cdc_migrator.control.migration import find as find_migration
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.errors import MigratorError, Refused
 from cdc_migrator.model.logins import Role, login
+from cdc_migrator.model.naming import way_back_of
 from cdc_migrator.service.options import RunOptions
 from cdc_migrator.service.runner import Service
 
@@ -69,5 +70,8 @@ class Hosting:
         called = f"cdcm-{self._options.migration}-look"
         dsn = login(self._options.target_dsn(), Role.MONITOR)
         with connect(dsn, application_name=called, side="source") as conn:
-            there = find_migration(conn, self._options.migration)
+            known = migration.read(conn) if schema.exists(conn, "target") else None
+            if known is not None and way_back_of(known.name) == self._options.migration:
+                return False  # source and target are one database
+            there = migration.find(conn, self._options.migration)
         return there is not None and there.phase.reached(Phase.STREAM)

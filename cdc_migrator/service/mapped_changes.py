@@ -41,6 +41,7 @@ _OF_COLUMN = frozenset(
         Kind.GENERATED_OTHERWISE,
     }
 )
+_LABELS = (Kind.VALUE_ADDED, Kind.VALUE_RENAMED)
 _LABEL = """
 SELECT EXISTS (SELECT FROM pg_enum WHERE enumtypid = to_regtype(%s) AND enumlabel = %s)
 """
@@ -62,35 +63,44 @@ def borne(target: psycopg.Connection, wanted: Sequence[Step], at: Place) -> list
         return [_borne(target, one, routes.get(one.before.name), at) for one in wanted]
 
 
+def unbearable(one: Step, routes: Sequence[Route]) -> list[Change]:
+    """Those of its changes that the routes cannot bear; new labels only where the target lacks
+    them."""
+    used = {name for route in routes for name in _used(route)}
+    return [change for change in one.changes if _against(one, change, used)]
+
+
 def _borne(
     target: psycopg.Connection, one: Step, routes: Sequence[Route] | None, at: Place
 ) -> Step:
     if routes is None:
         return one
-    used = {name for route in routes for name in _used(route)}
-    against = [change for change in one.changes if _against(target, one, change, used)]
+    found = unbearable(one, routes)
+    against = [c for c in found if c.kind not in _LABELS or not _has_label(target, c)]
     if against:
         raise _halted(one, against, at)
     quiet = [replace(change, statements=(), needed=False, safe=False) for change in one.changes]
     return replace(one, changes=tuple(quiet))
 
 
+def _has_label(target: psycopg.Connection, change: Change) -> bool:
+    return target.execute(_LABEL, (change.what, change.after)).fetchone() == (True,)
+
+
 def _used(route: Route) -> set[str]:
     return {*route.where_uses, *(name for column in route.columns for name in column.uses)}
 
 
-def _against(target: psycopg.Connection, one: Step, change: Change, used: set[str]) -> bool:
+def _against(one: Step, change: Change, used: set[str]) -> bool:
     if change.kind in _HARMLESS:
         return False
     if change.kind in _OF_COLUMN:
         # By the name that the routes have for it.
         renamed = change.kind is Kind.COLUMN_RENAMED
         return (change.before if renamed else change.what) in used
-    if change.kind in (Kind.VALUE_ADDED, Kind.VALUE_RENAMED):
+    if change.kind in _LABELS:
         assert one.after is not None
-        of_type = {column.name for column in one.after.columns if column.enumeration == change.what}
-        there = target.execute(_LABEL, (change.what, change.after)).fetchone()
-        return bool(of_type & used) and there != (True,)
+        return any(c.enumeration == change.what and c.name in used for c in one.after.columns)
     if change.kind is Kind.REPLICA_IDENTITY:
         assert one.after is not None
         return one.after.table.replica_identity is not ReplicaIdentity.FULL
@@ -99,8 +109,7 @@ def _against(target: psycopg.Connection, one: Step, change: Change, used: set[st
 
 def _halted(one: Step, against: Sequence[Change], at: Place) -> StreamHalted:
     told = "; ".join(map(str, against))
-    labels = (Kind.VALUE_ADDED, Kind.VALUE_RENAMED)
-    if all(change.kind in labels for change in against):
+    if all(change.kind in _LABELS for change in against):
         statements = dict.fromkeys(text for change in against for text in change.statements)
         remedy = f"Run on the target: {'; '.join(statements)}. Then start `cdc-migrator run` again."
     else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 
@@ -13,12 +13,13 @@ from cdc_migrator.capture.findings import Finding
 from cdc_migrator.capture.preflight import Preflight
 from cdc_migrator.control import load, mapping, migration, relations
 from cdc_migrator.control.load import NO_ROUTES, Routes
+from cdc_migrator.databases.postgres import same
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.errors import ConfigurationError, Failed, MigratorError, Refused
 from cdc_migrator.model.changes import BadRecords
 from cdc_migrator.model.destinations import destinations, entries
 from cdc_migrator.model.mapping import Wanted
-from cdc_migrator.model.tables import Table
+from cdc_migrator.model.tables import Table, TableName
 from cdc_migrator.model.wording import few
 from cdc_migrator.service.migrate_options import MigrateOptions
 from cdc_migrator.service.way_back import no_way_back
@@ -87,6 +88,8 @@ def looked_at(found: Preflight, options: MigrateOptions) -> Preflight:
         told.append(findings.warn(error.code, "mapping", error.cause, error.remedy))
     try:
         with _both(options.source_dsn, options.target_dsn, options.name, "check") as both:
+            if same.one_database(*both):
+                told += _in_one_database(mapped, [table.name for table in found.tables])
             there = migration.find(both[1], options.name)
             if there is None or not load.read_tables(both[1]):
                 compile_routes(*both, options.wanted, found.tables, options.place, foreseen=True)
@@ -155,6 +158,25 @@ def routes(
                 raise _changed(f"rows of another table shall come to {known.target}")
         mapping.say(target, wanted)
         return made
+
+
+def _in_one_database(
+    mapped: Mapping[TableName, Sequence[TableName]], tables: Sequence[TableName]
+) -> list[Finding]:
+    """There no table may go to itself, nor to one that moves as well."""
+    going = {one for several in mapped.values() for one in several}
+    against = sorted({*(set(tables) - mapped.keys()), *(going & set(tables))})
+    if not against:
+        return []
+    return [
+        findings.refuse(
+            "CDCM-CONFIG-SAME-DATABASE",
+            "mapping",
+            f"source and target are the same database, where {few(against)} would be both at once",
+            "Lead every table that moves to another name with `mapping`, and choose none of those "
+            "names in `tables`; or give the target a database of its own.",
+        )
+    ]
 
 
 @contextmanager

@@ -73,6 +73,19 @@ def live(stack: StackInfo, source_db: str, target_db: str, tmp_path: Path) -> It
     made.close()
 
 
+@pytest.fixture
+def within(stack: StackInfo, source_db: str, tmp_path: Path) -> Iterator[Any]:
+    """A migration from some schemas of a database into another one of it."""
+    execute(source_db, SOURCE + TARGET)
+    rest = {"table": "shop.*", "to": "crm.*"}
+    chosen = {"include": ["shop.*", "eu.*", "us.*"]}
+    settings = {"mapping": [*MAPPING, rest], "tables": chosen}
+    name = f"m{secrets.token_hex(4)}"
+    made = LiveMigration(tmp_path, name, source_db, source_db, stack, settings)
+    yield made
+    made.close()
+
+
 def said(live: LiveMigration, **settings: Any) -> None:
     """Change migration.yaml."""
     document = yaml.safe_load(live.config.read_text())
@@ -163,3 +176,27 @@ def test_a_mapped_migration_from_its_file_to_its_stream(live: LiveMigration) -> 
     assert halted["code"] == "CDCM-SCHEMA-MAPPED"
     assert "column renamed: called (name to called)" in halted["cause"]
     assert one(target, "SELECT full_name FROM crm.person WHERE id = 4") == "name 4"
+
+
+@pytest.mark.long
+def test_tables_move_into_another_schema_of_their_database(within: LiveMigration) -> None:
+    """Loaded, applied, compared and given up; a cutover is refused before it begins."""
+    database = within.source
+    within.prepare()
+    within.start("run")
+    execute(database, "UPDATE shop.customer SET gone = true WHERE id < 20")
+    execute(database, "DELETE FROM eu.orders WHERE id = 2")
+    assert within.drain()
+    assert one(database, "SELECT count(*) FROM crm.person") == 60
+    assert one(database, SHARDS) == "49 rows of 2"
+    within.cli("reconcile")
+    within.cli("schema", "diff")
+    assert "CDCM-CUTOVER-SAME-DATABASE" in told(within.cli("cutover", "--yes", check=3))
+    within.cli("sequences", "sync")
+
+    within.cli("abort", "--yes")
+    assert one(database, "SELECT to_regnamespace('cdc_migrator')") is None
+    execute(database, "UPDATE crm.person SET full_name = 'free'")
+    said(within, tables={"include": ["shop.*", "eu.*", "us.*"], "exclude": ["crm.*"]}, mapping=[])
+    found = json.loads(within.cli("check", "-o", "json", check=3).stdout)["findings"]
+    assert "CDCM-TARGET-NOT-EMPTY" in {one["code"] for one in found}

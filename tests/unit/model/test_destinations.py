@@ -1,0 +1,31 @@
+"""Which entries of a mapping speak of a table, and where they lead."""
+
+from __future__ import annotations
+
+from cdc_migrator.model.destinations import destinations, entries
+from cdc_migrator.model.mapping import Wanted
+from cdc_migrator.model.tables import TableName
+
+ITEM, ORDER = TableName("shop", "item"), TableName("shop", "order")
+SPLIT = (Wanted("shop.item", "crm.thing"), Wanted("shop.item", "crm.part"))
+WANTED = (*SPLIT, Wanted("shop.*", "crm.*"), Wanted("log.*"))
+
+
+def test_a_table_of_its_own_name_is_none_of_its_schemas() -> None:
+    """Several entries of one name split it; nothing is said of other schemas."""
+    assert entries(WANTED, ITEM) == list(SPLIT)
+    assert entries(WANTED, ORDER) == [WANTED[2]]
+    assert entries(WANTED, TableName("else", "item")) == []
+
+
+def test_each_table_goes_where_its_entries_say() -> None:
+    """A whole schema by its tables' names; without a word to the same name."""
+    event = TableName("log", "event")
+
+    found = destinations(WANTED, [ITEM, ORDER, event, TableName("else", "item")])
+
+    assert found == {
+        ITEM: [TableName("crm", "thing"), TableName("crm", "part")],
+        ORDER: [TableName("crm", "order")],
+        event: [event],
+    }

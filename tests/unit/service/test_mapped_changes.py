@@ -1,0 +1,65 @@
+"""Which changes of a table on the source its routes can bear."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+from cdc_migrator.model import described
+from cdc_migrator.model.described import Described
+from cdc_migrator.model.mapping import MappedColumn, Route
+from cdc_migrator.model.tables import TableName
+from cdc_migrator.service import altering
+from cdc_migrator.service.mapped_changes import unbearable
+from cdc_migrator.service.schema_step import Step, step
+from tests.unit.service.test_altering import BEFORE, column, table, with_column
+
+# Of (id, n, mood) what one route reads is n, of the other id and mood, the latter in its filter.
+KEY = MappedColumn("id", "id", ("id",), "id", "integer", "pg_catalog.int4", cast=False)
+TWICE = MappedColumn("twice", "n * 2", ("n",), None, "integer", "pg_catalog.int4")
+OF_N = Route(TableName("shop", "item"), TableName("crm", "a"), (KEY, TWICE), ("id",))
+OF_MOOD = Route(
+    TableName("shop", "item"), TableName("crm", "b"), (KEY,), ("id",), "mood = 'glad'", ("mood",)
+)
+GONE = BEFORE["columns"][:1] + BEFORE["columns"][2:]
+NEW_LABEL = {"labels": [[10, "glad"], [11, "sad"], [12, "mad"]]}
+
+
+def told(after: Described, *routes: Route) -> list[str]:
+    return [str(change.kind) for change in unbearable(step(table(), after, ()), routes)]
+
+
+@pytest.mark.parametrize(
+    ("after", "of_n", "of_mood"),
+    [
+        (table(columns=[*BEFORE["columns"], column(4, "c")]), [], []),
+        (table(columns=GONE), ["column dropped"], []),
+        (with_column(1, name="m"), ["column renamed"], []),
+        (with_column(1, type_text="bigint", base_type="pg_catalog.int8"), ["type changed"], []),
+        (with_column(1, expression="7"), [], []),
+        (with_column(1, not_null=True), [], []),
+        (with_column(2, **NEW_LABEL), [], ["value added"]),
+        (table(constraints={"item_pkey": "PRIMARY KEY (id)"}), [], []),
+        (table(replica_identity="f"), [], []),
+        (table(replica_identity="n"), ["replica identity"], ["replica identity"]),
+        (table(name="thing"), ["table renamed"], ["table renamed"]),
+        (table(key=["n"]), ["key changed"], ["key changed"]),
+    ],
+)
+def test_a_route_bears_what_it_does_not_read(after: Any, of_n: Any, of_mood: Any) -> None:
+    """A table that is split goes on only where all of its routes can."""
+    after = described.read(copy.deepcopy(dict(after.document)))
+
+    assert told(after, OF_N) == of_n
+    assert told(after, OF_MOOD) == of_mood
+    assert set(told(after, OF_N, OF_MOOD)) == {*of_n, *of_mood}
+
+
+def test_a_table_that_is_dropped_is_borne_by_none() -> None:
+    """Its rows stay on the target."""
+    before = table()
+    gone = Step(before, None, (altering.dropped(before),), (), reload=False)
+
+    assert [str(one.kind) for one in unbearable(gone, [OF_N])] == ["table dropped"]
