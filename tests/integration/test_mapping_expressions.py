@@ -47,7 +47,7 @@ def made() -> Iterator[World]:
         empty.aligner.release()
 
 
-@pytest.mark.parametrize("where", (None, *FILTERS[4:6]))
+@pytest.mark.parametrize("where", [None, *FILTERS[4:6]])
 def test_every_column_is_equal_until_it_is_changed(made: World, where: str | None) -> None:
     """Under each filter; a null in the place of a value is found in just that column."""
     shape = Shape(ITEM, ONLY, tuple(range(len(CORPUS))), where)
