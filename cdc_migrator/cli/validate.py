@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -197,7 +198,8 @@ def init(
     column that says how recent a table is, come from the rows, as warnings: look at them. It reads
     each table about once, and writes commented YAML; values of rows are in it.
 
-    A file that is there is never written over.
+    A table whose columns change on the way (`mapping`) is left out: its rules are stated by the
+    target's columns. A file that is there is never written over.
 
     Example: [bold]cdc-migrator validate init --output rules.yaml[/bold]
     """
@@ -211,16 +213,21 @@ def init(
             "Name another file with --output, or move it away.",
         )
     patterns = configured.tables
+    # What else an entry says changes columns, or leaves rows out.
+    mapped = [one.table for one in configured.mapping if one.model_fields_set - {"table", "to"}]
+    changed = [one if one.endswith(".*") else escape(one) for one in mapped]
     text = propose(
         ProposeOptions(
             configured.name,
             configured.source.dsn_with_password(),
             tables or patterns.include,
-            patterns.exclude,
+            [*patterns.exclude, *changed],
             configured.validate.timeout.total_seconds(),
         )
     )
     out = printer(ctx)
+    if mapped:
+        out.say(f"left out, for their columns change on the way: {', '.join(mapped)}")
     if output is None:
         sys.stdout.write(text)
         return

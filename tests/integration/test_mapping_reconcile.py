@@ -160,6 +160,19 @@ def test_a_row_that_another_shard_holds_the_value_of_is_not_taken_from_it(mapped
     mapped.exact()
 
 
+def test_what_only_the_target_demands_is_told(mapped: Mapped) -> None:
+    """Also of columns that it fills by itself."""
+    mapped.made.target.execute("CREATE UNIQUE INDEX only_here ON crm.person (full_name, ours)")
+    mapped.made.source.execute("UPDATE shop.customer SET name = 'name 12' WHERE id = 11")
+    try:
+        with pytest.raises(Refused) as refused:
+            mapped.made.run(repair=True)
+        assert refused.value.code == "CDCM-RECONCILE-REPAIR"
+    finally:
+        mapped.made.source.execute("UPDATE shop.customer SET name = 'name 11' WHERE id = 11")
+        mapped.made.target.execute("DROP INDEX crm.only_here")
+
+
 def test_whatever_is_wrong_with_a_table_is_written_anew(mapped: Mapped) -> None:
     """In ranges of the key where an index of both sides serves it, else at one point."""
     mapped.plant()

@@ -95,6 +95,20 @@ def test_what_init_proposes_is_kept(typed: Typed, tmp_path: Path) -> None:
     assert (code, "CDCM-ALIGN-NO-RUN" in said) == (3, True)
 
 
+def test_init_leaves_out_what_changes_its_columns(typed: Typed, tmp_path: Path) -> None:
+    """Its rules go by the target's columns; one that only goes elsewhere is as it was."""
+    mapping = [
+        {"table": "shop.orders", "rename": {"total": "sum"}},
+        {"table": "shop.*", "to": "crm.*"},
+    ]
+    file = tmp_path / "migration.yaml"
+    file.write_text(file.read_text() + yaml.safe_dump({"mapping": mapping}))
+    code, proposed, said = typed("init")
+    assert code == 0
+    assert {one["table"] for one in yaml.safe_load(proposed)["rules"]} == {"shop.lines"}
+    assert "left out, for their columns change on the way: shop.orders" in said
+
+
 def test_a_blocker_that_is_not_kept_ends_with_1_and_a_warning_with_0(
     typed: Typed, tmp_path: Path
 ) -> None:

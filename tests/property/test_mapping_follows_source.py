@@ -237,13 +237,15 @@ def _mapped(pair: RecordedPair, wanted: Sequence[Shape]) -> Routed:
         found = compile_routes(source, pair.target, [one.wanted for one in wanted], of_them)
         there = {table.name: table for table in read_tables(pair.target)}
         for route in (route for of in found.values() for route in of):
-            _load(source, pair.target, passage(tables[route.source], there[route.target], route))
+            load_rows(
+                source, pair.target, passage(tables[route.source], there[route.target], route)
+            )
     return {
         table: {called(route, route is of[0]): route for route in of} for table, of in found.items()
     }
 
 
-def _load(source: psycopg.Connection, target: psycopg.Connection, way: Passage) -> None:
+def load_rows(source: psycopg.Connection, target: psycopg.Connection, way: Passage) -> None:
     """What a worker does with a table that is one chunk."""
     snapshot: Any = None
     statement = query(Job(Chunk(way.source, 0, 0, 0, None, 0), way, snapshot, 0))
