@@ -8,6 +8,7 @@ that counts is the one committed on the target.
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import sys
 import threading
@@ -30,6 +31,8 @@ _COLLECT_OBJECTS = 100_000
 # The writer mostly waits for its socket, and after each wait for the reader's turn to end; with the
 # default of 5 ms the target stood idle for a tenth of the time.
 _SWITCH_SECONDS = 0.001
+_MMAP_THRESHOLD = -3  # mallopt(3)
+_LARGE_BLOCK = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +107,10 @@ class Pipeline:
         gc.freeze()
         gc.set_threshold(_COLLECT_OBJECTS, *gc.get_threshold()[1:])
         sys.setswitchinterval(_SWITCH_SECONDS)
+        # The C library would keep blocks of up to 32 MiB for later once it has freed one of them:
+        # rows of many MiB would leave holes. With another library there is no such call.
+        with suppress(AttributeError, OSError):
+            ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, _LARGE_BLOCK)
         for thread in self._threads:
             thread.start()
 

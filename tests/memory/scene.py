@@ -46,11 +46,13 @@ class Scene:
         self.events = events
         self.peaks: dict[str, int] = {}
         self.told: dict[str, Any] = {}
+        self._log = ""
 
     @contextmanager
     def applying(self, name: str) -> Iterator[None]:
         """`run` for the length of the block; what it took at most is kept under this name."""
-        process = self.live.start("run")
+        self._log = f"{name}.log"
+        process = self.live.start("run", log=self._log)
         began = time.monotonic()
         try:
             yield
@@ -105,7 +107,7 @@ class Scene:
 
     def scrape(self) -> int:
         """Bytes of the page that Prometheus would take, once it is served."""
-        found = wait_for("metrics are served", lambda: _HTTP.findall(self.live.log()), 60)
+        found = wait_for("metrics are served", lambda: _HTTP.findall(self.live.log(self._log)), 60)
         with urlopen(f"http://127.0.0.1:{found[-1]}/metrics", timeout=20) as page:
             return len(page.read())
 
