@@ -100,7 +100,12 @@ def tell() -> None:
     lines = [line for line in RESULTS.stored() if line["outcome"] == "equal"]
     print(f"\n{RESULTS}: {len(lines)} runs that ended equal")
     for name, case in CASES.items():
-        peaks = [line["peak_mib"] for line in lines if line["case"] == name]
+        peaks = [
+            value
+            for line in lines
+            for key, value in line.items()
+            if line["case"] == name and key.startswith("peak") and key.endswith("_mib")
+        ]
         print(f"  {name:12} {max(peaks, default=0):5} MiB  {case.told}")
 
 
