@@ -350,14 +350,8 @@ WRITES = {
 }
 
 
-@pytest.mark.parametrize(
-    "what",
-    [
-        "the stream",
-        pytest.param("heartbeats", marks=pytest.mark.long),
-        pytest.param("transactions", marks=pytest.mark.long),
-    ],
-)
+@pytest.mark.long
+@pytest.mark.parametrize("what", WRITES)
 def test_what_the_worker_lacks_is_named_by_the_step_that_needs_it(
     streaming: LiveMigration, secure_stack: SecureStack, what: str
 ) -> None:
