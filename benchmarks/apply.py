@@ -28,7 +28,6 @@ from benchmarks.workloads import WORKLOADS, Workload
 from cdc_migrator.stack import local, lock
 from cdc_migrator.stack.local import StackInfo, StackOptions
 
-RESULTS = Path("benchmarks/results/apply.jsonl")
 PEERS = Path(__file__).with_name("peers.lock.json")
 WAYS: dict[str, Callable[[Scene], Drained]] = {
     "ours": draining.ours,
@@ -62,7 +61,7 @@ def main() -> int:
             clear(scene)
         if arguments.latency_seconds:
             seen = latency.measure(stack, base, arguments.latency_seconds)
-            keep(RESULTS, {"latency": seen})
+            keep(draining.RESULTS, {"latency": seen})
     finally:
         local.down(base / "stack", purge=True)
         shutil.rmtree(base, ignore_errors=True)
@@ -184,16 +183,7 @@ def measure(scene: Scene, ways: list[str], rounds: int) -> list[str]:
                 failed.append(f"{workload.name} {name}")
             print(f"round {round_ + 1}  {name:7} {one.seconds:7.2f} s", flush=True)
     tell(seen, workload, scene.events)
-    kept = {
-        name: {
-            "seconds": [round(one.seconds, 3) for one in all_],
-            "client_cpu": [round(one.client, 2) for one in all_],
-            "target_cpu": [round(one.server, 2) for one in all_],
-            "peak_mib": max(one.peak for one in all_) >> 20,
-        }
-        for name, all_ in seen.items()
-    }
-    keep(RESULTS, {"workload": workload.name, "events": scene.events, "ways": kept})
+    draining.keep_all(workload.name, scene.events, seen)
     return failed
 
 

@@ -17,7 +17,7 @@ import re
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,12 +27,14 @@ import psutil
 import psycopg
 
 from benchmarks import sink
+from benchmarks.ours import keep
 from benchmarks.workloads import Workload
 from cdc_migrator.stack import local
 from cdc_migrator.stack.local import StackInfo
 
 _LOOK_SECONDS = 0.005
 _PATIENCE = 600.0
+RESULTS = Path("benchmarks/results/apply.jsonl")
 PUBLICATION = SLOT = "bench_native"
 # Databases of the target: as the source was before the changes, with our control schema and ready
 # to stream, and without; and the copy that the last way has changed.
@@ -113,7 +115,7 @@ def copy_of(stack: StackInfo, template: str, name: str = DRAINED) -> str:
 
 
 def content(dsn: str, tables: tuple[str, ...]) -> list[tuple[Any, ...]]:
-    """Rows and digest of each table."""
+    """Rows and digest of each table, or subquery."""
     with psycopg.connect(dsn) as conn:
         conn.execute("SET TimeZone = 'UTC'")
         return [
@@ -123,6 +125,20 @@ def content(dsn: str, tables: tuple[str, ...]) -> list[tuple[Any, ...]]:
             or ()
             for one in tables
         ]
+
+
+def keep_all(workload: str, events: int, seen: Mapping[str, Sequence[Drained]]) -> None:
+    """Append what every way has taken in each round to the results."""
+    kept = {
+        name: {
+            "seconds": [round(one.seconds, 3) for one in all_],
+            "client_cpu": [round(one.client, 2) for one in all_],
+            "target_cpu": [round(one.server, 2) for one in all_],
+            "peak_mib": max(one.peak for one in all_) >> 20,
+        }
+        for name, all_ in seen.items()
+    }
+    keep(RESULTS, {"workload": workload, "events": events, "ways": kept})
 
 
 def until(dsn: str, query: str, watch: Callable[[], None] = lambda: None) -> float:

@@ -12,6 +12,7 @@ import shutil
 import statistics
 import sys
 import tempfile
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,9 @@ import psycopg
 import yaml
 
 from benchmarks import draining
-from benchmarks.apply import RESULTS, captured
+from benchmarks.apply import captured
 from benchmarks.draining import OURS, Drained, Scene
-from benchmarks.ours import command, database, keep, run
+from benchmarks.ours import command, database, run
 from benchmarks.workloads import WORKLOADS
 from cdc_migrator.stack import local
 from cdc_migrator.stack.local import StackInfo, StackOptions
@@ -84,20 +85,15 @@ def _map(cli: list[str]) -> None:
     config.write_text(yaml.safe_dump(text))
 
 
-def _content(dsn: str, columns: list[str]) -> Any:
-    with psycopg.connect(dsn) as conn:
-        conn.execute("SET TimeZone = 'UTC'")
-        return conn.execute(
-            "SELECT count(*), sum(hashtextextended(t::text, 7)::numeric) "
-            f"FROM (SELECT {', '.join(columns)} FROM orders) t".encode()
-        ).fetchone()
+def _rows(columns: Iterable[str]) -> tuple[str]:
+    return (f"(SELECT {', '.join(columns)} FROM orders)",)
 
 
 def _measure(scenes: dict[str, Scene], rounds: int) -> int:
     source = scenes["plain"].source
     names = {"plain": ["*"], "mapped": [*_KEPT, *_EXPRESSIONS]}
     made = {"plain": ["*"], "mapped": [*_KEPT, *_EXPRESSIONS.values()]}
-    wanted = {way: _content(source, columns) for way, columns in made.items()}
+    wanted = {way: draining.content(source, _rows(columns)) for way, columns in made.items()}
     seen: dict[str, list[Drained]] = {way: [] for way in scenes}
     failed = []
     for round_ in range(rounds):
@@ -105,7 +101,7 @@ def _measure(scenes: dict[str, Scene], rounds: int) -> int:
             scene = scenes[way]
             seen[way].append(draining.ours(scene))
             target = draining.named(scene.stack.target_dsn, draining.DRAINED)
-            if _content(target, names[way]) != wanted[way]:
+            if draining.content(target, _rows(names[way])) != wanted[way]:
                 failed.append(way)
             print(f"round {round_ + 1}  {way:7} {seen[way][-1].seconds:7.2f} s", flush=True)
     took = {way: [one.seconds for one in all_] for way, all_ in seen.items()}
@@ -117,21 +113,7 @@ def _measure(scenes: dict[str, Scene], rounds: int) -> int:
             f"({events / max(seconds):,.0f} to {events / min(seconds):,.0f})"
         )
     print(f"mapped keeps {middle['plain'] / middle['mapped']:.2f} of the plain rate")
-    keep(
-        RESULTS,
-        {
-            "workload": "five expressions",
-            "events": scenes["plain"].events,
-            "ways": {
-                way: {
-                    "seconds": [round(one.seconds, 3) for one in all_],
-                    "client_cpu": [round(one.client, 2) for one in all_],
-                    "target_cpu": [round(one.server, 2) for one in all_],
-                }
-                for way, all_ in seen.items()
-            },
-        },
-    )
+    draining.keep_all("five expressions", scenes["plain"].events, seen)
     if failed:
         print(f"content differs: {failed}")
     return bool(failed)

@@ -71,13 +71,12 @@ def fold(
             if change.table is not name:
                 name = change.table
                 take = takers.get(name)
-                if take is None and (name in shapes or name not in TABLES):
-                    shape = shapes.get(name)
-                    if shape is None:
-                        raise UnknownTable(name, f"change at {lsn_to_text(change.lsn)}")
+                if take is None and (shape := shapes.get(name)) is not None:
                     take = _taker(folds, shape, name, transaction, truncates)
                     if not any(one.reread for one in shape.all):
                         takers[name] = take
+                if take is None and name not in TABLES:
+                    raise UnknownTable(name, f"change at {lsn_to_text(change.lsn)}")
             if take is None:
                 control.append((transaction, change))
             else:

@@ -25,7 +25,7 @@ class MappedStatements(Statements):
 
     def _source(self, staged: sql.Composable) -> sql.Composable:
         plan, route = self._plan, self._route
-        uses = {name for column in route.columns for name in column.uses} | {*route.where_uses}
+        uses = route.reads
         row = _row(
             plan, ((p, f"c{p}") for p, name in enumerate(plan.shape.columns) if name in uses)
         )

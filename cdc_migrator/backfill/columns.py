@@ -60,8 +60,7 @@ def passage(source: Table, target: Table, route: Route | None = None) -> Passage
 
 def _routed(route: Route, source: Table, target: Table) -> Passage:
     carried = {column.name for column in source.carried}
-    used = {*route.where_uses, *(name for one in route.columns for name in one.uses)}
-    if gone := sorted(used - carried):
+    if gone := sorted(route.reads - carried):
         raise Refused(
             "CDCM-LOAD-COLUMNS",
             f"{route.source} cannot be loaded into {route.target}: the source lacks "

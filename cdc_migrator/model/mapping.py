@@ -70,6 +70,11 @@ class Route:
     where_uses: tuple[str, ...] = ()
     belongs: str | None = None
 
+    @property
+    def reads(self) -> frozenset[str]:
+        """The columns of the source that anything of it reads."""
+        return frozenset(self.where_uses).union(*(column.uses for column in self.columns))
+
     def column(self, name: str) -> MappedColumn:
         """The column of the target with this name; raises KeyError if there is none."""
         for column in self.columns:

@@ -239,8 +239,7 @@ def routed(name: TableName, route: Route, source: Table, target: Table) -> Pair 
     """
     have = {column.name: column for column in source.columns}
     there = {column.name: column for column in target.columns if not column.generated}
-    uses = {use for column in route.columns for use in column.uses}.union(route.where_uses)
-    if gone := sorted(uses - have.keys()):
+    if gone := sorted(route.reads - have.keys()):
         return Unpaired(name, f"the source does not store {', '.join(gone)}, which is mapped")
     if missing := [column.name for column in route.columns if column.name not in there]:
         return Unpaired(name, f"the target does not store {', '.join(missing)}")

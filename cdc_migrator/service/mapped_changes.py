@@ -66,7 +66,7 @@ def borne(target: psycopg.Connection, wanted: Sequence[Step], at: Place) -> list
 def unbearable(one: Step, routes: Sequence[Route]) -> list[Change]:
     """Those of its changes that the routes cannot bear; new labels only where the target lacks
     them."""
-    used = {name for route in routes for name in _used(route)}
+    used = {name for route in routes for name in route.reads}
     return [change for change in one.changes if _against(one, change, used)]
 
 
@@ -85,10 +85,6 @@ def _borne(
 
 def _has_label(target: psycopg.Connection, change: Change) -> bool:
     return target.execute(_LABEL, (change.what, change.after)).fetchone() == (True,)
-
-
-def _used(route: Route) -> set[str]:
-    return {*route.where_uses, *(name for column in route.columns for name in column.uses)}
 
 
 def _against(one: Step, change: Change, used: set[str]) -> bool:

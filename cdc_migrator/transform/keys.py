@@ -170,7 +170,7 @@ def unseen(way: Way, toasted: Collection[str], place: Place) -> list[Fault]:
                 f"{route.target}.{one.name} is made of {', '.join(aside)} of {table.name} and of "
                 "others: an update that leaves it alone does not say what it is",
             )
-    used = {*route.where_uses, *(name for one in route.columns for name in one.uses)}
+    used = route.reads
     aside = [one.name for one in table.columns if one.name in used & set(toasted)]
     if route.where is not None and aside:
         fault(

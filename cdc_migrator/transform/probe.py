@@ -69,7 +69,7 @@ def _unlike(
     source: psycopg.Connection, target: psycopg.Connection, way: Way, place: Place, foreseen: bool
 ) -> list[Fault]:
     table, route, number = way.entry.table, way.route, way.entry.number
-    used = {*route.where_uses, *(name for one in route.columns for name in one.uses)}
+    used = route.reads
     columns = [one for one in table.columns if one.name in used]
     if foreseen and not all(has_type(target, one.type_text) for one in columns):
         return []

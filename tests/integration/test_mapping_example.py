@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ import yaml
 
 from tests.faults.cutover_kills import cut, end_of
 from tests.support.live import LISTENS, LiveMigration, one, wait_for
+from tests.support.writing import Writing
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -49,37 +48,18 @@ ORACLE = {
 }
 
 
-class Monolith(threading.Thread):
+class Monolith(Writing):
     """The application: it signs people up, lets them move and leave, sells and archives."""
 
-    def __init__(self, source: str) -> None:
-        super().__init__(daemon=True)
-        self._source = source
-        self._ending = threading.Event()
-        self.fenced = False
-        self.failed: BaseException | None = None
+    fenced = False
 
-    def __enter__(self) -> Monolith:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ending.set()
-        self.join(30)
-        assert self.failed is None, repr(self.failed)
-
-    def run(self) -> None:
+    def write(self, conn: psycopg.Connection, turn: int) -> None:
         try:
-            with psycopg.connect(self._source, autocommit=True) as conn:
-                for turn in itertools.count(1):
-                    if self._ending.wait(0.01):
-                        return
-                    with conn.transaction():
-                        self._work(conn, turn)
+            with conn.transaction():
+                self._work(conn, turn)
         except psycopg.errors.ReadOnlySqlTransaction:
             self.fenced = True
-        except BaseException as error:
-            self.failed = error
+            self.ending.set()
 
     def _work(self, conn: psycopg.Connection, turn: int) -> None:
         one_of = 1 + turn % 400

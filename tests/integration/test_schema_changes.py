@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 import signal
-import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ import pytest
 from cdc_migrator.demo.digest import compare, digest_both
 from cdc_migrator.faultpoints import VARIABLE
 from tests.support.live import LiveMigration, one, wait_for
+from tests.support.writing import Writing
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.timeout(240)]
 
@@ -36,40 +35,11 @@ INSERT INTO shop.day SELECT g, g % 10 FROM generate_series(1, 50) g;
 """
 
 
-class Writer(threading.Thread):
-    """Writes to all tables by names that stay; whoever changes the schema holds it up for a moment.
+class Writer(Writing):
+    """Writes to all tables by names that stay; a change of the schema holds it up for a moment."""
 
-    A context manager.
-    """
-
-    def __init__(self, source: str) -> None:
-        super().__init__(daemon=True)
-        self._source = source
-        self._ending = threading.Event()
-        self.failed: BaseException | None = None
-
-    def __enter__(self) -> Writer:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ending.set()
-        self.join(30)
-        assert self.failed is None, repr(self.failed)
-
-    def run(self) -> None:
-        try:
-            with psycopg.connect(self._source, autocommit=True) as conn:
-                conn.prepare_threshold = None
-                for turn in itertools.count(1):
-                    if self._ending.wait(0.01):
-                        return
-                    self._write(conn, turn)
-        except BaseException as error:
-            self.failed = error
-            raise
-
-    def _write(self, conn: psycopg.Connection, turn: int) -> None:
+    def write(self, conn: psycopg.Connection, turn: int) -> None:
+        conn.prepare_threshold = None
         with conn.transaction():
             conn.execute("INSERT INTO shop.item (amount) VALUES (%s)", (turn,))
             conn.execute(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import signal
 import subprocess
 import threading
@@ -20,6 +19,7 @@ from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.demo.digest import compare, digest_both
 from cdc_migrator.faultpoints import VARIABLE
 from tests.support.live import LiveMigration, one, wait_for
+from tests.support.writing import Writing
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -86,39 +86,16 @@ def write_new(conn: psycopg.Connection, writer: int, place: int) -> None:
         conn.execute(statement.encode(), {"w": writer, "customer": customer})
 
 
-class Writer(threading.Thread):
-    """Writes old and new tables in one transaction, some rolled back; a context manager."""
+class Writer(Writing):
+    """Writes old and new tables in one transaction, some rolled back."""
 
     def __init__(self, source: str, number: int) -> None:
-        super().__init__(name=f"writer {number}", daemon=True)
-        self.failed: BaseException | None = None
+        super().__init__(source, pause=0.02)
         self.new = threading.Event()
         self.commits = 0
-        self._source = source
         self._number = number
-        self._ending = threading.Event()
 
-    def __enter__(self) -> Writer:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ending.set()
-        self.join(30)
-        assert self.failed is None, repr(self.failed)
-
-    def run(self) -> None:
-        try:
-            with psycopg.connect(self._source, autocommit=True) as conn:
-                for turn in itertools.count(1):
-                    if self._ending.wait(0.02):
-                        return
-                    self._write(conn, turn)
-        except BaseException as error:
-            self.failed = error
-            raise
-
-    def _write(self, conn: psycopg.Connection, turn: int) -> None:
+    def write(self, conn: psycopg.Connection, turn: int) -> None:
         customer = 4 * (turn % 10) + self._number + 1
         with conn.transaction():
             conn.execute("UPDATE shop.customer SET visits = visits + 1 WHERE id = %s", (customer,))

@@ -185,15 +185,7 @@ def test_target_equals_source_at_the_end_of_each_batch(
     recorder = world.recorder
     history: list[tuple[Transaction, Contents]] = []
     for transaction, fate in work:
-        recorder.conn.execute("SELECT")  # opens it: each step below is a savepoint
-        for step in transaction:
-            kept = len(recorder.changes)
-            try:
-                with recorder.conn.transaction():
-                    step(recorder)
-            except psycopg.errors.IntegrityError:
-                # The application meets its own constraints; the log never sees such a statement.
-                del recorder.changes[kept:]
+        recorder.attempt(transaction)
         if fate == 9:
             recorder.rollback()
             continue

@@ -276,7 +276,7 @@ def test_load_and_stream_give_what_the_mapping_says(
     """Rows that were there are loaded, what happens then is applied, as the oracle has both."""
     recorder, source, target = pair.recorder, pair.source, pair.target
     source.execute("DELETE FROM shop.item; DELETE FROM shop.other")
-    _do(recorder, begun)
+    recorder.attempt(step for transaction in begun for step in transaction)
     recorder.commit()
     routes = _mapped(pair, wanted)
     for shape in wanted:
@@ -292,7 +292,7 @@ def test_load_and_stream_give_what_the_mapping_says(
         assert applier.start("test", stale_after=0.0) is not None
         waiting = []
         for place, transaction in enumerate(work):
-            _do(recorder, [transaction])
+            recorder.attempt(transaction)
             given = recorder.commit()
             given.changes = [one for one in given.changes if one.table in routes]
             waiting.append(given)
@@ -302,15 +302,3 @@ def test_load_and_stream_give_what_the_mapping_says(
                 for shape in wanted:
                     assert _held(target, shape) == rows(source, shape.oracle)
                 source.commit()
-
-
-def _do(recorder: Recorder, work: Sequence[Sequence[Step]]) -> None:
-    recorder.conn.execute("SELECT")
-    for transaction in work:
-        for step in transaction:
-            kept = len(recorder.changes)
-            try:
-                with recorder.conn.transaction():
-                    step(recorder)
-            except psycopg.errors.IntegrityError:
-                del recorder.changes[kept:]

@@ -192,15 +192,7 @@ transactions = st.lists(st.lists(steps, min_size=1, max_size=6), min_size=3, max
 def commit(world: World, work: list[Step]) -> tuple[Transaction, Contents]:
     """One transaction on the source, and what that held then."""
     recorder = world.recorder
-    recorder.conn.execute("SELECT")  # opens it: each step below is a savepoint
-    for step in work:
-        kept = len(recorder.changes)
-        try:
-            with recorder.conn.transaction():
-                step(recorder)
-        except psycopg.errors.IntegrityError:
-            # The application meets its own constraints; the log never sees such a statement.
-            del recorder.changes[kept:]
+    recorder.attempt(work)
     given = recorder.commit()
     if world.pieces:  # as if it were too large for memory
         given = msgspec.structs.replace(given, tables=frozenset(one.table for one in given.changes))

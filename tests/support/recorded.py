@@ -7,7 +7,7 @@ it touched them; that is what the log holds. Nothing of the product decodes or f
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -80,6 +80,18 @@ class Recorder:
         self.lsn += 8
         for table in tables:
             self.changes.append(Change(table, Op.TRUNCATE, b"", None, None, self.lsn))
+
+    def attempt(self, steps: Iterable[Callable[[Recorder], None]]) -> None:
+        """Take steps of one transaction; one that the application's constraints refuse is undone,
+        and the log never sees it."""
+        self.conn.execute("SELECT")  # opens it: each step is a savepoint
+        for step in steps:
+            kept = len(self.changes)
+            try:
+                with self.conn.transaction():
+                    step(self)
+            except psycopg.errors.IntegrityError:
+                del self.changes[kept:]
 
     def _run(self, table: TableName, statement: str, values: list[Any]) -> None:
         with self.conn.cursor(row_factory=dict_row) as cursor:
