@@ -17,7 +17,7 @@ help: ## list the targets
 
 setup: $(READY) ## create .venv from the hash-locked requirements
 
-$(READY): requirements.lock pyproject.toml
+$(READY): requirements.lock pyproject.toml hatch_build.py $(wildcard cdc_migrator/native/*.[ch])
 	@echo "setting up $(VENV) (uv, locked dependencies, cdc-migrator itself)"
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv

@@ -72,6 +72,8 @@ class EventRows:
         places: where the event's columns stand in a row, which has `width` columns.
     """
 
+    layout = None
+
     def __init__(self, rows: RowDecoder, places: tuple[int, ...], width: int) -> None:
         self._rows = rows
         self._places = places

@@ -36,7 +36,8 @@ class Hands:
             self.begin(piece, tally)
             for one in piece.staged:
                 tally.at = one.shape.name
-                self.merger.write(one)
+                straight = not self.marks.asks_of(one.shape.name)
+                self.merger.write(one, straight)
             tally.at = None
             self.marks.note(piece.staged, self.merger.places)
             del piece  # before the next one is made

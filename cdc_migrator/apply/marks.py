@@ -61,6 +61,11 @@ class Marks:
         """A transaction begins; what one that failed would have marked is not marked."""
         self._fresh = {}
 
+    def asks_of(self, table: TableName) -> bool:
+        """Whether `note` is to know which rows of a table are staged."""
+        known = self._maps.get(table)
+        return known is not None and known.id not in self._whole
+
     def note(
         self, tables: Iterable[Staged], places: Callable[[Staged, str], Collection[int]]
     ) -> None:

@@ -15,7 +15,7 @@ from cdc_migrator.apply.shape import DecodesRows, Reread, Shape
 from cdc_migrator.databases.postgres import catalog, names
 from cdc_migrator.databases.postgres.forms import Builder, cast
 from cdc_migrator.databases.postgres.side import Side
-from cdc_migrator.databases.postgres.types import Beside, InEvent, Way, way
+from cdc_migrator.databases.postgres.types import Beside, InEvent, Way, straight, way
 from cdc_migrator.errors import Refused
 from cdc_migrator.model.mapping import Route
 from cdc_migrator.model.tables import Column, Table, TableName
@@ -33,6 +33,7 @@ class TablePlan:
         columns: those of the target that are written; in the shape's order where there is no route.
         builds: how the staged text of each of the shape's columns becomes a value.
         identity: what the target's indexes allow.
+        straight: the target's columns have the very types that the event's texts are written for.
         replace: rows are always deleted and inserted again, because no index can decide
             ON CONFLICT or a column must not be updated (GENERATED ALWAYS AS IDENTITY).
     """
@@ -44,6 +45,7 @@ class TablePlan:
     identity: catalog.Identity
     replace: bool
     route: Route | None = None
+    straight: bool = False
 
     @property
     def key(self) -> tuple[Column, ...]:
@@ -97,7 +99,7 @@ def plan_tables(
 
 def _plan_table(conn: psycopg.Connection, stream: _Stream) -> TablePlan:
     table, shape = stream.table, stream.shape()
-    _require_columns(conn, table)
+    types = _types(conn, table)
     identity = catalog.identity(conn, table.name, table.key)
     fixed = any(
         column.identity == "a"
@@ -111,6 +113,7 @@ def _plan_table(conn: psycopg.Connection, stream: _Stream) -> TablePlan:
         builds=stream.builds(),
         identity=identity,
         replace=bool(shape.key_places) and (fixed or not identity.arbiter),
+        straight=all(types[column.name] == column.type_text for column in table.carried),
     )
 
 
@@ -171,7 +174,8 @@ def _shape(
     places = {column.name: place for place, column in enumerate(columns)}
     left_out = {column.name for column in side.left_out} if side is not None else set()
     kept = [name for name in places if name not in left_out]
-    in_event = RowDecoder(table.name, [members[places[n]] for n in kept], placeholder)
+    texts = [straight(column) for column in columns] if side is None else []
+    in_event = RowDecoder(table.name, [members[places[n]] for n in kept], placeholder, texts)
     rows: DecodesRows = in_event
     if left_out:
         rows = EventRows(in_event, tuple(places[n] for n in kept), len(columns))
@@ -201,17 +205,24 @@ def _in_string(how: Way) -> bool:
 
 
 _TARGET_COLUMNS = """
-SELECT a.attname::text, a.attgenerated <> '' FROM pg_attribute a
-WHERE a.attrelid = to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped
+SELECT a.attname::text,
+       CASE WHEN t.typtype <> 'd' THEN format_type(a.atttypid, a.atttypmod) END
+FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+WHERE a.attrelid = to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
 """
 
 
-def _require_columns(conn: psycopg.Connection, table: Table) -> None:
+def _types(conn: psycopg.Connection, table: Table) -> dict[str, str | None]:
+    """The types of the target's columns, None for domains: they may be of anything.
+
+    Raises Refused where a column is not there to write to.
+    """
     quoted = names.table(table.name).as_string(conn)
-    there: dict[str, bool] = dict(conn.execute(_TARGET_COLUMNS, (quoted,)).fetchall())
-    missing = [column.name for column in table.carried if there.get(column.name) is not False]
+    there: dict[str, str | None] = dict(conn.execute(_TARGET_COLUMNS, (quoted,)).fetchall())
+    missing = [column.name for column in table.carried if column.name not in there]
     if not there or missing:
         raise _missing(table.name, missing if there else [])
+    return there
 
 
 def _missing(target: TableName, columns: Sequence[str]) -> Refused:

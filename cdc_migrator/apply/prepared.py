@@ -8,6 +8,7 @@ from functools import partial
 
 from cdc_migrator.apply.batcher import Batch
 from cdc_migrator.apply.fold import fold
+from cdc_migrator.apply.fold_blocks import fold_blocks
 from cdc_migrator.apply.pieces import PieceLimits, pieces
 from cdc_migrator.apply.shape import Shape
 from cdc_migrator.apply.signals import TABLES, Heartbeat, Marker, signals
@@ -122,10 +123,11 @@ class Preparer:
 
     def piece(self, batch: Batch, transactions: Sequence[Transaction]) -> Piece:
         """Fold and encode one run of a batch. Raises StreamHalted."""
-        folded = fold(transactions, self.shapes, self.truncates)
+        taken = fold_blocks(transactions, self.shapes, self._limits.inline)
+        folded = fold(taken.rest, self.shapes, self.truncates)
         markers, heartbeats = signals(folded.control)
-        staged = []
-        for state in sorted(folded.tables, key=lambda state: state.shape.name):
+        staged = taken.staged
+        for state in folded.tables:
             try:
                 staged.append(encode(state, self._limits.inline))
             except UnicodeEncodeError:
@@ -134,7 +136,9 @@ class Preparer:
                     f"a row of {state.shape.name} is not valid Unicode",
                     f"offsets below {batch.next_offset}",
                 ) from None
-        return Piece(tuple(staged), folded.counts, tuple(markers), tuple(heartbeats))
+        staged.sort(key=lambda one: one.shape.name)
+        counts = taken.counts | folded.counts
+        return Piece(tuple(staged), counts, tuple(markers), tuple(heartbeats))
 
     def pieces(self, batch: Batch) -> Iterator[Piece]:
         """The pieces of a batch that is too large for memory, made one by one."""

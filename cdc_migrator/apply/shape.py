@@ -12,13 +12,20 @@ from typing import Protocol
 from cdc_migrator.model.changes import Image, Op, Transaction
 from cdc_migrator.model.positions import Snapshot
 from cdc_migrator.model.tables import TableName
+from cdc_migrator.native.rows import Layout
 from cdc_migrator.stream.rows import Text
 
 Row = tuple[Text, ...]
 
 
 class DecodesRows(Protocol):
-    """`stream.rows.RowDecoder`, as far as folding needs it."""
+    """`stream.rows.RowDecoder`, as far as folding needs it.
+
+    `layout`: None where a row is more than one image taken apart.
+    """
+
+    @property
+    def layout(self) -> Layout | None: ...
 
     def decode(self, image: Image, lsn: int) -> Row: ...
 
@@ -27,6 +34,9 @@ class DecodesRows(Protocol):
 
 class DecodesKeys(Protocol):
     """`stream.rows.KeyDecoder`, as far as folding needs it."""
+
+    @property
+    def layout(self) -> Layout: ...
 
     def decode(self, key: bytes, lsn: int) -> tuple[str, ...]: ...
 

@@ -13,9 +13,10 @@ A staging row is: kind, the base key, the row's columns; all as text. Kinds:
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from cdc_migrator.apply.follow import TableState
@@ -46,6 +47,8 @@ class Staged:
     Attributes:
         payload: COPY text format, in pieces of whole rows.
         few: the same by column, where it is little enough to go along with a statement.
+        fresh: all rows are complete and were inserted by the batch, and the payload has nothing
+            but their columns, as texts that the target reads as they are.
         deletes, complete: number of rows of these kinds.
         partial: number of rows by kind ``u:…`` and ``m:…``.
     """
@@ -57,11 +60,27 @@ class Staged:
     complete: int
     partial: dict[str, int]
     few: list[list[str | None]] | None = None
+    fresh: bool = False
+
+    def to_stage(self) -> Iterator[bytes]:
+        """The payload for the staging table."""
+        if not self.fresh:
+            yield from self.payload
+            return
+        # A line end in COPY's text format is nothing but the end of a row.
+        head = complete_head(self.shape).encode()
+        for piece in self.payload:
+            yield head + piece[:-1].replace(b"\n", b"\n" + head) + b"\n"
 
     @property
     def moves(self) -> bool:
         """Whether a row moves that needs values from its base."""
         return any(kind.startswith("m") for kind in self.partial)
+
+
+def complete_head(shape: Shape) -> str:
+    """What stands in front of a complete row's columns."""
+    return "\t".join((COMPLETE, *(NULL for _ in shape.key_places), ""))
 
 
 def unchanged_places(kind: str) -> tuple[int, ...]:
@@ -121,6 +140,24 @@ def _is_little(shape: Shape, payload: tuple[bytes, ...]) -> bool:
 
 def _by_column(rows: Iterable[_Cells]) -> list[list[str | None]]:
     return [list(column) for column in zip(*rows, strict=True)]
+
+
+def along(staged: Staged, inline: int) -> Staged:
+    """The same, to go along with each statement where it is little enough for that."""
+    number = staged.deletes + staged.complete + sum(staged.partial.values())
+    if number > inline or not _is_little(staged.shape, staged.payload):
+        return staged
+    payload = tuple(staged.to_stage())
+    lines = b"".join(payload).decode().split("\n")[:-1]
+    few = _by_column([[_cell(text) for text in line.split("\t")] for line in lines])
+    return replace(staged, payload=payload, few=few, fresh=False)
+
+
+def _cell(text: str) -> str | None:
+    """What `copy_text` writes as this."""
+    if "\\" not in text:
+        return text
+    return None if text == NULL else _ESCAPED.sub(lambda one: _PLAIN[one[0]], text)
 
 
 def _kind(moved: bool, row: Row) -> str:
@@ -242,4 +279,6 @@ def _escape_bytes(cell: bytes) -> bytes:
     return cell
 
 
+_PLAIN = {"\\\\": "\\", "\\n": "\n", "\\t": "\t", "\\r": "\r"}
+_ESCAPED = re.compile(r"\\[\\ntr]")
 _ESCAPES = ((b"\\", b"\\\\"), (b"\n", b"\\n"), (b"\t", b"\\t"), (b"\r", b"\\r"))

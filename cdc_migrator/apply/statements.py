@@ -57,6 +57,9 @@ class Statements:
         self.clear_stage = self._text("TRUNCATE {stage}")
         self.clear_final = self._text("TRUNCATE {final}")
         self.copy = self._text("COPY {stage} FROM STDIN")
+        self.copy_straight = self._text(
+            "COPY {target} ({columns}) FROM STDIN", columns=names.columns(self._columns)
+        )
         self.insert = self._insert("")
         if plan.shape.keys is None:
             self.delete_equal = self._delete_equal()

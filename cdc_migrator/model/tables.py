@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -24,6 +24,19 @@ class ReplicaIdentity(StrEnum):
     FULL = "f"
     INDEX = "i"
     NOTHING = "n"
+
+
+class Straight(IntEnum):
+    """Which of a column's texts in events the input function of its type reads as they are.
+
+    NUMBER: all but the words for what is no number. CALENDAR: those of the years 1 to 9999.
+    The order is that of the library (`native/rows.c`).
+    """
+
+    NONE = 0
+    ANY = 1
+    NUMBER = 2
+    CALENDAR = 3
 
 
 @dataclass(frozen=True, slots=True)

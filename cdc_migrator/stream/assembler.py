@@ -30,13 +30,14 @@ it may have lost is examined. No Kafka here and no clock: times are those of the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from cdc_migrator.errors import StreamHalted
-from cdc_migrator.model.changes import Transaction
+from cdc_migrator.model.changes import Change, Transaction
 from cdc_migrator.model.tables import TableName
-from cdc_migrator.stream.envelope import Begin, End, Record, Rows
+from cdc_migrator.stream.blocks import Stretch
+from cdc_migrator.stream.envelope import Begin, End, Record, Rows, Whole
 from cdc_migrator.stream.parts import (
     Joint,
     Part,
@@ -53,7 +54,7 @@ from cdc_migrator.stream.proofs import (
     require_ordered,
     require_pairs,
 )
-from cdc_migrator.stream.spill import Spilled, SpillLimits
+from cdc_migrator.stream.spill import Changes, Spilled, SpillLimits
 
 # Retrying takes the connector a second or more (1.4 s at its shortest setting, seen). Between
 # records that it sends without one, 5 ms were the most; where CPU is short, some 100 ms.
@@ -152,6 +153,8 @@ class Assembler:
         -COUNT, -ORDER, -UNPROVEN-KEY, -UNPROVEN-COPY.
         """
         given: Transaction | None = None
+        if type(record) is Whole:
+            return self._whole(record)
         # Control records leave a hole between two Kafka transactions; a cut always lies there.
         if record.offset != self._next_offset:
             self._note_pause(record)
@@ -171,6 +174,37 @@ class Assembler:
             self._open.cuts.append(len(self._open.changes))
             self._open.plain = False
 
+    def _whole(self, whole: Whole) -> Transaction | None:
+        commit_lsn = whole.commit_lsn
+        if (
+            self._open is not None
+            or self._aside
+            or commit_lsn <= self._last_commit
+            or commit_lsn in self._applied_ahead
+        ):
+            given = None
+            for record in whole.parts():
+                given = self.feed(record)
+            return given
+        self._next_offset = whole.offset + len(whole.changes) + 2
+        self._last_sent_ms = whole.sent_ms
+        self._last_commit = commit_lsn
+        suspect = whole.first_lsn != whole.begin_lsn
+        self.counters.suspect += suspect
+        return Transaction(
+            whole.xid,
+            whole.begin_lsn,
+            commit_lsn,
+            whole.committed_at_us,
+            whole.changes,
+            whole.offset,
+            self._next_offset,
+            suspect,
+            whole.size,
+            None,
+            whole.sent_ms,
+        )
+
     def _rows(self, rows: Rows) -> None:
         part = self._open
         if part is None or part.xid != rows.xid:
@@ -178,20 +212,22 @@ class Assembler:
         changes = part.changes
         if not changes:
             part.first_order = rows.first_order
-            part.changes = list(rows.changes)
+            part.changes = _own(rows.changes)
             part.plain = part.plain and rows.plain
         else:
             if part.plain:
                 part.plain = rows.plain and rows.changes[0].lsn > changes[-1].lsn
             if part.size + rows.size > self._spill.bytes or len(changes) >= self._spill.rows:
                 changes = self._spill_out(part)
+            if isinstance(changes, Stretch) and not isinstance(rows.changes, Stretch):
+                part.changes = changes = list(changes)
             changes.extend(rows.changes)
         part.last_order = rows.last_order
         part.committed_at_us = rows.committed_at_us
         part.size += rows.size
 
     def _spill_out(self, part: Part) -> Spilled:
-        if isinstance(part.changes, list):
+        if not isinstance(part.changes, Spilled):
             part.changes = Spilled.of(part.changes, self._spill.directory)
             part.plain = False
             self.counters.spilled += 1
@@ -204,8 +240,9 @@ class Assembler:
 
     def _put_aside(self, cut: Part, by: Begin) -> None:
         if not self._aside or self._aside[0].xid == cut.xid:
+            _take_apart(cut)
             # However often a transaction is cut: together its parts hold no more than one does.
-            held = sum(part.size for part in self._aside if isinstance(part.changes, list))
+            held = sum(part.size for part in self._aside if not isinstance(part.changes, Spilled))
             if held + cut.size > self._spill.bytes:
                 self._spill_out(cut)
             self._aside.append(cut)
@@ -277,6 +314,8 @@ class Assembler:
         """The whole transaction, how it was joined, whether it is suspect; or Unproven."""
         joints: list[Joint] = []
         whole: Part | None = None
+        lying = last.changes
+        _take_apart(last)
         for part in (*aside, last):
             require_numbered(part, whole)
             if part is last:
@@ -295,6 +334,8 @@ class Assembler:
         require_ordered(whole.changes, end.commit_lsn, settled)
         require_pairs(whole.changes, settled)
         doubtful = require_joints(whole.changes, whole.cuts, settled)
+        if whole is last and len(lying) == len(whole.changes):
+            whole.changes = lying  # nothing was dropped
         return whole, joints, doubtful or begins_elsewhere(whole)
 
     def _count(self, joints: list[Joint], suspect: bool) -> None:
@@ -329,3 +370,14 @@ class Assembler:
             f"transaction {xid} came",
             self._at(offset, waiting),
         )
+
+
+def _own(changes: Sequence[Change]) -> Changes:
+    """The same, to be added to."""
+    return changes.copied() if isinstance(changes, Stretch) else list(changes)
+
+
+def _take_apart(part: Part) -> None:
+    """What is looked at row by row is decoded once."""
+    if isinstance(part.changes, Stretch):
+        part.changes = list(part.changes)

@@ -68,15 +68,50 @@ class Rows(_Placed, frozen=True, gc=False):
     first_order: int
     last_order: int
     committed_at_us: int
-    changes: list[Change]
+    changes: Sequence[Change]
     plain: bool
+
+
+class Whole(_Placed, frozen=True, gc=False):
+    """A transaction from BEGIN to END, numbered without a gap, whose rows are plain as in `Rows`.
+
+    Its records lie at `offset` and behind it without a hole; `size` is of all, `sent_ms` of END.
+    `begin_lsn` is the position in the id of BEGIN, `first_lsn` that of the first row.
+    """
+
+    xid: int
+    begin_lsn: int
+    first_lsn: int
+    commit_lsn: int
+    committed_at_us: int
+    changes: Sequence[Change]
+
+    def parts(self) -> tuple[Begin, Rows, End]:
+        """The same as the records that it is made of, in their order."""
+        count = len(self.changes)
+        at, ms = self.offset, self.sent_ms
+        return (
+            Begin(at, 0, ms, self.xid, self.begin_lsn),
+            Rows(
+                at + 1,
+                self.size,
+                ms,
+                self.xid,
+                1,
+                count,
+                self.committed_at_us,
+                self.changes,
+                True,
+            ),
+            End(at + 1 + count, 0, ms, self.xid, self.commit_lsn, count),
+        )
 
 
 class Tombstone(_Placed, frozen=True, gc=False):
     """A record without a value: compaction's business, nothing to apply."""
 
 
-Record = Begin | End | Rows | Tombstone
+Record = Begin | End | Rows | Whole | Tombstone
 
 
 class Message(Protocol):
@@ -137,6 +172,10 @@ class Envelope:
         self._table = TableName("", "")
         self._xid = 0
         self._xid_text = ":"
+
+    def another(self) -> Envelope:
+        """One of its own for another thread."""
+        return Envelope(self._topic, self._partition)
 
     def position(self, offset: int) -> str:
         """How messages name a record: ``topic[partition]@offset``."""
@@ -219,6 +258,12 @@ class Envelope:
             sent = message
         if sent is not None:
             yield self._rows(changes, start, size, sent.timestamp()[1], first, last, plain)
+
+    def decode_change(
+        self, offset: int, key: bytes | None, value: bytes, headers: Headers | None
+    ) -> Change:
+        """A record that is known to be a row event. Raises as `decode`."""
+        return self._change(offset, key, self._decode(offset, value), headers)
 
     def _decode(self, offset: int, value: bytes) -> _Value:
         try:

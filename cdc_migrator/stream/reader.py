@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from cdc_migrator.errors import StreamHalted
 from cdc_migrator.model.changes import Transaction
 from cdc_migrator.stream.assembler import Assembler
+from cdc_migrator.stream.blocks import BlockDecoder
 from cdc_migrator.stream.consumer import StreamConsumer
 from cdc_migrator.stream.envelope import Envelope
 
@@ -38,7 +39,7 @@ class StreamReader:
     def __init__(self, consumer: StreamConsumer, envelope: Envelope, assembler: Assembler) -> None:
         self.consumer = consumer
         self.assembler = assembler
-        self._decode = envelope.decode_many
+        self._decode = BlockDecoder(envelope).decode_many
         self._halt: StreamHalted | None = None
 
     def read(self, max_messages: int, timeout: float) -> Read:

@@ -19,6 +19,8 @@ import msgspec
 from cdc_migrator.errors import StreamHalted
 from cdc_migrator.model.changes import Image
 from cdc_migrator.model.positions import lsn_to_text
+from cdc_migrator.model.tables import Straight
+from cdc_migrator.native.rows import Layout
 
 
 class Unchanged(Enum):
@@ -63,13 +65,31 @@ class RowDecoder:
             else (number, true, array, object), which travels as the JSON text that it is; a
             string among those, such as ``"NaN"``, travels without its quotes.
         placeholder: the connector's ``unavailable.value.placeholder``.
+        straight: of each column, which texts the target reads as they are.
+
+    Attributes:
+        layout: the same for rows that are never looked at here.
     """
 
-    def __init__(self, table: object, columns: Columns, placeholder: str) -> None:
+    def __init__(
+        self,
+        table: object,
+        columns: Columns,
+        placeholder: str,
+        straight: Sequence[Straight] = (),
+    ) -> None:
         self._shape = _Shape(table, columns)
         self._texts, self._tokens = _placeholder_forms(placeholder)
         # An image in which none of these occurs has no placeholder in any column.
         self._traces = _traces(self._texts, self._tokens)
+        texts, tokens = self._texts, self._tokens
+        self.layout = Layout(
+            columns,
+            in_string=map(_spelled, texts),
+            in_other=map(_spelled, tokens),
+            as_token=[token.encode() for token in tokens - texts],
+            texts=straight,
+        )
 
     def decode(self, image: Image, lsn: int) -> tuple[Text, ...]:
         """The columns of one row image in their order; `lsn` is for messages only.
@@ -123,6 +143,7 @@ class KeyDecoder:
 
     def __init__(self, table: object, columns: Columns) -> None:
         self._shape = _Shape(table, columns)
+        self.layout = Layout(columns)
 
     def decode(self, key: bytes, lsn: int) -> tuple[str, ...]:
         """The key columns in their order. Raises as `RowDecoder.decode`; no part may be null."""
@@ -274,6 +295,11 @@ def _traces(texts: frozenset[str], tokens: frozenset[str]) -> list[bytes]:
 
     As the event spells them: inside a string the quotes of a JSON text are escaped.
     """
-    spelled = {msgspec.json.encode(text)[1:-1] for text in texts}
+    spelled = set(map(_spelled, texts))
     spelled |= {token.encode() for token in tokens if token not in texts}
     return [s for s in sorted(spelled, key=len) if not any(t in s for t in spelled if t != s)]
+
+
+def _spelled(text: str) -> bytes:
+    """As it stands between the quotes of a JSON string."""
+    return msgspec.json.encode(text)[1:-1]

@@ -22,6 +22,7 @@ import msgspec
 from cdc_migrator.errors import Failed
 from cdc_migrator.model.changes import Change, Image, Op
 from cdc_migrator.model.tables import TableName
+from cdc_migrator.stream.blocks import Stretch
 
 # Every so many changes their place in the file is noted.
 _STRIDE = 64
@@ -258,14 +259,14 @@ class Spilled(Sequence[Change]):
     __hash__ = None  # type: ignore[assignment]
 
 
-Changes = list[Change] | Spilled
+Changes = list[Change] | Stretch | Spilled
 
 
 def joined(first: Changes, second: Changes) -> Changes:
     """Both, one behind the other."""
     if isinstance(first, Spilled) or isinstance(second, Spilled):
         return Spilled([*_pieces(first), *_pieces(second)])
-    return first + second
+    return [*first, *second]
 
 
 def _pieces(changes: Sequence[Change]) -> list[_Piece]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from psycopg import sql
 
 from cdc_migrator.databases.postgres import forms, names
-from cdc_migrator.model.tables import Column
+from cdc_migrator.model.tables import Column, Straight
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +156,26 @@ def _array(column: Column, element: str) -> Way:
     to = forms.builtin(name)
     flat = forms.plain_array(to) if name in _NUMBERS else forms.array(_BUILTIN[name].build)
     return InEvent(False, forms.either_array(flat, to), forms.odd_array, _ODD_ARRAY)
+
+
+_STRAIGHT = {
+    **dict.fromkeys(_NUMBERS, Straight.ANY),
+    **dict.fromkeys(("float4", "float8", "uuid", "json", "jsonb", "inet", "cidr"), Straight.ANY),
+    **dict.fromkeys(("text", "varchar", "bpchar"), Straight.ANY),
+    **dict.fromkeys(("date", "timestamp", "timestamptz"), Straight.CALENDAR),
+    "numeric": Straight.NUMBER,
+}
+
+
+def straight(column: Column) -> Straight:
+    """Which of a column's texts in events its type's input function reads as `way` does."""
+    how = way(column)
+    if not isinstance(how, InEvent) or how.odd is not None or column.element is not None:
+        return Straight.NONE
+    if column.category == "e":
+        return Straight.ANY
+    schema, _, name = column.base_type.partition(".")
+    return _STRAIGHT.get(name, Straight.NONE) if schema == "pg_catalog" else Straight.NONE
 
 
 def equality(column: Column) -> sql.Composable:
