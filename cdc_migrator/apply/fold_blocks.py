@@ -32,7 +32,7 @@ from cdc_migrator.native.library import (
 from cdc_migrator.stream.blocks import Block, Stretch
 
 # With fewer rows there is nothing to gain.
-_FEW = 32
+FEW_ROWS = 32
 _PIECE = 1 << 20
 
 
@@ -66,7 +66,7 @@ def fold_blocks(
     Raises MemoryError.
     """
     lib = library()
-    tables = _names(transactions)
+    tables = _names(transactions, min(FEW_ROWS, inline))
     if lib is None or tables is None:
         return Taken(rest=transactions)
     mine = bytearray(_is_plain(shapes.get(name), name) for name in tables)
@@ -86,7 +86,7 @@ def fold_blocks(
     return Taken(rest=transactions)
 
 
-def _names(transactions: Sequence[Transaction]) -> list[TableName] | None:
+def _names(transactions: Sequence[Transaction], few: int) -> list[TableName] | None:
     """By their numbers the names of tables; None where this is not for blocks."""
     found: list[TableName] | None = None
     rows = 0
@@ -102,7 +102,7 @@ def _names(transactions: Sequence[Transaction]) -> list[TableName] | None:
                 found = block.tables
             elif found is not block.tables:
                 return None
-    return found if rows >= _FEW else None
+    return found if rows >= few else None
 
 
 def _is_plain(shape: Shape | None, name: TableName) -> bool:

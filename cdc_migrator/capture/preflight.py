@@ -19,7 +19,7 @@ from cdc_migrator.capture import slot as slots
 from cdc_migrator.capture.checks import connect as plugins
 from cdc_migrator.capture.checks import connector as connectors
 from cdc_migrator.capture.checks import estimate as estimates
-from cdc_migrator.capture.checks import kafka, locale
+from cdc_migrator.capture.checks import here, kafka, locale
 from cdc_migrator.capture.checks import source as sources
 from cdc_migrator.capture.checks import tables as moving
 from cdc_migrator.capture.checks import target as targets
@@ -45,6 +45,7 @@ from cdc_migrator.model.mapping import Wanted
 from cdc_migrator.model.naming import Names
 from cdc_migrator.model.outside import Brokers, TopicsMade, Workers
 from cdc_migrator.model.tables import Table, TableName
+from cdc_migrator.native.library import library
 
 # Where the brokers keep their transactions, once there was one.
 _TRANSACTIONS = "__transaction_state"
@@ -139,7 +140,7 @@ def check(
         way_back: one is wanted, and its roles are looked at, too.
         wanted: what is said of tables that go to others than those of their names.
     """
-    found: list[Finding] = []
+    found = here.native(library() is not None)
     seen = _Seen()
     secured: frozenset[TableName] = frozenset()
     called = f"cdcm-{names.migration}-check"

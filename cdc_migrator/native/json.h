@@ -1,8 +1,8 @@
 /* JSON by RFC 8259, read in place: each function takes a position and the end of the text, and
  * gives the position behind what it read, or NULL where that is not there. Nothing is copied.
  *
- * What is accepted is valid JSON, but for two things that the caller sees to: whether bytes above
- * 0x7f are UTF-8 (WIDE says that there are some), and whether \u escapes pair up (`rows.c`).
+ * What is accepted is valid JSON, but for one thing that the caller sees to: whether bytes above
+ * 0x7f are UTF-8 (WIDE says that there are some).
  */
 #ifndef CDCM_JSON_H
 #define CDCM_JSON_H
@@ -42,6 +42,33 @@ static inline int is_hex(uint8_t c) {
     return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F');
 }
 
+static inline uint32_t hex(text p) {
+    uint32_t found = 0;
+    for (int i = 0; i < 4; i++) {
+        uint8_t c = p[i];
+        found = found << 4 | (uint32_t)(c <= '9' ? c - '0' : (c | 0x20) - 'a' + 10);
+    }
+    return found;
+}
+
+static inline int is_unicode_escape(text p, text end) {
+    return end - p >= 6 && p[0] == '\\' && p[1] == 'u' && is_hex(p[2]) && is_hex(p[3])
+           && is_hex(p[4]) && is_hex(p[5]);
+}
+
+/* Behind a \u escape, or behind the two that make one character. */
+static inline text escape_end(text p, text end) {
+    if (!is_unicode_escape(p, end))
+        return NULL;
+    uint32_t point = hex(p + 2);
+    if (point < 0xd800 || point > 0xdfff)
+        return p + 6;
+    if (point > 0xdbff || !is_unicode_escape(p + 6, end))
+        return NULL;
+    point = hex(p + 8);
+    return point >= 0xdc00 && point <= 0xdfff ? p + 12 : NULL;
+}
+
 /* From behind the opening quote to the closing one. */
 static inline text string_end(text p, text end, int *flags) {
     for (;;) {
@@ -78,9 +105,8 @@ static inline text string_end(text p, text end, int *flags) {
                 p += 2;
                 break;
             case 'u':
-                if (end - p < 6 || !is_hex(p[2]) || !is_hex(p[3]) || !is_hex(p[4]) || !is_hex(p[5]))
+                if ((p = escape_end(p, end)) == NULL)
                     return NULL;
-                p += 6;
                 break;
             default:
                 return NULL;

@@ -17,7 +17,7 @@ PATH = Path(__file__).with_name("kernel.so")
 # Numbers that an event has: `event` in scan.h.
 FIELDS = 14
 # Numbers that a run has: `run` in scan.c.
-RUN_FIELDS = 6
+RUN_FIELDS = 13
 
 ODD, BEGIN, END, ROW, WHOLE = range(5)
 WRITTEN, FULL, UNCHANGED, UNLIKE, MEMORY, NOT_STRAIGHT = range(6)

@@ -168,15 +168,6 @@ static int split(const layout *l, cell *cells, text p, text end) {
     return found;
 }
 
-static uint32_t hex(text p) {
-    uint32_t found = 0;
-    for (int i = 0; i < 4; i++) {
-        uint8_t c = p[i];
-        found = found << 4 | (uint32_t)(c <= '9' ? c - '0' : (c | 0x20) - 'a' + 10);
-    }
-    return found;
-}
-
 static uint8_t *put_point(uint8_t *out, uint32_t point) {
     if (point < 0x80) {
         *out++ = (uint8_t)point;
@@ -220,7 +211,8 @@ static uint8_t *put(uint8_t *out, uint32_t point) {
     }
 }
 
-/* A string with escapes; NULL where these are no characters. At most twice as long. */
+/* A string with escapes; NULL where one is the character that no text has. At most twice as
+ * long. */
 static uint8_t *put_string(uint8_t *out, text p, text end) {
     while (p < end) {
         if (*p != '\\') {
@@ -237,16 +229,11 @@ static uint8_t *put_string(uint8_t *out, text p, text end) {
         case 'u':
             point = hex(p + 2);
             p += 4;
-            if (point >= 0xd800 && point < 0xdc00) {
-                if (end - p < 8 || p[2] != '\\' || p[3] != 'u')
-                    return NULL;
-                uint32_t low = hex(p + 4);
-                if (low < 0xdc00 || low > 0xdfff)
-                    return NULL;
-                point = 0x10000 + ((point - 0xd800) << 10) + (low - 0xdc00);
-                p += 6;
-            } else if (point == 0 || (point >= 0xdc00 && point <= 0xdfff)) {
+            if (point == 0)
                 return NULL;
+            if (point >= 0xd800 && point < 0xdc00) {
+                point = 0x10000 + ((point - 0xd800) << 10) + (hex(p + 4) - 0xdc00);
+                p += 6;
             }
             break;
         default:

@@ -100,10 +100,10 @@ static text plain(text p, text end, span *found) {
     return p + 1;
 }
 
-/* ``799:226058048``: the transaction, and a position. */
+/* ``799:226058048``: the transaction, and a position, where it is asked for. */
 static int split_id(span id, int64_t *xid, int64_t *lsn) {
     text end = id.at + id.length, p = integer(id.at, end, xid);
-    return p != NULL && p < end && *p == ':' && integer(p + 1, end, lsn) == end;
+    return p != NULL && p < end && *p == ':' && (lsn == NULL || integer(p + 1, end, lsn) == end);
 }
 
 typedef struct {
@@ -160,7 +160,7 @@ static text scan_transaction(text p, text end, span *id, int64_t *order, int *fl
 /* One record; what it is. */
 static int scan_one(names *n, text values, text p, text end, event *e) {
     int more = 1, flags = 0;
-    int64_t order = -1, count = -1, position;
+    int64_t order = -1, count = -1;
     span found, op = {0}, status = {0}, id = {0}, block = {0}, after = {0};
     source from = {0};
     text begin = p = blanks(p, end);
@@ -201,7 +201,7 @@ static int scan_one(names *n, text values, text p, text end, event *e) {
         return IS(status, "END") && count >= 0 ? END : ODD;
     }
     if (op.length != 1 || from.table.at == NULL || block.at == NULL
-        || !split_id(block, &e->xid, &position))
+        || !split_id(block, &e->xid, NULL))
         return ODD;
     e->op = op.at[0];
     int whole = after.at != NULL && after.length > 0 && *after.at == '{';
@@ -240,6 +240,13 @@ typedef struct {
     int64_t plain; /* ROW: positions rise, and none is half of a key change */
     int64_t size;  /* bytes on the wire */
     int64_t table; /* of all its rows; -1 where they are of several */
+    int64_t xid;
+    int64_t lsn;      /* of the first record, of the second where there is one, and of the last */
+    int64_t second_lsn;
+    int64_t last_lsn;
+    int64_t at_us;    /* the commit time, by the last row */
+    int64_t number;   /* of the first record and of the last */
+    int64_t last_number;
 } run;
 
 /* The rows from `i` on that follow each other in one transaction; where they end. */
@@ -259,12 +266,13 @@ static int64_t rows_from(const event *e, const int64_t *offsets, int64_t i, int6
     return j;
 }
 
-/* What the records make together; `runs` has room for one each. How many there are. */
-int64_t cdcm_runs(const event *e, const int64_t *offsets, int64_t count, run *runs) {
+/* What the records make together, without what `cdcm_runs` adds; how many there are. */
+static int64_t find_runs(const event *e, const int64_t *offsets, int64_t count, run *runs) {
     int64_t found = 0, i = 0;
     while (i < count) {
         run *r = runs + found++;
-        *r = (run){e[i].kind, i, 1, 0, e[i].value_length + e[i].key_length, -1};
+        *r = (run){.kind = e[i].kind, .first = i, .count = 1, .table = -1};
+        r->size = e[i].value_length + e[i].key_length;
         if (e[i].kind == ROW) {
             r->size = 0;
             i = rows_from(e, offsets, i, count, r);
@@ -289,6 +297,23 @@ int64_t cdcm_runs(const event *e, const int64_t *offsets, int64_t count, run *ru
             r->plain = 0;
         }
         i++;
+    }
+    return found;
+}
+
+/* What the records make together; `runs` has room for one each. How many there are. */
+int64_t cdcm_runs(const event *e, const int64_t *offsets, int64_t count, run *runs) {
+    int64_t found = find_runs(e, offsets, count, runs);
+    for (int64_t i = 0; i < found; i++) {
+        run *r = runs + i;
+        const event *first = e + r->first, *last = first + r->count - 1;
+        r->xid = first->xid;
+        r->lsn = first->lsn;
+        r->second_lsn = r->count > 1 ? first[1].lsn : -1;
+        r->last_lsn = last->lsn;
+        r->at_us = r->kind == WHOLE ? last[-1].at_us : last->at_us;
+        r->number = first->number;
+        r->last_number = last->number;
     }
     return found;
 }

@@ -291,6 +291,7 @@ class Service:
                     known.covers,
                     begin.applied_ahead,
                 ),
+                options.inline_rows,
             )
             writer.begin(begin.commit_position)
             pipeline = Pipeline(

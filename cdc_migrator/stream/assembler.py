@@ -37,7 +37,7 @@ from cdc_migrator.errors import StreamHalted
 from cdc_migrator.model.changes import Change, Transaction
 from cdc_migrator.model.tables import TableName
 from cdc_migrator.stream.blocks import Stretch
-from cdc_migrator.stream.envelope import Begin, End, Record, Rows, Whole
+from cdc_migrator.stream.envelope import Begin, End, Record, Rows, Tombstone
 from cdc_migrator.stream.parts import (
     Joint,
     Part,
@@ -153,7 +153,7 @@ class Assembler:
         -COUNT, -ORDER, -UNPROVEN-KEY, -UNPROVEN-COPY.
         """
         given: Transaction | None = None
-        if type(record) is Whole:
+        if isinstance(record, Transaction):
             return self._whole(record)
         # Control records leave a hole between two Kafka transactions; a cut always lies there.
         if record.offset != self._next_offset:
@@ -169,12 +169,12 @@ class Assembler:
         self._last_sent_ms = record.sent_ms
         return given
 
-    def _note_pause(self, record: Record) -> None:
+    def _note_pause(self, record: Begin | Rows | End | Tombstone) -> None:
         if self._open is not None and record.sent_ms - self._last_sent_ms >= PAUSE_MS:
             self._open.cuts.append(len(self._open.changes))
             self._open.plain = False
 
-    def _whole(self, whole: Whole) -> Transaction | None:
+    def _whole(self, whole: Transaction) -> Transaction | None:
         commit_lsn = whole.commit_lsn
         if (
             self._open is not None
@@ -183,27 +183,14 @@ class Assembler:
             or commit_lsn in self._applied_ahead
         ):
             given = None
-            for record in whole.parts():
+            for record in _records(whole):
                 given = self.feed(record)
             return given
-        self._next_offset = whole.offset + len(whole.changes) + 2
-        self._last_sent_ms = whole.sent_ms
+        self._next_offset = whole.next_offset
+        self._last_sent_ms = whole.sent_ms or 0
         self._last_commit = commit_lsn
-        suspect = whole.first_lsn != whole.begin_lsn
-        self.counters.suspect += suspect
-        return Transaction(
-            whole.xid,
-            whole.begin_lsn,
-            commit_lsn,
-            whole.committed_at_us,
-            whole.changes,
-            whole.offset,
-            self._next_offset,
-            suspect,
-            whole.size,
-            None,
-            whole.sent_ms,
-        )
+        self.counters.suspect += whole.suspect
+        return whole
 
     def _rows(self, rows: Rows) -> None:
         part = self._open
@@ -370,6 +357,27 @@ class Assembler:
             f"transaction {xid} came",
             self._at(offset, waiting),
         )
+
+
+def _records(whole: Transaction) -> tuple[Begin, Rows, End]:
+    """What a transaction was in the topic, but for the sizes and times of single records."""
+    count, at, ms = len(whole.changes), whole.first_offset, whole.sent_ms or 0
+    committed_at_us = whole.committed_at_us or 0
+    return (
+        Begin(at, 0, ms, whole.xid, whole.begin_lsn),
+        Rows(
+            at + 1,
+            whole.bytes,
+            ms,
+            whole.xid,
+            1,
+            count,
+            committed_at_us,
+            whole.changes,
+            plain=True,
+        ),
+        End(at + 1 + count, 0, ms, whole.xid, whole.commit_lsn, count),
+    )
 
 
 def _own(changes: Sequence[Change]) -> Changes:

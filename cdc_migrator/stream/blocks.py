@@ -12,19 +12,18 @@ from collections.abc import Iterable, Iterator, Sequence
 from ctypes import byref, c_int64, string_at
 from typing import Any, overload
 
-from cdc_migrator.model.changes import Change
+from cdc_migrator.model.changes import Change, Transaction
 from cdc_migrator.model.tables import TableName
 from cdc_migrator.native.library import BEGIN, END, FIELDS, ROW, RUN_FIELDS, WHOLE, library
-from cdc_migrator.stream.envelope import Begin, End, Envelope, Message, Record, Rows, Whole
+from cdc_migrator.stream.envelope import Begin, End, Envelope, Message, Record, Rows
 
 # With fewer records, or with larger ones, there is nothing to gain.
-_FEW = 48
+FEW_RECORDS = 48
 _LARGE = 1 << 16
 
 _Headers = Any
 # Places of numbers in an event.
-_LSN, _XID, _NUMBER, _AT_US, _VALUE, _VALUE_LENGTH = 3, 4, 5, 6, 7, 8
-_KEY, _KEY_LENGTH, _MOVED = 11, 12, 13
+_VALUE, _VALUE_LENGTH, _KEY, _KEY_LENGTH, _MOVED = 7, 8, 11, 12, 13
 
 
 class Block:
@@ -125,10 +124,11 @@ class Stretch(Sequence[Change]):
 
 
 class BlockDecoder:
-    """Decodes the records of one partition, many at a time."""
+    """Decodes the records of one partition, many at a time; `few`: not worth it."""
 
-    def __init__(self, envelope: Envelope) -> None:
+    def __init__(self, envelope: Envelope, few: int = FEW_RECORDS) -> None:
         self._envelope = envelope
+        self._few = few
         self._library = library()
         self._tables: list[TableName] = []
         self._names = None if self._library is None else self._library.cdcm_names_new()
@@ -138,8 +138,9 @@ class BlockDecoder:
             self._library.cdcm_names_free(self._names)
 
     def decode_many(self, messages: Sequence[Message]) -> Iterator[Record]:
-        """As `Envelope.decode_many`; transactions that lie in the block as a whole are given so."""
-        if self._library is None or len(messages) < _FEW:
+        """As `Envelope.decode_many`; what lies in one poll from BEGIN to END and is plain is given
+        as the transaction that it makes."""
+        if self._library is None or len(messages) < self._few:
             return self._envelope.decode_many(messages)
         values = [message.value() or b"" for message in messages]
         lengths = array("q", map(len, values))
@@ -173,7 +174,7 @@ class BlockDecoder:
         runs = (c_int64 * (count * RUN_FIELDS))()
         found = lib.cdcm_runs(block.events, offsets.buffer_info()[0], count, runs)
         told = memoryview(runs).cast("B").cast("q")[: found * RUN_FIELDS].tolist()
-        return self._records(messages, block, told)
+        return self._records(messages, block, zip(*[iter(told)] * RUN_FIELDS, strict=True))
 
     def _learn_names(self) -> None:
         lib, tables = self._library, self._tables
@@ -186,52 +187,39 @@ class BlockDecoder:
             tables.append(name)
 
     def _records(
-        self, messages: Sequence[Message], block: Block, runs: list[int]
+        self, messages: Sequence[Message], block: Block, runs: Iterable[tuple[int, ...]]
     ) -> Iterator[Record]:
-        fields, offsets, tables = block.fields, block.offsets, self._tables
-        for at in range(0, len(runs), RUN_FIELDS):
-            kind, first, count, plain, size, table = runs[at : at + RUN_FIELDS]
-            head, last = first * FIELDS, (first + count - 1) * FIELDS
+        offsets, tables = block.offsets, self._tables
+        for run in runs:
+            kind, first, count, plain, size, table, xid, lsn, second, end, at_us, one, last = run
             offset = offsets[first]
             sent_ms = messages[first + count - 1].timestamp()[1]
             if kind == WHOLE:
-                only = tables[table] if table >= 0 else None
-                rows = ((block, first + 1, first + count - 1),)
-                yield Whole(
+                yield Transaction(
+                    xid,
+                    lsn,
+                    end,
+                    at_us,
+                    Stretch(
+                        ((block, first + 1, first + count - 1),),
+                        count - 2,
+                        tables[table] if table >= 0 else None,
+                    ),
                     offset,
+                    offset + count,
+                    second != lsn,
                     size,
+                    None,
                     sent_ms,
-                    fields[head + _XID],
-                    fields[head + _LSN],
-                    fields[head + FIELDS + _LSN],
-                    fields[last + _LSN],
-                    fields[last - FIELDS + _AT_US],
-                    Stretch(rows, count - 2, only),
                 )
             elif kind == ROW:
                 only = tables[table] if table >= 0 else None
-                yield Rows(
-                    offset,
-                    size,
-                    sent_ms,
-                    fields[head + _XID],
-                    fields[head + _NUMBER],
-                    fields[last + _NUMBER],
-                    fields[last + _AT_US],
-                    Stretch(((block, first, first + count),), count, only),
-                    bool(plain),
-                )
+                rows = Stretch(((block, first, first + count),), count, only)
+                yield Rows(offset, size, sent_ms, xid, one, last, at_us, rows, bool(plain))
             elif kind == BEGIN:
-                yield Begin(offset, size, sent_ms, fields[head + _XID], fields[head + _LSN])
+                yield Begin(offset, size, sent_ms, xid, lsn)
             elif kind == END:
-                yield End(
-                    offset,
-                    size,
-                    sent_ms,
-                    fields[head + _XID],
-                    fields[head + _LSN],
-                    fields[head + _NUMBER],
-                )
+                yield End(offset, size, sent_ms, xid, lsn, one)
             else:
                 odd = messages[first]
                 yield self._envelope.decode(offset, sent_ms, odd.key(), odd.value(), odd.headers())

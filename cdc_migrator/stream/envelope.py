@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import msgspec
 
 from cdc_migrator.errors import StreamHalted
-from cdc_migrator.model.changes import Change, Op
+from cdc_migrator.model.changes import Change, Op, Transaction
 from cdc_migrator.model.tables import TableName
 
 Headers = Sequence[tuple[str, bytes | str | None]]
@@ -72,46 +72,13 @@ class Rows(_Placed, frozen=True, gc=False):
     plain: bool
 
 
-class Whole(_Placed, frozen=True, gc=False):
-    """A transaction from BEGIN to END, numbered without a gap, whose rows are plain as in `Rows`.
-
-    Its records lie at `offset` and behind it without a hole; `size` is of all, `sent_ms` of END.
-    `begin_lsn` is the position in the id of BEGIN, `first_lsn` that of the first row.
-    """
-
-    xid: int
-    begin_lsn: int
-    first_lsn: int
-    commit_lsn: int
-    committed_at_us: int
-    changes: Sequence[Change]
-
-    def parts(self) -> tuple[Begin, Rows, End]:
-        """The same as the records that it is made of, in their order."""
-        count = len(self.changes)
-        at, ms = self.offset, self.sent_ms
-        return (
-            Begin(at, 0, ms, self.xid, self.begin_lsn),
-            Rows(
-                at + 1,
-                self.size,
-                ms,
-                self.xid,
-                1,
-                count,
-                self.committed_at_us,
-                self.changes,
-                True,
-            ),
-            End(at + 1 + count, 0, ms, self.xid, self.commit_lsn, count),
-        )
-
-
 class Tombstone(_Placed, frozen=True, gc=False):
     """A record without a value: compaction's business, nothing to apply."""
 
 
-Record = Begin | End | Rows | Whole | Tombstone
+# A transaction is one whose records, BEGIN and END included, lie behind each other without a hole;
+# its rows are numbered without a gap and plain as in `Rows`.
+Record = Begin | End | Rows | Transaction | Tombstone
 
 
 class Message(Protocol):
@@ -293,7 +260,7 @@ class Envelope:
         if key is None or key == b"null":
             key = b""
         if not block.id.startswith(self._xid_text):
-            self._xid, _ = self._split_id(offset, block.id)
+            self._xid = self._xid_of(offset, block.id)
             self._xid_text = f"{self._xid}:"
         change = Change(table, op, key, before, after, source.lsn)
         if headers:
@@ -346,6 +313,16 @@ class Envelope:
                 raise self._undecodable(offset, "a transaction's end without its event count")
             return End(offset, size, sent_ms, xid, lsn, value.event_count)
         raise self._undecodable(offset, "a transaction marker that is neither BEGIN nor END")
+
+    def _xid_of(self, offset: int, text: str) -> int:
+        """The transaction in front of the colon; behind it is just the row's own position."""
+        xid, colon, _ = text.partition(":")
+        try:
+            if colon:
+                return int(xid)
+        except ValueError:
+            pass
+        raise self._undecodable(offset, "a transaction id of unknown form")
 
     def _split_id(self, offset: int, text: str | None) -> tuple[int, int]:
         """``30804:363089688``: the transaction before the colon, a position behind it."""

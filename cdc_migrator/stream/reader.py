@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from cdc_migrator.errors import StreamHalted
 from cdc_migrator.model.changes import Transaction
 from cdc_migrator.stream.assembler import Assembler
-from cdc_migrator.stream.blocks import BlockDecoder
+from cdc_migrator.stream.blocks import FEW_RECORDS, BlockDecoder
 from cdc_migrator.stream.consumer import StreamConsumer
 from cdc_migrator.stream.envelope import Envelope
 
@@ -34,12 +34,21 @@ class Read:
 
 
 class StreamReader:
-    """Reads transactions; not thread-safe. Raises what its three parts raise."""
+    """Reads transactions; not thread-safe. Raises what its three parts raise.
 
-    def __init__(self, consumer: StreamConsumer, envelope: Envelope, assembler: Assembler) -> None:
+    `few`: with no more messages than this, or than is worth it, none is decoded as a block.
+    """
+
+    def __init__(
+        self,
+        consumer: StreamConsumer,
+        envelope: Envelope,
+        assembler: Assembler,
+        few: int = FEW_RECORDS,
+    ) -> None:
         self.consumer = consumer
         self.assembler = assembler
-        self._decode = BlockDecoder(envelope).decode_many
+        self._decode = BlockDecoder(envelope, min(few, FEW_RECORDS)).decode_many
         self._halt: StreamHalted | None = None
 
     def read(self, max_messages: int, timeout: float) -> Read:

@@ -11,6 +11,7 @@ STATEMENTS = (
     "clear",
     "truncate",
     "copy",
+    "straight",
     "delete",
     "update",
     "upsert",
@@ -26,6 +27,7 @@ STATEMENTS = (
 PLACES = (
     *(f"apply.{statement}.{side}" for statement in STATEMENTS for side in ("before", "after")),
     "apply.copy.within",
+    "apply.straight.within",
 )
 # All others lie between BEGIN and COMMIT.
 OUTSIDE = ("apply.commit.after",)

@@ -20,6 +20,7 @@ KILLS = tuple(
     for place in (
         "advance.after",
         "copy.within",
+        "straight.within",
         "insert_finals.before",
         "delete_equal.after",
         "truncate.after",

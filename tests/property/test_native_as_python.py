@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cdc_migrator.apply import fold_blocks
 from cdc_migrator.native.library import library
-from cdc_migrator.stream import blocks
 from tests.oracle import native
 from tests.oracle.records import Writer, spoiled
 
 SEEDS = st.integers(0, 2**32 - 1)
-EXAMPLES = settings(
-    max_examples=60,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
-
-
-@pytest.fixture(autouse=True)
-def _however_few(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(blocks, "_FEW", 0)
-    monkeypatch.setattr(fold_blocks, "_FEW", 0)
+EXAMPLES = settings(max_examples=60, deadline=None)
 
 
 def test_the_library_was_built() -> None:
