@@ -107,13 +107,14 @@ class Sent:
     at: int
     record_key: bytes | None
     record_value: bytes | None
-    record_headers: list[tuple[str, bytes]] | None = None
+    record_headers: Any = None
+    sent_ms: int = 1_795_381_008_000
 
     def offset(self) -> int:
         return self.at
 
     def timestamp(self) -> tuple[int, int]:
-        return 1, 1_795_381_008_000 + self.at
+        return 1, self.sent_ms
 
     def key(self) -> bytes | None:
         return self.record_key
@@ -121,7 +122,7 @@ class Sent:
     def value(self) -> bytes | None:
         return self.record_value
 
-    def headers(self) -> list[tuple[str, bytes]] | None:
+    def headers(self) -> Any:
         return self.record_headers
 
 
