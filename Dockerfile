@@ -14,14 +14,14 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /build
 RUN python -m venv /opt/cdc-migrator /opt/builder
 # Nothing but what the service needs: no server and no Java for a local stack, no test tools. Every
-# file is one whose hash was reviewed, and none is built here. The builder makes the package and is
-# left behind.
+# file is one whose hash was reviewed. The builder makes the package and its C library, with the
+# compiler of the wheel `ziglang`, and is left behind.
 COPY requirements-runtime.lock requirements-images.lock ./
 RUN /opt/cdc-migrator/bin/pip install --require-hashes --only-binary :all: \
         --requirement requirements-runtime.lock \
     && /opt/builder/bin/pip install --require-hashes --only-binary :all: \
         --requirement requirements-images.lock
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml hatch_build.py README.md LICENSE ./
 COPY connectors connectors
 COPY cdc_migrator cdc_migrator
 RUN /opt/builder/bin/pip wheel --no-deps --no-build-isolation --wheel-dir dist . \

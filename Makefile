@@ -8,7 +8,7 @@ READY  := $(VENV)/.ready
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long check unit lock prove-resume prove-crash prove-apply prove-load \
+.PHONY: help setup demo test test-long check unit lock prove-resume prove-crash prove-apply prove-native prove-load \
 	prove-schemas prove-reconcile prove-reconcile-kills prove-fence prove-cutover prove-way-back prove-memory bench-load bench-reconcile \
 	bench-cutover bench-apply bench-mapped clean
 
@@ -52,6 +52,9 @@ prove-crash: setup ## strike the applier for 17 minutes; adds to proofs/crash.js
 
 prove-apply: setup ## random workloads against two oracles for 17 minutes; adds to proofs/apply.jsonl
 	@$(BIN)/python -m tests.oracle.prove
+
+prove-native: setup ## the library in C beside Python, under gcc's sanitizers, for 10 minutes; adds to proofs/native.jsonl
+	@$(BIN)/python -m tests.oracle.prove_native
 
 prove-load: setup ## kill loads for 17 minutes; adds to proofs/load.jsonl
 	@$(BIN)/python -m tests.faults.prove_load

@@ -12,7 +12,8 @@ from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
-PATH = Path(__file__).with_name("kernel.so")
+SOURCES = Path(__file__).parent
+PATH = SOURCES / "kernel.so"
 
 # Numbers that an event has: `event` in scan.h.
 FIELDS = 14
@@ -27,7 +28,7 @@ ROW_STAGED, ROW_STRAIGHT, ROW_KEY = range(3)
 def digest() -> str:
     """Of the C files; a library that was built from others is not used."""
     found = sha256()
-    for path in sorted(PATH.parent.glob("*.[ch]")):
+    for path in sorted(SOURCES.glob("*.[ch]")):
         found.update(path.read_bytes())
     return found.hexdigest()
 

@@ -19,7 +19,7 @@ from cdc_migrator.stream.envelope import Begin, End, Envelope, Message, Record, 
 
 # With fewer records, or with larger ones, there is nothing to gain.
 FEW_RECORDS = 48
-_LARGE = 1 << 16
+_LARGE = 1 << 14
 
 _Headers = Any
 # Places of numbers in an event.
