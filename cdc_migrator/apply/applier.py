@@ -26,10 +26,9 @@ from cdc_migrator.apply.parking import Parking
 from cdc_migrator.apply.patience import Patience
 from cdc_migrator.apply.pieces import PieceLimits
 from cdc_migrator.apply.plan import Routes, TablePlan, plan_tables
-from cdc_migrator.apply.prepared import Prepared, Preparer
+from cdc_migrator.apply.prepared import Prepared, Preparer, up_to_start
 from cdc_migrator.apply.session import open_session
 from cdc_migrator.apply.shape import Reread, by_stream_name
-from cdc_migrator.apply.signals import begins
 from cdc_migrator.control import progress
 from cdc_migrator.control.progress import FORWARD, Progress
 from cdc_migrator.databases.postgres.coded import describe, speaking
@@ -227,10 +226,9 @@ class Applier:
             Failed: CDCM-APPLY-UNAVAILABLE: the target did not come back in time.
             Refused: the control schema or a privilege is missing.
         """
-        for number, one in enumerate(batch.transactions[:-1], 1):
-            if begins(one):
-                first, second = batch.cut(number)
-                return self.apply(first) + self.apply(second)
+        if number := up_to_start(batch, prepared):
+            first, second = batch.cut(number)
+            return self.apply(first) + self.apply(second)
         try:
             if prepared is None or (prepared.skimmed and self._active):
                 prepared = self.prepare(batch)

@@ -11,7 +11,7 @@ from cdc_migrator.apply.fold import fold
 from cdc_migrator.apply.fold_blocks import fold_blocks
 from cdc_migrator.apply.pieces import PieceLimits, pieces
 from cdc_migrator.apply.shape import Shape
-from cdc_migrator.apply.signals import TABLES, Heartbeat, Marker, signals
+from cdc_migrator.apply.signals import START, TABLES, Heartbeat, Marker, begins, signals
 from cdc_migrator.apply.stage import Staged, encode
 from cdc_migrator.control.progress import Counts
 from cdc_migrator.errors import StreamHalted
@@ -57,6 +57,18 @@ class Prepared:
         if self.batch.spilled:
             return self.tables
         return {name for piece in self.pieces for name in piece.counts}
+
+
+def up_to_start(batch: Batch, prepared: Prepared | None) -> int:
+    """How many transactions there are up to the first in which a side was opened, that one
+    included; 0 where there is none in front of the last one.
+    """
+    if prepared is not None and not batch.spilled:
+        markers = (marker for piece in prepared.pieces for marker in piece.markers)
+        if not any(marker.kind == START for marker in markers):
+            return 0
+    some = enumerate(batch.transactions[:-1], 1)
+    return next((number for number, one in some if begins(one)), 0)
 
 
 class Preparer:
