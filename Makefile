@@ -22,6 +22,9 @@ $(READY): requirements.lock pyproject.toml hatch_build.py $(wildcard cdc_migrato
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	@$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes --requirement requirements.lock
+	@# The C library is built with the machine's compiler, or with one from a wheel.
+	@command -v cc >/dev/null || command -v gcc >/dev/null || command -v clang >/dev/null || \
+		$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --requirement requirements-images.lock
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $(READY)
 
