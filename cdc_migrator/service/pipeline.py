@@ -31,8 +31,9 @@ _COLLECT_OBJECTS = 100_000
 # The writer mostly waits for its socket, and after each wait for the reader's turn to end; with the
 # default of 5 ms the target stood idle for a tenth of the time.
 _SWITCH_SECONDS = 0.001
-_MMAP_THRESHOLD = -3  # mallopt(3)
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # mallopt(3)
 _LARGE_BLOCK = 4 << 20
+_KEPT_FREE = 32 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +110,12 @@ class Pipeline:
         sys.setswitchinterval(_SWITCH_SECONDS)
         # The C library would keep blocks of up to 32 MiB for later once it has freed one of them:
         # rows of many MiB would leave holes. With another library there is no such call.
+        # And what is free at the end it would give back at once, only to ask for it with the next
+        # poll: a page that is new costs more than what is written to it.
         with suppress(AttributeError, OSError):
-            ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, _LARGE_BLOCK)
+            mallopt = ctypes.CDLL(None).mallopt
+            mallopt(_MMAP_THRESHOLD, _LARGE_BLOCK)
+            mallopt(_TRIM_THRESHOLD, _KEPT_FREE)
         for thread in self._threads:
             thread.start()
 

@@ -131,6 +131,7 @@ class BlockDecoder:
         self._few = few
         self._library = library()
         self._tables: list[TableName] = []
+        self._runs = (c_int64 * 0)()
         self._names = None if self._library is None else self._library.cdcm_names_new()
 
     def __del__(self) -> None:
@@ -171,9 +172,10 @@ class BlockDecoder:
             block.events,
         )
         self._learn_names()
-        runs = (c_int64 * (count * RUN_FIELDS))()
-        found = lib.cdcm_runs(block.events, offsets.buffer_info()[0], count, runs)
-        told = memoryview(runs).cast("B").cast("q")[: found * RUN_FIELDS].tolist()
+        if len(self._runs) < count * RUN_FIELDS:
+            self._runs = (c_int64 * (count * RUN_FIELDS))()
+        found = lib.cdcm_runs(block.events, offsets.buffer_info()[0], count, self._runs)
+        told = memoryview(self._runs).cast("B").cast("q")[: found * RUN_FIELDS].tolist()
         return self._records(messages, block, zip(*[iter(told)] * RUN_FIELDS, strict=True))
 
     def _learn_names(self) -> None:

@@ -146,17 +146,12 @@ class StreamConsumer:
             raise self._failure
         self._pass_hint_on()
         self._renew_login()
-        messages: list[Message] = []
-        for message in self._consumer.consume(max_messages, timeout):
-            error = message.error()
-            if error is None:
-                messages.append(message)
-                self._at_end = False
-            elif error.code() == KafkaError._PARTITION_EOF:
-                self._at_end = True
-                self._waiting = None
-            else:
-                self._failure = self._failure or self._final(error)
+        polled = self._consumer.consume(max_messages, timeout)
+        messages = [message for message in polled if message.error() is None]
+        if len(messages) == len(polled):
+            self._at_end = self._at_end and not messages
+        else:
+            self._note_others(polled)
         if messages:
             self._next_offset = (messages[-1].offset() or 0) + 1
             self._waiting = None
@@ -164,6 +159,18 @@ class StreamConsumer:
         elif self._failure is not None:
             raise self._failure
         return Polled(messages, self._at_end)
+
+    def _note_others(self, polled: list[Message]) -> None:
+        """What comes among records: the end of the log, and errors."""
+        for message in polled:
+            error = message.error()
+            if error is None:
+                self._at_end = False
+            elif error.code() == KafkaError._PARTITION_EOF:
+                self._at_end = True
+                self._waiting = None
+            else:
+                self._failure = self._failure or self._final(error)
 
     def hint(self, next_offset: int) -> None:
         """Show lag exporters how far the target is; every few seconds, and never an error.
