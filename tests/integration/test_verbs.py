@@ -358,8 +358,9 @@ METRICS = (
 )  # fmt: skip
 
 
-def test_a_running_service_tells_how_it_is(loaded: Shop) -> None:
+def test_a_running_service_tells_how_it_is(loaded: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """By its four addresses and by `status`: the same numbers; and no password anywhere."""
+    monkeypatch.setattr(loaded, "from_outside", True)
     with loaded.running():
         loaded.insert(2001, 2002)
         assert loaded.drain()

@@ -7,14 +7,18 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import psycopg
 import yaml
+
+from cdc_migrator.faultpoints import VARIABLE
+from tests.support.warm import warm
 
 CLI = [sys.executable, "-m", "cdc_migrator.cli.main"]
 # The running service waits for requests of alignment points.
@@ -46,7 +50,11 @@ def one(dsn: str, query: str, *parameters: object) -> Any:
 
 @dataclass
 class LiveMigration:
-    """One migration with its configuration file in `directory`."""
+    """One migration with its configuration file in `directory`.
+
+    `from_outside`: something looks at its processes from there, so each is started as a user
+    starts it.
+    """
 
     directory: Path
     name: str
@@ -55,6 +63,7 @@ class LiveMigration:
     stack: Any
     settings: dict[str, Any] = field(default_factory=dict)
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    from_outside: bool = False
 
     def __post_init__(self) -> None:
         document = {
@@ -87,15 +96,17 @@ class LiveMigration:
 
     def cli(self, *arguments: str, check: int | None = 0) -> subprocess.CompletedProcess[str]:
         """Run a verb to its end; `check` is the exit code that it must have, None for any."""
-        done = subprocess.run(
-            [*CLI, "--config", str(self.config), *arguments],
-            capture_output=True,
-            text=True,
-            timeout=180,
-            check=False,
-        )
-        assert check is None or done.returncode == check, (
-            f"{arguments} ended with {done.returncode}\n{done.stdout}\n{done.stderr}"
+        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+            process = self._begin(arguments, out, err, os.environ, own_session=False)
+            try:
+                code = process.wait(180)
+            finally:
+                process.kill()
+            out.seek(0)
+            err.seek(0)
+            done = subprocess.CompletedProcess(process.args, code, out.read(), err.read())
+        assert check is None or code == check, (
+            f"{arguments} ended with {code}\n{done.stdout}\n{done.stderr}"
         )
         return done
 
@@ -107,16 +118,30 @@ class LiveMigration:
         `env` comes on top of this process's environment.
         """
         with (self.directory / log).open("ab") as out:
-            process = subprocess.Popen(
-                [*CLI, "--config", str(self.config), *arguments],
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
-                env={**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})},
-            )
+            whole = {**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})}
+            process = self._begin(arguments, out, out, whole, own_session=True)
         self.processes.append(process)
         return process
+
+    def _begin(
+        self,
+        arguments: tuple[str, ...],
+        out: IO[Any],
+        err: IO[Any],
+        env: Mapping[str, str],
+        own_session: bool,
+    ) -> subprocess.Popen[bytes]:
+        words = ("--config", str(self.config), *arguments)
+        if not self.from_outside and VARIABLE not in env and (ready := warm()):
+            return ready.start(words, out.fileno(), err.fileno(), env, own_session)
+        return subprocess.Popen(
+            [*CLI, *words],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+            start_new_session=own_session,
+            env=env,
+        )
 
     def log(self, name: str = "run.log") -> str:
         path = self.directory / name
