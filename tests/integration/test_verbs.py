@@ -24,8 +24,9 @@ from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from cdc_migrator.stack.local import StackInfo
-from tests.support.live import CLI, LiveMigration, one, wait_for
+from tests.support.live import LiveMigration, one, wait_for
 from tests.support.stack import fresh_database
+from tests.support.typed import CLI
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(180)]
 

@@ -6,21 +6,17 @@ import json
 import os
 import signal
 import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import psycopg
 import yaml
 
-from cdc_migrator.faultpoints import VARIABLE
-from tests.support.warm import warm
+from tests.support.typed import begin, typed
 
-CLI = [sys.executable, "-m", "cdc_migrator.cli.main"]
 # The running service waits for requests of alignment points.
 LISTENS = (
     "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'cdc-migrator requests' "
@@ -96,17 +92,9 @@ class LiveMigration:
 
     def cli(self, *arguments: str, check: int | None = 0) -> subprocess.CompletedProcess[str]:
         """Run a verb to its end; `check` is the exit code that it must have, None for any."""
-        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-            process = self._begin(arguments, out, err, os.environ, own_session=False)
-            try:
-                code = process.wait(180)
-            finally:
-                process.kill()
-            out.seek(0)
-            err.seek(0)
-            done = subprocess.CompletedProcess(process.args, code, out.read(), err.read())
-        assert check is None or code == check, (
-            f"{arguments} ended with {code}\n{done.stdout}\n{done.stderr}"
+        done = typed("--config", str(self.config), *arguments, from_outside=self.from_outside)
+        assert check is None or done.returncode == check, (
+            f"{arguments} ended with {done.returncode}\n{done.stdout}\n{done.stderr}"
         )
         return done
 
@@ -118,30 +106,18 @@ class LiveMigration:
         `env` comes on top of this process's environment.
         """
         with (self.directory / log).open("ab") as out:
-            whole = {**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})}
-            process = self._begin(arguments, out, out, whole, own_session=True)
+            process = begin(
+                "--config",
+                str(self.config),
+                *arguments,
+                out=out,
+                err=out,
+                env={**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})},
+                own_session=True,
+                from_outside=self.from_outside,
+            )
         self.processes.append(process)
         return process
-
-    def _begin(
-        self,
-        arguments: tuple[str, ...],
-        out: IO[Any],
-        err: IO[Any],
-        env: Mapping[str, str],
-        own_session: bool,
-    ) -> subprocess.Popen[bytes]:
-        words = ("--config", str(self.config), *arguments)
-        if not self.from_outside and VARIABLE not in env and (ready := warm()):
-            return ready.start(words, out.fileno(), err.fileno(), env, own_session)
-        return subprocess.Popen(
-            [*CLI, *words],
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=err,
-            start_new_session=own_session,
-            env=env,
-        )
 
     def log(self, name: str = "run.log") -> str:
         path = self.directory / name

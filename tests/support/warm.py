@@ -93,11 +93,12 @@ class Warm:
         out: int,
         err: int,
         env: Mapping[str, str],
+        directory: Path,
         own_session: bool,
     ) -> Forked:
         """`cdc-migrator` with these arguments; its output goes to the files `out` and `err`."""
         told, tell = os.pipe()
-        request = json.dumps([list(args), dict(env), str(Path.cwd()), own_session])
+        request = json.dumps([list(args), dict(env), str(directory), own_session])
         with Path(os.devnull).open("rb") as nothing:
             files = [nothing.fileno(), out, err, tell]
             socket.send_fds(self._ask, [request.encode()], files)

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.support.live import CLI
+from tests.support.typed import CLI
 from tests.support.warm import Warm, warm
 
 Said = tuple[int, str, str]
@@ -29,7 +29,7 @@ def forked(tmp_path: Path) -> Callable[..., Said]:
     def said(*arguments: str, env: Mapping[str, str] = os.environ) -> Said:
         files = tmp_path / "out", tmp_path / "err"
         with files[0].open("wb") as out, files[1].open("wb") as err:
-            process = _ready().start(arguments, out.fileno(), err.fileno(), env, False)
+            process = _ready().start(arguments, out.fileno(), err.fileno(), env, Path.cwd(), False)
             code = process.wait(60)
         return code, files[0].read_text(), files[1].read_text()
 
@@ -69,7 +69,7 @@ def test_a_signal_ends_it_and_is_told(tmp_path: Path) -> None:
         config = tmp_path / "migration.yaml"
         config.write_text(f"name: endless\nsource: {{dsn: {dsn}}}\ntarget: {{dsn: {dsn}}}\n")
         words = ("--config", str(config), "status")
-        process = _ready().start(words, out.fileno(), out.fileno(), os.environ, True)
+        process = _ready().start(words, out.fileno(), out.fileno(), os.environ, tmp_path, True)
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(0.05)
         assert process.poll() is None
