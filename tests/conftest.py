@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-pytest_plugins = ["tests.support.stack", "tests.support.secure_stack"]
+pytest_plugins = ["tests.support.stack", "tests.support.secure_stack", "tests.support.warm"]
 
 NEED_THE_STACK = {"stack", "source_db", "target_db", "secure_stack"}
 

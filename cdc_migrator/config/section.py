@@ -11,7 +11,8 @@ from pydantic.fields import FieldInfo
 class Section(BaseModel):
     """A group of settings: frozen, no unknown keys, defaults checked like given values."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    # Each verb builds what checks them as a part of the whole; none is built by itself unasked.
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, defer_build=True)
 
 
 def written(name: str, field: FieldInfo) -> str:

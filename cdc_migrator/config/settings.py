@@ -280,6 +280,7 @@ class _Most(BaseSettings):
         frozen=True,
         extra="forbid",
         validate_default=True,
+        defer_build=True,
         env_prefix=ENV_PREFIX,
         env_nested_delimiter="__",
         env_parse_none_str="null",

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from cdc_migrator.demo.workload import ALL_KINDS
-from tests.support.live import CLI
+from tests.support.typed import CLI
 
 pytestmark = [pytest.mark.stack, pytest.mark.strikes, pytest.mark.slow, pytest.mark.timeout(600)]
 

@@ -12,7 +12,7 @@ import pytest
 from tests.faults.crash import ANYWHERE, CUTS, FAULTS, RESTARTS, STOP, Crash, Fault
 from tests.faults.places import PLACES
 
-pytestmark = [pytest.mark.stack, pytest.mark.strikes, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.timeout(600)]
 
 # `make prove-crash` strikes at every place; here it is those that tell most.
 KILLS = tuple(

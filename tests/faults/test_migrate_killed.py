@@ -18,7 +18,7 @@ from cdc_migrator.demo.digest import compare, digest_both
 from cdc_migrator.demo.workload import Settings, WorkloadProcess
 from tests.support.live import LiveMigration, wait_for
 
-pytestmark = [pytest.mark.stack, pytest.mark.strikes, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.timeout(300)]
 
 NAME = "killed"
 WRITERS = Settings(writers=3, rate=100, bulk_rows=2_000, bulk_seconds=0.3, bulk_every=2.0)

@@ -11,7 +11,7 @@ import pytest
 from tests.faults.resume import Resume
 from tests.support.live import LiveMigration
 
-pytestmark = [pytest.mark.stack, pytest.mark.strikes, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.timeout(600)]
 ROUNDS = 2
 # The demo kills what is not here; `make prove-resume` everything, and often.
 STRUCK = (

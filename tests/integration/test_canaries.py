@@ -182,6 +182,7 @@ def test_no_password_and_no_value_gets_out(stack: StackInfo, role: str, tmp_path
                 },
                 "service": {"http_port": port, "takeover_after": "4s"},
             },
+            from_outside=True,
         )  # fmt: skip
 
         def cli(*arguments: str, check: int | None = 0) -> str:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import stat
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +14,7 @@ from psycopg.conninfo import make_conninfo
 
 from cdc_migrator.config.loader import load
 from tests.support.private_postgres import private_database
+from tests.support.typed import plain_environment, typed
 
 SHOP = """
 CREATE SCHEMA shop;
@@ -49,16 +47,7 @@ class Here:
         return self.directory / "migration.yaml"
 
     def init(self, *args: str, **variables: str) -> Ran:
-        plain = {k: v for k, v in os.environ.items() if not k.startswith("CDC_MIGRATOR_")}
-        done = subprocess.run(
-            [sys.executable, "-m", "cdc_migrator.cli.main", "init", *args],
-            cwd=self.directory,
-            env={**plain, **variables},
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        done = typed("init", *args, directory=self.directory, env=plain_environment(**variables))
         return Ran(done.returncode, done.stdout, done.stderr)
 
 

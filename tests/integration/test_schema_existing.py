@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +27,7 @@ from cdc_migrator.service.migrate import Migrate
 from cdc_migrator.service.migrate_options import MigrateOptions
 from tests.support.private_postgres import private_database
 from tests.support.rich_schema import RICH
+from tests.support.typed import plain_environment, typed
 
 NAMES = Names("existing")
 SHOP = """
@@ -199,17 +198,7 @@ def command(pair: Pair, directory: Path, *args: str) -> subprocess.CompletedProc
         f"target:\n  dsn: {json.dumps(pair.target)}\n"
         "tables:\n  include: [shop.*]\n  exclude: [shop.stays]\n"
     )
-    plain = {k: v for k, v in os.environ.items() if not k.startswith("CDC_MIGRATOR_")}
-    plain["COLUMNS"] = "200"
-    return subprocess.run(
-        [sys.executable, "-m", "cdc_migrator.cli.main", "schema", *args],
-        cwd=directory,
-        env=plain,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return typed("schema", *args, directory=directory, env=plain_environment(COLUMNS="200"))
 
 
 def psql(pair: Pair) -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from cdc_migrator.model.naming import Names
 from cdc_migrator.model.sequences import Position
 from tests.integration.sequences_rig import CALLS, IN_SCOPE, World, insert, numbers, world
 from tests.support.private_postgres import private_database
+from tests.support.typed import plain_environment, typed
 
 
 @pytest.fixture
@@ -367,15 +368,16 @@ def test_a_thousand_sequences_are_read_in_seven_statements() -> None:
     assert {one.position.last for one in found if one.position} == set(range(1, 1001))
 
 
-def typed(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    plain = {k: v for k, v in os.environ.items() if not k.startswith("CDC_MIGRATOR_")}
-    return subprocess.run(
-        [sys.executable, "-m", "cdc_migrator.cli.main", *arguments],
-        cwd=directory, env=plain, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+Verb = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def test_the_verb_needs_two_databases_and_no_stack(shop: World, tmp_path: Path) -> None:
+@pytest.fixture
+def verb(tmp_path: Path) -> Verb:
+    """Runs a verb in the test's directory."""
+    return partial(typed, directory=tmp_path, env=plain_environment())
+
+
+def test_the_verb_needs_two_databases_and_no_stack(shop: World, verb: Verb, tmp_path: Path) -> None:
     """plan, sync, sync again, and something that cannot be done: 0, 0, 0, 1."""
     document = {
         "name": "seq",
@@ -384,27 +386,27 @@ def test_the_verb_needs_two_databases_and_no_stack(shop: World, tmp_path: Path) 
         "tables": {"include": ["*"], "exclude": ["shop.left_behind"]},
     }
     (tmp_path / "migration.yaml").write_text(yaml.safe_dump(document))
-    planned = typed(tmp_path, "sequences", "plan", "-o", "json")
+    planned = verb("sequences", "plan", "-o", "json")
     assert planned.returncode == 0, planned.stderr
     rows = {row["sequence"]: row for row in json.loads(planned.stdout)["sequences"]}
     assert set(rows) == IN_SCOPE
     serial = rows["shop.serials_id_seq"]
     assert (serial["source"]["last_value"], serial["column_value"]) == (200, 200)
     assert serial["set_to"] == {"last_value": 1200, "is_called": True, "next_value": 1201}
-    shown = typed(tmp_path, "sequences", "plan")
+    shown = verb("sequences", "plan")
     assert "would be set to 1200" in shown.stdout
     assert "next: cdc-migrator sequences sync" in shown.stderr
     assert "column shop.one.id read in" not in shown.stderr
-    assert "column shop.one.id read in" in typed(tmp_path, "-v", "sequences", "plan").stderr
-    first = typed(tmp_path, "sequences", "sync", "--margin", "10")
+    assert "column shop.one.id read in" in verb("-v", "sequences", "plan").stderr
+    first = verb("sequences", "sync", "--margin", "10")
     assert first.returncode == 0, first.stdout + first.stderr
     assert "15 sequences, 15 changed, 15 proven" in first.stdout
-    again = typed(tmp_path, "sequences", "sync", "--margin", "10")
+    again = verb("sequences", "sync", "--margin", "10")
     assert again.returncode == 0
     assert "far enough; proven" in again.stdout
     assert "15 sequences, none changed, 15 proven" in again.stdout
     shop.target.execute("DROP SEQUENCE counters.free")
-    failed = typed(tmp_path, "sequences", "sync", "-o", "json")
+    failed = verb("sequences", "sync", "-o", "json")
     assert failed.returncode == 1
     told = json.loads(failed.stdout)
     assert not told["proven"]
@@ -412,14 +414,14 @@ def test_the_verb_needs_two_databases_and_no_stack(shop: World, tmp_path: Path) 
     assert missing["findings"][0]["code"] == "CDCM-SEQUENCE-MISSING"
 
 
-def test_the_verb_refuses_where_nothing_was_started(tmp_path: Path) -> None:
+def test_the_verb_refuses_where_nothing_was_started(verb: Verb, tmp_path: Path) -> None:
     """sync writes a journal; plan only looks."""
     with private_database() as source, private_database() as target:
         document = {"name": "seq", "source": {"dsn": source}, "target": {"dsn": target}}
         (tmp_path / "migration.yaml").write_text(yaml.safe_dump(document))
-        planned = typed(tmp_path, "sequences", "plan")
+        planned = verb("sequences", "plan")
         assert planned.returncode == 0, planned.stderr
         assert "no sequence goes to the target" in planned.stdout
-        refused = typed(tmp_path, "sequences", "sync")
+        refused = verb("sequences", "sync")
         assert refused.returncode == 3
         assert "CDCM-MIGRATION-MISSING" in refused.stderr

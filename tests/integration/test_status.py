@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import signal
 import subprocess
@@ -38,6 +37,7 @@ from cdc_migrator.monitor.sampler import Places, Sampler
 from cdc_migrator.monitor.session import unless_slow
 from cdc_migrator.stack.local import StackInfo
 from tests.support.samples import SERVICE
+from tests.support.typed import plain_environment, typed
 
 NOWHERE = "postgresql://postgres@127.0.0.1:1/none"
 
@@ -77,15 +77,7 @@ class Site:
 
     def status(self, *args: str) -> tuple[int, str, str]:
         """Exit code, stdout and stderr of the command."""
-        done = subprocess.run(
-            [sys.executable, "-m", "cdc_migrator.cli.main", "status", *args],
-            cwd=self.directory,
-            env={k: v for k, v in os.environ.items() if not k.startswith("CDC_MIGRATOR_")},
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        done = typed("status", *args, directory=self.directory, env=plain_environment())
         return done.returncode, done.stdout, done.stderr
 
     def document(self) -> dict[str, Any]:

@@ -20,9 +20,10 @@ from confluent_kafka import Producer
 from psycopg import sql
 
 from cdc_migrator.stack.local import StackInfo
-from tests.support.live import CLI, LiveMigration, one, wait_for
+from tests.support.live import LiveMigration, one, wait_for
 from tests.support.private_postgres import private_database
 from tests.support.stack import fresh_database
+from tests.support.typed import CLI, typed
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(180)]
 
@@ -46,13 +47,7 @@ class Shop(LiveMigration):
         label = re.sub(r"\W+", "-", f"{verb} {flags} {settings}")[-120:]
         file = self.directory / f"{label}.yaml"
         file.write_text(yaml.safe_dump(document))
-        return subprocess.run(
-            [*CLI, "--config", str(file), *verb.split(), *flags],
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        return typed("--config", str(file), *verb.split(), *flags)
 
     def ask_both(self, verb: str, **settings: Any) -> tuple[Done, Done]:
         """For people and with ``-o json``, at the same time."""

@@ -24,8 +24,9 @@ from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from cdc_migrator.stack.local import StackInfo
-from tests.support.live import CLI, LiveMigration, one, wait_for
+from tests.support.live import LiveMigration, one, wait_for
 from tests.support.stack import fresh_database
+from tests.support.typed import CLI
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(180)]
 
@@ -358,8 +359,9 @@ METRICS = (
 )  # fmt: skip
 
 
-def test_a_running_service_tells_how_it_is(loaded: Shop) -> None:
+def test_a_running_service_tells_how_it_is(loaded: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """By its four addresses and by `status`: the same numbers; and no password anywhere."""
+    monkeypatch.setattr(loaded, "from_outside", True)
     with loaded.running():
         loaded.insert(2001, 2002)
         assert loaded.drain()

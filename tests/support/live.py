@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -16,7 +15,8 @@ from typing import Any
 import psycopg
 import yaml
 
-CLI = [sys.executable, "-m", "cdc_migrator.cli.main"]
+from tests.support.typed import begin, typed
+
 # The running service waits for requests of alignment points.
 LISTENS = (
     "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'cdc-migrator requests' "
@@ -46,7 +46,11 @@ def one(dsn: str, query: str, *parameters: object) -> Any:
 
 @dataclass
 class LiveMigration:
-    """One migration with its configuration file in `directory`."""
+    """One migration with its configuration file in `directory`.
+
+    `from_outside`: something looks at its processes from there, so each is started as a user
+    starts it.
+    """
 
     directory: Path
     name: str
@@ -55,6 +59,7 @@ class LiveMigration:
     stack: Any
     settings: dict[str, Any] = field(default_factory=dict)
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    from_outside: bool = False
 
     def __post_init__(self) -> None:
         document = {
@@ -87,13 +92,7 @@ class LiveMigration:
 
     def cli(self, *arguments: str, check: int | None = 0) -> subprocess.CompletedProcess[str]:
         """Run a verb to its end; `check` is the exit code that it must have, None for any."""
-        done = subprocess.run(
-            [*CLI, "--config", str(self.config), *arguments],
-            capture_output=True,
-            text=True,
-            timeout=180,
-            check=False,
-        )
+        done = typed("--config", str(self.config), *arguments, from_outside=self.from_outside)
         assert check is None or done.returncode == check, (
             f"{arguments} ended with {done.returncode}\n{done.stdout}\n{done.stderr}"
         )
@@ -107,13 +106,15 @@ class LiveMigration:
         `env` comes on top of this process's environment.
         """
         with (self.directory / log).open("ab") as out:
-            process = subprocess.Popen(
-                [*CLI, "--config", str(self.config), *arguments],
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
+            process = begin(
+                "--config",
+                str(self.config),
+                *arguments,
+                out=out,
+                err=out,
                 env={**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})},
+                own_session=True,
+                from_outside=self.from_outside,
             )
         self.processes.append(process)
         return process
