@@ -10,13 +10,17 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from cdc_migrator.apply.fold_blocks import fold_blocks
+from cdc_migrator.apply.shape import Shape
 from cdc_migrator.apply.stage import copy_text
 from cdc_migrator.databases.postgres.catalog import read_tables
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.databases.postgres.side import sides
-from cdc_migrator.databases.postgres.types import Beside, way
-from cdc_migrator.model.tables import Table
-from cdc_migrator.stream.rows import RowDecoder
+from cdc_migrator.databases.postgres.types import Beside, InEvent, straight, way
+from cdc_migrator.model.changes import Change, Op, Transaction
+from cdc_migrator.model.tables import Straight, Table
+from cdc_migrator.stream.rows import KeyDecoder, RowDecoder
+from tests.support.as_block import as_block
 from tests.support.private_postgres import private_database
 
 UUID = "9f0c1d2e-3b4a-4c5d-8e6f-708192a3b4c5"
@@ -203,3 +207,56 @@ def test_rows_without_an_exact_key_are_sent_whole(conn: psycopg.Connection) -> N
         made = sides([table], "m").get(table.name)
         assert made is not None
         assert made.whole
+
+
+def copied_straight(conn: psycopg.Connection, table: Table, event: str) -> str | None:
+    """What the column holds after the event's text went to it by COPY; None where it may not."""
+    column = table.columns[0]
+    how = way(column)
+    assert isinstance(how, InEvent)
+    members = [("k", False), ("v", how.json_string)]
+    rows = RowDecoder("t", members, "__unchanged", [Straight.ANY, straight(column)])
+    shape = Shape(table.name, ("k", "v"), (0,), rows, KeyDecoder("t", members[:1]))
+    after = b'{"k":1,"v":%s}' % event.encode()
+    change = Change(table.name, Op.INSERT, b'{"k":1}', None, after, 1000)
+    (read,) = as_block(Transaction(7, 1000, 1001, 1, [change]))
+    taken = fold_blocks([read], {table.name: shape}, inline=0)
+    (staged,) = taken.staged
+    if not staged.fresh:
+        return None
+    conn.execute("DROP TABLE IF EXISTS pg_temp.straight")
+    conn.execute("CREATE TEMP TABLE straight AS SELECT 1 AS k, v FROM shop.t WITH NO DATA")
+    with conn.cursor() as cursor, cursor.copy("COPY pg_temp.straight FROM STDIN") as copy:
+        for piece in staged.payload:
+            copy.write(piece)
+    stored = conn.execute("SELECT v::text FROM pg_temp.straight").fetchone()
+    assert stored is not None
+    return str(stored[0])
+
+
+def test_a_captured_form_that_the_target_reads_itself_becomes_the_value(
+    conn: psycopg.Connection,
+) -> None:
+    """Of each type of which some texts may go by COPY into the table."""
+    went: set[str] = set()
+    for kind, value, event in captured():
+        table = one_column(conn, kind, value)
+        if straight(table.columns[0]) is Straight.NONE:
+            continue
+        wanted = conn.execute("SELECT v::text FROM shop.t").fetchone()
+        assert wanted is not None
+        stored = copied_straight(conn, table, event)
+        if stored is not None:
+            assert (kind, value, stored) == (kind, value, wanted[0])
+            went.add(table.columns[0].base_type.rpartition(".")[2])
+    assert went >= {
+        "int4",
+        "int8",
+        "bool",
+        "numeric",
+        "text",
+        "timestamptz",
+        "date",
+        "uuid",
+        "mood",
+    }
