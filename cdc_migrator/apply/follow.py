@@ -46,7 +46,8 @@ class TableState:
             keyless table whole rows, as often as they go.
         complete: whole rows to be there; for a keyless table to be added.
         partial: (base key or None, row with UNCHANGED values); the key is given where the row
-            has moved away from its base.
+            has moved away from its base. Where the shape `keeps`, also whole rows: with a base all
+            that the target had, and without one new ones under a key of `deletes`.
     """
 
     shape: Shape
@@ -246,17 +247,20 @@ class Keyed(_Counted):
         self._settle_alone(state)
         ordered = self._sorted(self._live)
         for key, whole in zip(ordered, self._newest(ordered), strict=True):
-            if whole is not None:
+            if whole is not None and not shape.keeps:
                 state.complete.append(whole)
                 self._gone.pop(key, None)
                 continue
             row = _steps(self._live[key])
-            image = _latest(shape, row)
+            image = _latest(shape, row) if whole is None else whole
+            base: Change | None = row[0]
             if UNCHANGED not in image:
+                if shape.keeps and (base is not None or key in self._gone):
+                    state.partial.append((self._base(base, key), image))
+                    continue
                 state.complete.append(image)
                 self._gone.pop(key, None)
                 continue
-            base: Change | None = row[0]
             if base is None:
                 raise sequence_fault(shape, row[1], "inserts a row without all of its values")
             if base.key == key:
@@ -267,6 +271,15 @@ class Keyed(_Counted):
         for key in self._sorted(self._gone):
             state.deletes.append(keys.decode(key, self._gone[key].lsn))
         return state
+
+    def _base(self, base: Change | None, key: bytes) -> tuple[str, ...] | None:
+        """Where the target has the row that comes to be at `key`; None: nowhere."""
+        if base is None:
+            return None
+        if base.key == key:
+            self._gone.pop(key, None)
+        assert self.shape.keys is not None
+        return self.shape.keys.decode(base.key, base.lsn)
 
     def _newest(self, keys: list[bytes]) -> Sequence[tuple[str | None, ...] | None]:
         """The newest image of each row, where that is a whole row; decoded together."""

@@ -10,7 +10,8 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from cdc_migrator.control import journal
-from cdc_migrator.model.mapping import Wanted
+from cdc_migrator.model.mapping import NO_BACK, Wanted
+from cdc_migrator.model.tables import TableName
 
 
 def say(conn: psycopg.Connection, wanted: Sequence[Wanted]) -> None:
@@ -19,6 +20,21 @@ def say(conn: psycopg.Connection, wanted: Sequence[Wanted]) -> None:
     with conn.transaction():
         journal.write(conn, "mapping", tables=[one.table for one in wanted])
         conn.execute("UPDATE cdc_migrator.migration SET mapping = %s", (Jsonb(documents),))
+
+
+def leave(conn: psycopg.Connection, left: Sequence[tuple[TableName, TableName]]) -> None:
+    """Keep which tables' rows do not come back, inside the caller's transaction.
+
+    Args:
+        conn: on the source, which is the way back's target. left: with the target's tables.
+    """
+    documents = [asdict(Wanted(str(here), str(there), back=NO_BACK)) for here, there in left]
+    conn.execute("UPDATE cdc_migrator.migration SET mapping = %s", (Jsonb(documents),))
+
+
+def left(conn: psycopg.Connection) -> list[tuple[str, str]]:
+    """What `leave` has kept."""
+    return [(one.table, one.to or one.table) for one in said(conn) if one.back == NO_BACK]
 
 
 def said(conn: psycopg.Connection) -> list[Wanted]:
