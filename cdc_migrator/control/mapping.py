@@ -10,7 +10,7 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from cdc_migrator.control import journal
-from cdc_migrator.model.mapping import NO_BACK, Wanted
+from cdc_migrator.model.mapping import Wanted
 from cdc_migrator.model.tables import TableName
 
 
@@ -28,21 +28,32 @@ def leave(conn: psycopg.Connection, left: Sequence[tuple[TableName, TableName]])
     Args:
         conn: on the source, which is the way back's target. left: with the target's tables.
     """
-    documents = [asdict(Wanted(str(here), str(there), back=NO_BACK)) for here, there in left]
+    documents = [
+        {"left": [here.schema, here.name], "there": [there.schema, there.name]}
+        for here, there in left
+    ]
     conn.execute("UPDATE cdc_migrator.migration SET mapping = %s", (Jsonb(documents),))
 
 
-def left(conn: psycopg.Connection) -> list[tuple[str, str]]:
-    """What `leave` has kept."""
-    return [(one.table, one.to or one.table) for one in said(conn) if one.back == NO_BACK]
+def left(conn: psycopg.Connection) -> list[tuple[TableName, TableName]]:
+    """What `leave` has kept; nothing on the way there, which brings all of its tables."""
+    return [
+        (TableName(*one["left"]), TableName(*one["there"]))
+        for one in _documents(conn)
+        if "left" in one
+    ]
 
 
 def said(conn: psycopg.Connection) -> list[Wanted]:
     """What was kept last; empty where nothing was said."""
+    return [_wanted(document) for document in _documents(conn) if "table" in document]
+
+
+def _documents(conn: psycopg.Connection) -> list[dict[str, Any]]:
     row = conn.execute(
         "SELECT nullif(to_jsonb(m) -> 'mapping', 'null') FROM cdc_migrator.migration m"
     ).fetchone()
-    return [_wanted(document) for document in (row[0] if row and row[0] else ())]
+    return list(row[0]) if row and row[0] else []
 
 
 def _wanted(document: dict[str, Any]) -> Wanted:

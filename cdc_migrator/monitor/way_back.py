@@ -24,6 +24,6 @@ def read(source: psycopg.Connection, name: str) -> WayBackSample:
         lag_seconds=progress.lag(source),
         tables=tuple(sorted({str(one.relation) for one in tables})),
         ways=frozenset((str(one.target), str(one.relation)) for one in tables),
-        without=tuple(mapping.left(source)),
+        without=tuple((str(here), str(there)) for here, there in mapping.left(source)),
         error=str(there.last_error["code"]) if there.last_error else None,
     )

@@ -22,6 +22,7 @@ from cdc_migrator.control import (
     progress,
     relations,
     schema,
+    standing,
 )
 from cdc_migrator.control import cutover as rows
 from cdc_migrator.control import fence as target_fence
@@ -76,8 +77,9 @@ class Steps:
         self._comparison.close()
 
     def tables(self) -> list[TableName]:
-        """The tables of the migration, by the source's names."""
-        return relations.of_source(self._known())
+        """The tables of the side that is left."""
+        with speaking(self._options.entering, "reading the migration's tables"):
+            return standing.leaving(self._sessions.control)
 
     def _known(self) -> list[TableLoad]:
         with speaking(self._options.entering, "reading the migration's tables"):
@@ -320,13 +322,13 @@ class Steps:
             markers.tidy(control)
             if not options.back:
                 target_fence.keep(control, options.name, wanted=True)
-        if options.back and (holes := fence.holes(control, self.tables(), options.entering)):
+            ours = standing.entering(control)
+        if options.back and (holes := fence.holes(control, ours, options.entering)):
             raise Failed(
                 "CDCM-CUTOVER-HOLE",
                 f"the source's fence is not up on {few(holes)}, so the source may hold what the "
                 "target does not",
-                "Find out who took it off, compare both sides (`cdc-migrator way-back reconcile`), "
-                "then run the same command again.",
+                "Find out who took it off, `cdc-migrator reconcile`, then type this again.",
             )
 
     def _passing(self) -> str:

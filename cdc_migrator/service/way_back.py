@@ -100,7 +100,7 @@ def prepare(options: WayBackOptions, notify: Callable[[str], None] = lambda _: N
             known, left = _known(source) if there else ({}, [])
         coming = comes(source, target, loads, options.wanted)
         coming.told(notify)
-        same = known == coming.ways and left == [(str(a), str(b)) for a, b in coming.left]
+        same = known == coming.ways and left == [*coming.left]
         complete = there is not None and same and there.phase.reached(Phase.STREAM)
         if known and not same:
             notify("the migration has other tables by now: making the way back anew")
@@ -210,7 +210,7 @@ def look(name: str, source_dsn: str, stale_after: float = 15.0) -> dict[str, Any
             "active": stored.active,
             "leg": stored.leg,
             "tables": len(load.read_tables(source)),
-            "without": [there for _, there in mapping.left(source)],
+            "without": [str(there) for _, there in mapping.left(source)],
             "alive": progress.alive(source, stale_after),
             "lag_seconds": progress.lag(source),
             "changes_ignored": stored.changes_ignored,
@@ -294,7 +294,7 @@ def _require_in_time(target: psycopg.Connection, name: str) -> tuple[list[load.T
     return loads, stored.leg
 
 
-def _known(source: psycopg.Connection) -> tuple[Ways, list[tuple[str, str]]]:
+def _known(source: psycopg.Connection) -> tuple[Ways, list[tuple[TableName, TableName]]]:
     """What the way back that there is brings back, and what it was told to leave."""
     there = load.read_tables(source)
     return {one.source: (one.target, one.route) for one in there}, mapping.left(source)

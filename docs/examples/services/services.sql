@@ -13,6 +13,8 @@ CREATE TABLE accounts.address (
     street text,
     city text
 );
+-- For the way back: an address that comes to another person must be told whole.
+ALTER TABLE accounts.address REPLICA IDENTITY FULL;
 CREATE SCHEMA sales;
 CREATE TYPE sales.state AS ENUM ('open', 'paid', 'cancelled', 'unknown');
 CREATE TABLE sales.purchase (
