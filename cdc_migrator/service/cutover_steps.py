@@ -110,17 +110,17 @@ class Steps:
             for did in options.hooks.run(Moment.CHECK, attempt.attempt):
                 self._tell(f"hook {did}")
         self._tell(f"the {options.leaving}'s fence, not raised yet")
-        self.details["fenced_tables"] = len(
-            fence.prepare(
-                self._sessions.source,
-                options.name,
-                self.tables(),
-                self._passing(),
-                side=options.leaving,
-            )
+        fenced = fence.prepare(
+            self._sessions.source,
+            options.name,
+            self.tables(),
+            self._passing(),
+            side=options.leaving,
         )
+        self.details["fenced_tables"] = len(fenced)
         self._ping()
         self.details |= self._opening.prepare(self._tell)
+        self.details |= standing.behind(self._sessions.source, self._sessions.control, self._tell)
         self._tell("sequences")
         self._set_sequences()
         self._tell("rows that were written to since they were compared")

@@ -181,7 +181,8 @@ def _back(
                 "mapping",
                 f"rows of {without} do not come back to the source after a cutover, as "
                 "`back: none` says",
-                "Nothing, where that is meant. After a rollback these tables are read again.",
+                "Where that is meant there is nothing to do. After a rollback, `cdc-migrator "
+                "backfill --again` reads these tables again before the next cutover.",
             )
         )
     return told

@@ -30,7 +30,7 @@ INSERT INTO mono.users (email, full_name, phone, street, city, deleted_at)
         'Street ' || g, 'City', CASE WHEN g % 4 = 0 THEN now() END FROM generate_series(1, 450) g;
 INSERT INTO mono.orders (user_id, status, total)
     SELECT 1 + g % 400, (ARRAY['open', 'paid', 'odd'])[1 + g % 3], g + 0.25
-    FROM generate_series(1, 600) g;
+    FROM generate_series(1, 620) g;
 INSERT INTO mono.archived_orders SELECT id, user_id, 'cancelled', total, placed_at
     FROM mono.orders WHERE id < 200;
 """
@@ -191,12 +191,19 @@ def test_a_monolith_becomes_two_services_under_its_writers(live: LiveMigration) 
     kept = [held(live.source, query) for query in KEPT]
     with Services(live.target) as services:
         wait_for("the services have worked", lambda: services.turns > 20)
+        run.kill()
+        run.wait(20)
+        so_far = services.turns
+        wait_for("they go on", lambda: services.turns > so_far + 20)
+        live.start("run")
+        assert live.drain(back=True)
         cut(live, "--yes", verb="rollback")
         wait_for("the services meet the fence", lambda: services.fenced)
     for here, there in BACK.items():
         assert held(live.source, here) == held(live.target, there)
     assert [held(live.source, query) for query in KEPT] == kept
     assert one(live.source, "SELECT count(*) FROM mono.orders WHERE status = 'odd'") > 0
+    assert one(live.source, "SELECT nextval('mono.orders_id_seq') > max(id) FROM mono.orders")
     with psycopg.connect(live.source) as conn:
         conn.execute("INSERT INTO mono.users (email, full_name) VALUES ('last@example.org', 'L')")
         conn.execute("UPDATE mono.users SET city = 'Home' WHERE id IN (3, 100020)")
