@@ -91,6 +91,11 @@ class Pair:
         return self.route is not None and self.route.back is not None
 
     @property
+    def part(self) -> bool:
+        """Whether its rows are parts of another's, which has to be there first."""
+        return self.route is not None and self.route.back is not None and self.route.back.part
+
+    @property
     def unfiltered(self) -> Pair:
         """With all of the rows that are written, where not all are compared."""
         if self.route is None or self.route.back is None:

@@ -109,7 +109,8 @@ def invert(forths: Sequence[Forth]) -> Inverted:
             made = _led(made, against)
             for one in made:
                 against += _unfiltered(one)
-        found.inverses += made
+        if not against:
+            found.inverses += made
         found.against += against
     return found
 

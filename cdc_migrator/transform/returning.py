@@ -262,13 +262,24 @@ class _Turning:
         )
 
     def foreign(self) -> list[Against]:
-        """Expressions over what only the target has: whether it was changed, nobody knows."""
+        """What cannot be known: whether somebody changed what only the target has, and what another
+        table has of a row."""
         found = []
         for one in self._columns:
             if own := [name for name in one.uses if self._forth_of(name) is None]:
                 why = f"back.{one.name} reads {', '.join(own)}, to which nothing of the source goes"
                 say = "Read columns that the mapping fills, or say null: it stays as it is."
                 found.append(Against(self._forth.called, why, say))
+        if self._leading is not None:
+            for name in self._forth.route.where_uses:
+                said = None if name in self._named else self._leading.column(name)
+                if said is not None and said.uses:
+                    why = (
+                        f"the filter reads {name}, and back.{name} of {self._leading.source} reads "
+                        f"{', '.join(said.uses)}, which {self._forth.route.target} does not have"
+                    )
+                    say = "Say a constant that holds for all rows that come back."
+                    found.append(Against(self._forth.called, why, say))
         return found
 
     def _moved(self, column: MappedColumn) -> bool:
