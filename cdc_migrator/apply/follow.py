@@ -254,32 +254,22 @@ class Keyed(_Counted):
             row = _steps(self._live[key])
             image = _latest(shape, row) if whole is None else whole
             base: Change | None = row[0]
-            if UNCHANGED not in image:
-                if shape.keeps and (base is not None or key in self._gone):
-                    state.partial.append((self._base(base, key), image))
-                    continue
+            told = UNCHANGED not in image
+            if told and not (shape.keeps and (base is not None or key in self._gone)):
                 state.complete.append(image)
                 self._gone.pop(key, None)
-                continue
-            if base is None:
-                raise sequence_fault(shape, row[1], "inserts a row without all of its values")
-            if base.key == key:
+            elif base is None:
+                if not told:
+                    raise sequence_fault(shape, row[1], "inserts a row without all of its values")
                 state.partial.append((None, image))
-                self._gone.pop(key, None)
-            else:
+            elif base.key != key:
                 state.partial.append((keys.decode(base.key, base.lsn), image))
+            else:
+                state.partial.append((keys.decode(key, base.lsn) if told else None, image))
+                self._gone.pop(key, None)
         for key in self._sorted(self._gone):
             state.deletes.append(keys.decode(key, self._gone[key].lsn))
         return state
-
-    def _base(self, base: Change | None, key: bytes) -> tuple[str, ...] | None:
-        """Where the target has the row that comes to be at `key`; None: nowhere."""
-        if base is None:
-            return None
-        if base.key == key:
-            self._gone.pop(key, None)
-        assert self.shape.keys is not None
-        return self.shape.keys.decode(base.key, base.lsn)
 
     def _newest(self, keys: list[bytes]) -> Sequence[tuple[str | None, ...] | None]:
         """The newest image of each row, where that is a whole row; decoded together."""
