@@ -203,12 +203,16 @@ class _Work:
         return f"pg_catalog.nextval({sql.Literal(row[0]).as_string(self._source)}::regclass)"
 
     def _refused(self, route: Route) -> str | None:
-        """What either server says against comparing the route's rows."""
-        for side, conn, rows in (
-            ("target", self._target, mapped.rows_of_source(route)),
-            ("source", self._source, mapped.rows_of_target(route)),
+        """What either server says against comparing the route's rows, or finishing them."""
+        compared = sql.SQL("SELECT FROM {} AS t LIMIT 0")
+        finished = sql.SQL("SELECT {} FROM ONLY {} LIMIT 0").format(
+            _finishing(route), names.table(route.target)
+        )
+        for side, conn, query in (
+            ("target", self._target, compared.format(mapped.rows_of_source(route))),
+            ("source", self._source, compared.format(mapped.rows_of_target(route))),
+            ("source", self._source, finished),
         ):
-            query = sql.SQL("SELECT FROM {} AS t LIMIT 0").format(rows)
             with speaking(side, f"asking about rows of {route.target} that come back"):
                 try:
                     with conn.transaction():
@@ -364,6 +368,15 @@ def _place(_: int, field: str) -> str:
     """Where a fault stands: what is said of a column of the source, or the column."""
     of, _dot, name = field.partition(".")
     return f"back.{name}" if of == "set" else name or "back"
+
+
+def _finishing(route: Route) -> sql.Composable:
+    """What applying asks of the rows that are there."""
+    if route.back is None:
+        return sql.SQL("")
+    texts = [one.turned for one in route.back.turned]
+    texts += [one.default for one in route.back.kept if one.default is not None]
+    return _listed(f"({one}\n)" for one in texts)
 
 
 def _apart(route: Route) -> str | None:

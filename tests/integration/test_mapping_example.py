@@ -16,7 +16,7 @@ from tests.faults.cutover_kills import cut, end_of
 from tests.support.live import LISTENS, LiveMigration, one, wait_for
 from tests.support.writing import Writing
 
-pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.timeout(600)]
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "services"
 SETTINGS = {
@@ -31,6 +31,7 @@ INSERT INTO mono.users (email, full_name, phone, street, city, deleted_at)
 INSERT INTO mono.orders (user_id, status, total)
     SELECT 1 + g % 400, (ARRAY['open', 'paid', 'odd'])[1 + g % 3], g + 0.25
     FROM generate_series(1, 620) g;
+INSERT INTO mono.logins (user_id, address) SELECT g, '10.0.0.1' FROM generate_series(1, 40) g;
 INSERT INTO mono.archived_orders SELECT id, user_id, 'cancelled', total, placed_at
     FROM mono.orders WHERE id < 200;
 """
@@ -39,6 +40,7 @@ ORACLE = {
     "accounts.person": "SELECT id, email, full_name, '…' || right(phone, 2), "
     "(created_at AT TIME ZONE 'UTC')::date FROM mono.users WHERE deleted_at IS NULL",
     "accounts.address": "SELECT id, street, city FROM mono.users WHERE deleted_at IS NULL",
+    "accounts.login": "SELECT id, user_id, at FROM mono.logins",
     "sales.purchase": "SELECT o, id, user_id, CASE status WHEN 'odd' THEN 'unknown' ELSE status "
     "END, (total * 100)::bigint, placed_at FROM (SELECT 'live' o, * FROM mono.orders "
     "UNION ALL SELECT 'archive', * FROM mono.archived_orders) q",
@@ -62,6 +64,7 @@ BACK = {
 KEPT = (
     "SELECT id, phone, created_at FROM mono.users WHERE id <= 450",
     "SELECT * FROM mono.users WHERE deleted_at IS NOT NULL",
+    "SELECT * FROM mono.logins",
     "SELECT id, total, status FROM mono.orders WHERE id BETWEEN 500 AND 99999",
 )
 
@@ -99,6 +102,7 @@ class Monolith(Application):
             "INSERT INTO mono.orders (user_id, status, total) "
             f"VALUES ({one_of}, 'open', {turn % 1000})",
             f"UPDATE mono.orders SET status = 'paid' WHERE id = {1 + turn % 600}",
+            f"INSERT INTO mono.logins (user_id, address) VALUES ({one_of}, '10.0.0.2')",
             f"WITH gone AS (DELETE FROM mono.orders WHERE id = {200 + turn % 300} RETURNING *) "
             "INSERT INTO mono.archived_orders SELECT * FROM gone ON CONFLICT DO NOTHING",
         )
@@ -113,6 +117,7 @@ class Services(Application):
             "INSERT INTO accounts.person (id, email, name, phone_hint, since) "
             f"VALUES ({new}, 's{turn}@example.org', 'New', '…99', current_date)",
             f"INSERT INTO accounts.address VALUES ({new}, 'Street', 'City')",
+            f"INSERT INTO accounts.login VALUES ({new}, {new}, now())",
             f"UPDATE accounts.person SET name = 'Renamed {turn}' WHERE id = {one_of}",
             f"UPDATE accounts.address SET city = 'Elsewhere' WHERE person_id = {one_of}",
             f"DELETE FROM accounts.address WHERE person_id = {1 + turn * 7 % 400}",
@@ -199,6 +204,11 @@ def test_a_monolith_becomes_two_services_under_its_writers(live: LiveMigration) 
         assert live.drain(back=True)
         cut(live, "--yes", verb="rollback")
         wait_for("the services meet the fence", lambda: services.fenced)
+    with (
+        psycopg.connect(live.target) as conn,
+        pytest.raises(psycopg.errors.ReadOnlySqlTransaction),
+    ):
+        conn.execute("DELETE FROM accounts.login")
     for here, there in BACK.items():
         assert held(live.source, here) == held(live.target, there)
     assert [held(live.source, query) for query in KEPT] == kept
