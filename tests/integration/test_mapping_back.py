@@ -174,3 +174,20 @@ def test_what_stays_behind_is_told(made: World) -> None:
         made.source.execute("DELETE FROM shop.sale WHERE region = 'zz'")
     assert found == {"behind": {"tables": ["shop.address"], "rows": {"shop.sale": 2}}}
     assert len(told) == 2
+
+
+def test_what_only_has_other_names_comes_back_like_any_table(made: World) -> None:
+    """Nothing has to be kept, and so nothing costs more than on the way there."""
+    made.target.execute("CREATE TABLE mono.tag (id int PRIMARY KEY, label varchar(9) NOT NULL)")
+    made.source.execute("CREATE TABLE shop.word (number int PRIMARY KEY, text varchar(9) NOT NULL)")
+    wanted = [Wanted("mono.tag", "shop.word", rename={"id": "number", "label": "text"})]
+    tables = read_tables(made.target, include=["mono.tag"])
+    ((forth,),) = compile_routes(made.target, made.source, wanted, tables).values()
+    ways: list[Any] = [SimpleNamespace(route=forth, target=forth.target)]
+    ((back,),) = comes(made.target, made.source, ways, wanted).routes.values()
+    assert (back.source, back.target, back.key) == (forth.target, forth.source, ("id",))
+    assert [(one.name, one.of, one.cast) for one in back.columns] == [
+        ("id", "number", False),
+        ("label", "text", False),
+    ]
+    assert (back.where, back.belongs, back.back) == (None, None, None)
