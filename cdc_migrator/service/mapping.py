@@ -182,7 +182,7 @@ def _back(
                 f"rows of {without} do not come back to the source after a cutover, as "
                 "`back: none` says",
                 "Where that is meant there is nothing to do. After a rollback, `cdc-migrator "
-                "backfill --again` reads these tables again before the next cutover.",
+                "reconcile --repair` makes them the source's again before the next cutover.",
             )
         )
     return told
