@@ -98,8 +98,8 @@ class TableMapping(Section):
             self.cast,
             self.set,
             self.where,
-            self.back,
-            self.leads,
+            back=self.back,
+            leads=self.leads,
         )
 
 
