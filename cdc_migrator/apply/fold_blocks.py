@@ -1,8 +1,9 @@
 """Fold what lies in blocks, by the library in C: the same as `fold` and `stage`, for plain tables.
 
 Plain is a keyed table of the migration as a whole: without a side table, not split, not read
-again, its rows neither truncated nor moved to other keys within the batch. All others' changes are
-left for `fold`, and so are single rows with values that an update left as they are.
+again, with nothing on the target beside what is carried, its rows neither truncated nor moved to
+other keys within the batch. All others' changes are left for `fold`, and so are single rows with
+values that an update left as they are.
 """
 
 from __future__ import annotations
@@ -113,6 +114,7 @@ def _is_plain(shape: Shape | None, name: TableName) -> bool:
         and shape.side is None
         and shape.reread is None
         and not shape.others
+        and not shape.keeps
         and shape.rows.layout is not None
         and shape.rows.layout.handle is not None
         and shape.keys.layout.handle is not None

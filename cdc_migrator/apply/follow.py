@@ -46,7 +46,8 @@ class TableState:
             keyless table whole rows, as often as they go.
         complete: whole rows to be there; for a keyless table to be added.
         partial: (base key or None, row with UNCHANGED values); the key is given where the row
-            has moved away from its base.
+            has moved away from its base. Where the shape `keeps`, also whole rows: with a base all
+            that the target had, and without one new ones under a key of `deletes`.
     """
 
     shape: Shape
@@ -246,24 +247,26 @@ class Keyed(_Counted):
         self._settle_alone(state)
         ordered = self._sorted(self._live)
         for key, whole in zip(ordered, self._newest(ordered), strict=True):
-            if whole is not None:
+            if whole is not None and not shape.keeps:
                 state.complete.append(whole)
                 self._gone.pop(key, None)
                 continue
             row = _steps(self._live[key])
-            image = _latest(shape, row)
-            if UNCHANGED not in image:
+            image = _latest(shape, row) if whole is None else whole
+            base: Change | None = row[0]
+            told = UNCHANGED not in image
+            if told and not (shape.keeps and (base is not None or key in self._gone)):
                 state.complete.append(image)
                 self._gone.pop(key, None)
-                continue
-            base: Change | None = row[0]
-            if base is None:
-                raise sequence_fault(shape, row[1], "inserts a row without all of its values")
-            if base.key == key:
+            elif base is None:
+                if not told:
+                    raise sequence_fault(shape, row[1], "inserts a row without all of its values")
                 state.partial.append((None, image))
-                self._gone.pop(key, None)
-            else:
+            elif base.key != key:
                 state.partial.append((keys.decode(base.key, base.lsn), image))
+            else:
+                state.partial.append((keys.decode(key, base.lsn) if told else None, image))
+                self._gone.pop(key, None)
         for key in self._sorted(self._gone):
             state.deletes.append(keys.decode(key, self._gone[key].lsn))
         return state

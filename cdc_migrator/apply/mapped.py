@@ -32,24 +32,46 @@ class MappedStatements(Statements):
         lists: list[sql.Composable] = [sql.SQL("s.k")]
         lists += [sql.Identifier("b", f"b{i}") for i in range(len(route.key))]
         lists += [sql.Identifier("v", f"c{i}") for i in range(len(route.columns))]
+        beside = self._beside()
+        lists += [sql.Identifier("v", name) for name, _ in beside]
         base: sql.Composable = sql.SQL("")
         if route.key:
             key = _row(plan, ((place, f"b{i}") for i, place in enumerate(plan.shape.key_places)))
             # A constant of the key is not to make a base where there is none.
             base = sql.SQL(
-                " LEFT JOIN LATERAL (SELECT {} FROM {} AS r) AS b ON s.b0 IS NOT NULL"
-            ).format(_named("b", (_value(route.column(name)) for name in route.key)), key)
+                " LEFT JOIN LATERAL (SELECT {} FROM {} AS r WHERE {}) AS b ON s.b0 IS NOT NULL"
+            ).format(
+                _named("b", (_value(route.column(name)) for name in route.key)),
+                key,
+                self._known(),
+            )
+        values = [_named("c", (_value(column) for column in route.columns))]
+        values += [
+            sql.SQL("{} AS {}").format(value, sql.Identifier(name)) for name, value in beside
+        ]
         return sql.SQL(
             "(SELECT {lists}, v.f FROM {staged} CROSS JOIN LATERAL "
             "(SELECT {values}, ({passing}) IS TRUE AS f FROM {row} AS r) AS v{base}) AS s"
         ).format(
             lists=sql.SQL(", ").join(lists),
             staged=super()._source(staged),
-            values=_named("c", (_value(column) for column in route.columns)),
-            passing=mapped.passing(route),
+            values=sql.SQL(", ").join(values),
+            passing=self._passing(),
             row=row,
             base=base,
         )
+
+    def _beside(self) -> Sequence[tuple[str, sql.Composable]]:
+        """Further values over the source's row that the statements need."""
+        return ()
+
+    def _passing(self) -> sql.Composable:
+        """Whether the target has such a row at all."""
+        return mapped.passing(self._route)
+
+    def _known(self) -> sql.Composable:
+        """The same, as far as a key tells it."""
+        return sql.SQL("true")
 
     @property
     def _route(self) -> Route:
@@ -62,15 +84,20 @@ class MappedStatements(Statements):
     def _base(self) -> list[sql.Composable]:
         return [sql.Identifier("s", f"b{i}") for i in range(len(self._route.key))]
 
+    @property
+    def _filters(self) -> bool:
+        """Whether all of a row must be known, because it may not have been on the target."""
+        return self._route.where is not None
+
     def _key_places(self) -> Sequence[int]:
         return [self._columns.index(name) for name in self._route.key]
 
     def _chosen(self, kind: str) -> sql.Composable:
         chosen = super()._chosen(kind)
-        return chosen if self._route.where is None else sql.SQL("{} AND s.f").format(chosen)
+        return sql.SQL("{} AND s.f").format(chosen) if self._filters else chosen
 
     def _delete_unwanted(self) -> str | None:
-        if self._route.where is None:
+        if not self._filters:
             return None
         return self._text(
             "DELETE FROM ONLY {target} AS t USING {rows} WHERE s.k = {kind} AND NOT s.f AND {same}",
@@ -87,7 +114,7 @@ class MappedStatements(Statements):
             for column in route.columns
             if absent.intersection(column.uses) and not absent.issuperset(column.uses)
         ]
-        if halves or route.where is not None:
+        if halves or self._filters:
             raise StreamHalted(
                 "CDCM-MAPPING-IDENTITY",
                 f"an update of {route.source} comes without the values that the mapping to "

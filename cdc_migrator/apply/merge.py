@@ -20,6 +20,7 @@ from psycopg import errors, sql
 from cdc_migrator.apply.mapped import MappedStatements
 from cdc_migrator.apply.plan import TablePlan
 from cdc_migrator.apply.prepared import Prepared
+from cdc_migrator.apply.returned import ReturnedStatements
 from cdc_migrator.apply.stage import Staged
 from cdc_migrator.apply.statements import Statements
 from cdc_migrator.databases.postgres import mapped, names
@@ -121,8 +122,7 @@ class Merger:
         made = self._statements.get((name, few))
         if made is None:
             plan, number = self._plans[name], self._numbers[name]
-            kind = Statements if plan.route is None else MappedStatements
-            made = kind(plan, number, lambda part: part.as_string(self._conn), few)
+            made = _kind(plan)(plan, number, lambda part: part.as_string(self._conn), few)
             self._statements[name, few] = made
         return made
 
@@ -142,7 +142,7 @@ class Merger:
         """
         plans = [self._plans[name] for name in tables]
         # Rows that others write to the same table stay.
-        shared = [plan for plan in plans if plan.route is not None and plan.route.belongs]
+        shared = [plan for plan in plans if plan.shared]
         targets = [names.table(plan.target) for plan in plans if plan not in shared]
         only = sql.SQL(", ").join(sql.SQL("ONLY {}").format(t) for t in targets)
         try:
@@ -156,11 +156,7 @@ class Merger:
                 self._conn.execute(sql.SQL("DELETE FROM ONLY {}").format(target))
         for plan in shared:
             assert plan.route is not None
-            self._conn.execute(
-                sql.SQL("DELETE FROM ONLY {} WHERE {}").format(
-                    names.table(plan.target), mapped.belonging(plan.route)
-                )
-            )
+            self._conn.execute(mapped.emptied(plan.route))
 
     def write(self, staged: Staged, straight: bool = False) -> None:
         """Send one table's rows and merge them.
@@ -286,7 +282,8 @@ class Merger:
             self._delete_unwanted(statements, staged)
         rows = staged.complete + sum(staged.partial.values())
         if rows:
-            self._run("delete_finals", statements.delete_finals)
+            if statements.delete_finals is not None:
+                self._run("delete_finals", statements.delete_finals)
             self._expect(plan, "insert", rows, "insert_finals", statements.insert_finals)
         if scans:
             self._allow_scans(False)
@@ -333,3 +330,9 @@ class Merger:
         count = self._cursor.execute(statement, rows, prepare=prepare).rowcount
         reach(f"apply.{place}.after")
         return count
+
+
+def _kind(plan: TablePlan) -> type[Statements]:
+    if plan.route is None:
+        return Statements
+    return MappedStatements if plan.route.back is None else ReturnedStatements

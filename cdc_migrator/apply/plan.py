@@ -5,7 +5,7 @@ Made when the applier starts, and anew when it learns of more tables; nothing he
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import psycopg
@@ -35,7 +35,8 @@ class TablePlan:
         identity: what the target's indexes allow.
         straight: the target's columns have the very types that the event's texts are written for.
         replace: rows are always deleted and inserted again, because no index can decide
-            ON CONFLICT or a column must not be updated (GENERATED ALWAYS AS IDENTITY).
+            ON CONFLICT or a column must not be updated (GENERATED ALWAYS AS IDENTITY), or what they
+            keep is taken from the row that was there.
     """
 
     shape: Shape
@@ -56,9 +57,20 @@ class TablePlan:
         return tuple(named[name] for name in self.route.key)
 
     @property
+    def shared(self) -> bool:
+        """Whether the target's table has more than this one's rows."""
+        route = self.route
+        if route is None:
+            return False
+        return route.belongs is not None or (route.back is not None and route.back.part)
+
+    @property
     def filtered(self) -> bool:
         """Whether rows of the source may be missing on the target on purpose."""
-        return self.route is not None and self.route.where is not None
+        if self.route is None:
+            return False
+        back = self.route.back
+        return self.route.where is not None if back is None else back.part or back.apart is not None
 
 
 def plan_tables(
@@ -130,13 +142,17 @@ def _plan_route(
     fixed = any(
         named[one.name].identity == "a" for one in route.columns if one.name not in route.key
     )
+    back = route.back
+    shape = stream.shape()
+    if back is not None:
+        shape = replace(shape, keeps=True, last=back.part)
     return TablePlan(
-        shape=stream.shape(),
+        shape=shape,
         target=route.target,
         columns=tuple(named[one.name] for one in route.columns),
-        builds=stream.builds(),
+        builds=stream.builds(back.texts if back is not None else ()),
         identity=identity,
-        replace=bool(route.key) and (fixed or not identity.arbiter),
+        replace=bool(route.key) and (fixed or not identity.arbiter or back is not None),
         route=route,
     )
 
@@ -151,12 +167,15 @@ class _Stream:
     side: Side | None
     reread: Reread | None
 
-    def builds(self) -> tuple[Builder, ...]:
-        """How each column's text becomes a value."""
+    def builds(self, texts: Collection[str] = ()) -> tuple[Builder, ...]:
+        """How each column's text becomes a value; those of `texts` stay as they are."""
         # Whole rows come as texts of PostgreSQL's own.
         if self.side is not None and self.side.whole:
             return tuple(cast(names.type_name(c.type_text)) for c in self.table.carried)
-        return tuple(way(column).build for column in self.table.carried)
+        return tuple(
+            cast(names.type_name("text")) if column.name in texts else way(column).build
+            for column in self.table.carried
+        )
 
     def shape(self) -> Shape:
         """What folding must know of it."""

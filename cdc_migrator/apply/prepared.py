@@ -148,7 +148,7 @@ class Preparer:
                     f"a row of {state.shape.name} is not valid Unicode",
                     f"offsets below {batch.next_offset}",
                 ) from None
-        staged.sort(key=lambda one: one.shape.name)
+        staged.sort(key=lambda one: (one.shape.last, one.shape.name))
         counts = taken.counts | folded.counts
         return Piece(tuple(staged), counts, tuple(markers), tuple(heartbeats))
 

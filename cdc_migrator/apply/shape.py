@@ -95,6 +95,9 @@ class Shape:
         reread: set while the table's load holds more than the stream's start.
         relation: the table whose events these are; None: `name`.
         others: where that table is split, what else its events become.
+        keeps: what a row has on the target beside what is carried goes along when its key changes,
+            and ends with it.
+        last: its rows are written behind those of other tables, which they are parts of.
     """
 
     name: TableName
@@ -108,6 +111,8 @@ class Shape:
     images: SaysRows | None = None
     relation: TableName | None = None
     others: tuple[Shape, ...] = ()
+    keeps: bool = False
+    last: bool = False
 
     @property
     def stream(self) -> TableName:

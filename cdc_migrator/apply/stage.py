@@ -9,6 +9,9 @@ A staging row is: kind, the base key, the row's columns; all as text. Kinds:
     c          the row is complete
     u:3,7      columns 3 and 7 stay as they are; its key is in the row
     m:3,7      the same, and it moves here from the base key
+
+Where the target's table has more than is carried, ``m:`` without columns is a complete row that the
+target has at the base key, ``u:`` a new one under a key of another that goes, and ``c`` a new one.
 """
 
 from __future__ import annotations
@@ -85,7 +88,7 @@ def complete_head(shape: Shape) -> str:
 
 def unchanged_places(kind: str) -> tuple[int, ...]:
     """The columns that rows of a kind ``u:…`` or ``m:…`` leave as they are."""
-    return tuple(int(place) for place in kind[2:].split(","))
+    return tuple(int(place) for place in kind[2:].split(",") if place)
 
 
 def encode(state: TableState, inline: int = 0) -> Staged:

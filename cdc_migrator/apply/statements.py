@@ -82,7 +82,7 @@ class Statements:
                 values=_list(self._values()),
                 chosen=self._chosen(COMPLETE),
             )
-            self.delete_finals = self._text(
+            self.delete_finals: str | None = self._text(
                 "DELETE FROM ONLY {target} AS t USING {final} AS f WHERE {same}",
                 same=self._same_key([sql.Identifier("f", c.name) for c in plan.key]),
             )

@@ -61,6 +61,9 @@ def plan_view(document: dict[str, Any]) -> RenderableType:
         lines.append(Text(f"hook: {hook}"))
     if not document["hooks"]:
         lines.append(Text("no hook: people send the applications over"))
+    if document["without_way_back"]:
+        told = ", ".join(document["without_way_back"])
+        lines.append(Text(f"rows that do not come back (`back: none`): {told}", style="yellow"))
     expected = document["expected_stall_seconds"]
     if expected is None:
         lines.append(

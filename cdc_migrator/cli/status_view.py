@@ -96,6 +96,8 @@ def _facts(whole: dict[str, Any]) -> Table:
     facts.add_row("content", _content(whole))
     if whole["parked"] and not whole["parked"]["exact"]:
         facts.add_row("kept back", Text(_parked(whole["parked"]), style="red"))
+    if whole["without_way_back"]:
+        facts.add_row("not back", f"{', '.join(whole['without_way_back'])}: `back: none`")
     facts.add_row("slot", _slot(slot))
     retained = (whole["ground"] or {}).get("retained_wal") or {}
     if retained.get("told"):

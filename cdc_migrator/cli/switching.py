@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -12,7 +12,7 @@ import typer
 from cdc_migrator.cli.abort import confirm
 from cdc_migrator.cli.context import settings
 from cdc_migrator.cli.output import Printer, printer
-from cdc_migrator.errors import ConfigurationError
+from cdc_migrator.errors import ConfigurationError, MigratorError
 
 if TYPE_CHECKING:
     from cdc_migrator.config.database import Database
@@ -292,6 +292,7 @@ def _dry_run(out: Printer, configured: Settings, rehearsal: bool, back: bool) ->
     """Print each step, and the stall that is expected."""
     from cdc_migrator.cli.cutover_view import plan_view
     from cdc_migrator.service.cutover_status import plan
+    from cdc_migrator.service.way_back import look
 
     chosen = configured.cutover
     name, _, entering = _sides(configured, back)
@@ -309,4 +310,8 @@ def _dry_run(out: Printer, configured: Settings, rehearsal: bool, back: bool) ->
         },
         back,
     )
+    document["without_way_back"] = []
+    with suppress(MigratorError):
+        found = look(configured.name, configured.source.dsn_with_password())
+        document["without_way_back"] = found.get("without", [])
     out.data(document, lambda: plan_view(document))

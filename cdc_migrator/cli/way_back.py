@@ -48,6 +48,9 @@ def prepare(
     target. A running [bold]cdc-migrator run[/bold] applies it. Prepare it when the target is
     loaded and streaming: the target's log is decoded from then on.
 
+    Of tables that change their shape (mapping) it is worked out what their rows become on the
+    source. What cannot be is refused, with every reason and what [bold]back[/bold] can say to it.
+
     A ping shows that it works: a marker that is committed on the target, and seen by whoever
     applies on the source.
 
@@ -139,4 +142,5 @@ def way_back_options(configured: Settings) -> WayBackOptions:
             ),
         ),
         configured.accept,
+        tuple(one.wanted() for one in configured.mapping),
     )

@@ -19,6 +19,8 @@ def view(document: dict[str, Any]) -> RenderableType:
         return table
     counts = "what applications write on the target" if document["active"] else "nothing yet"
     table.add_row("way back", f"prepared, of {document['tables']} tables; leg {document['leg']}")
+    if document["without"]:
+        table.add_row("without", f"{', '.join(document['without'])}, as the mapping says")
     table.add_row("applies", counts)
     table.add_row("alive", "yes" if document["alive"] else "no: start `cdc-migrator run`")
     lag = document["lag_seconds"]

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from cdc_migrator.config import document
 from cdc_migrator.config.section import Section
-from cdc_migrator.model.mapping import Wanted
+from cdc_migrator.model.mapping import NO_BACK, Wanted
 
 # ``schema.table``, or ``schema.*`` for all tables of a schema.
 _TABLE = r"^[^.*]+\.(\*|[^*]+)$"
@@ -56,6 +56,18 @@ class TableMapping(Section):
         "that an update moves out of it is deleted on the target, one that is moved in inserted.",
     )
 
+    back: Literal["none"] | dict[_Name, _Sql | None] = Field(
+        default_factory=dict,
+        description="On the way back, what columns of the source get of a row that comes from the "
+        "target, where the mapping does not say it: SQL over the target's row; null: the column "
+        "stays as it is. `none`: rows of this table do not come back, and that is accepted.",
+    )
+    leads: bool = Field(
+        default=False,
+        description="Of a table that is split: on the way back its rows come and go with those of "
+        "this table of the target. Needed where several of them could.",
+    )
+
     @model_validator(mode="after")
     def _speaks_of_something(self) -> TableMapping:
         if self.keep and self.drop:
@@ -65,10 +77,12 @@ class TableMapping(Section):
             raise ValueError(
                 "table and to must both be schema.table, or both a whole schema (shop.*, crm.*)"
             )
-        if not self.model_fields_set - {"table"}:
+        if not self.model_fields_set - {"table", "back", "leads"}:
             raise ValueError(
                 "says nothing about the table: needs to, keep, drop, rename, cast, set or where"
             )
+        if self.leads and self.back == NO_BACK:
+            raise ValueError("leads says of rows that come back what back: none says do not")
         if len(set(self.rename.values())) < len(self.rename):
             raise ValueError("rename gives two columns the same name")
         return self
@@ -84,6 +98,8 @@ class TableMapping(Section):
             self.cast,
             self.set,
             self.where,
+            back=self.back,
+            leads=self.leads,
         )
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from cdc_migrator.control.load import Joining, TableLoad
+from cdc_migrator.control.load import Joining, Routes, TableLoad
+from cdc_migrator.model.mapping import Route
 from cdc_migrator.model.tables import TableName
 
 
@@ -38,3 +39,12 @@ def joining(tables: Iterable[TableLoad]) -> dict[TableName, Joining | None]:
     The routes of a table that is split join together.
     """
     return {one.relation: one.joining for one in tables}
+
+
+def routes(tables: Iterable[TableLoad]) -> Routes:
+    """How rows of the source's tables become others, as they were worked out."""
+    found: dict[TableName, list[Route]] = {}
+    for one in tables:
+        if one.route is not None:
+            found.setdefault(one.relation, []).append(one.route)
+    return found

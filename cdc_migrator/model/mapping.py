@@ -12,7 +12,7 @@ same for the same row.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from cdc_migrator.model.tables import TableName
@@ -48,6 +48,63 @@ class MappedColumn:
 
 
 @dataclass(frozen=True, slots=True)
+class Kept:
+    """A column that a route leaves as it is.
+
+    Attributes:
+        default: SQL of what a new row gets, if anything.
+        by_key: another route writes it: it stays with its key, not with a row that moves.
+    """
+
+    name: str
+    default: str | None
+    by_key: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Turned:
+    """A column whose value came from another one and goes back to it: cast or computed both ways.
+
+    As long as the row there is what the row here was turned into, the value here stays: going
+    there and back may round it.
+
+    Attributes:
+        name: of the column that is written.
+        uses: the columns that its expression reads of the row that comes back.
+        turned: SQL over the row that it is written to: what that row makes of these, as one text.
+        again: SQL over that row: what its own value would come back as.
+    """
+
+    name: str
+    uses: tuple[str, ...]
+    turned: str
+    again: str
+
+
+@dataclass(frozen=True, slots=True)
+class Returning:
+    """What a route of the way back knows beside its columns.
+
+    Its rows are written to a table that has more than it carries, and that had them before.
+
+    Attributes:
+        part: another route's rows come and go with those of the table; this one's only have columns
+            of them, which are empty where it has no row.
+        apart: SQL over the key of the row that comes back, true of those that are this route's:
+            others write to other tables. None: all are.
+        kept: columns that it leaves as they are.
+        turned: columns that went there by more than their own value.
+        texts: columns that are read as text, because their type is not where they are written.
+    """
+
+    part: bool = False
+    apart: str | None = None
+    kept: tuple[Kept, ...] = ()
+    turned: tuple[Turned, ...] = ()
+    texts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
     """Where rows of a table go, and as what.
 
@@ -60,6 +117,8 @@ class Route:
         where_uses: the columns of the source that it reads.
         belongs: SQL over the target's row that is true of this route's rows, where others write to
             the same table; None: all of its rows are this one's.
+        back: of a route of the way back over more than other names. `where` and `belongs` say then
+            which rows are compared: what applies writes all that are `back.apart`.
     """
 
     source: TableName
@@ -69,6 +128,7 @@ class Route:
     where: str | None = None
     where_uses: tuple[str, ...] = ()
     belongs: str | None = None
+    back: Returning | None = None
 
     @property
     def reads(self) -> frozenset[str]:
@@ -109,6 +169,7 @@ class Route:
             "where": self.where,
             "where_uses": list(self.where_uses),
             "belongs": self.belongs,
+            **({"back": asdict(self.back)} if self.back is not None else {}),
         }
 
 
@@ -133,6 +194,17 @@ def read(document: Mapping[str, Any]) -> Route:
         where=document["where"],
         where_uses=tuple(document["where_uses"]),
         belongs=document["belongs"],
+        back=_returning(document["back"]) if "back" in document else None,
+    )
+
+
+def _returning(document: Mapping[str, Any]) -> Returning:
+    return Returning(
+        part=document["part"],
+        apart=document["apart"],
+        kept=tuple(Kept(**one) for one in document["kept"]),
+        turned=tuple(Turned(**{**one, "uses": tuple(one["uses"])}) for one in document["turned"]),
+        texts=tuple(document["texts"]),
     )
 
 
@@ -147,6 +219,10 @@ def called(route: Route, first: bool) -> TableName:
     return TableName(route.source.schema, f"{route.source.name} -> {route.target}")
 
 
+# `Wanted.back` of a table whose rows do not come back.
+NO_BACK = "none"
+
+
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """What the user says of one table, or of all tables of a schema.
@@ -159,6 +235,11 @@ class Wanted:
         cast: columns, by their names on the target, with the type that their values are brought to.
         set: columns of the target with an SQL expression over the source's row.
         where: only rows of which this SQL over the source's row is true.
+        back: what columns of the source get of a row that comes back, as SQL over the target's row;
+            None: they are left as they are. NO_BACK: the table's rows do not come back at all. It
+            changes nothing of what the target holds, so two that differ in it say the same.
+        leads: where several tables make one row of the source, the row comes and goes with this
+            one's. False for all: with that of the only one that can.
     """
 
     table: str
@@ -169,3 +250,10 @@ class Wanted:
     cast: Mapping[str, str] = field(default_factory=dict)
     set: Mapping[str, str] = field(default_factory=dict)
     where: str | None = None
+    back: Mapping[str, str | None] | str = field(default_factory=dict, compare=False)
+    leads: bool = field(default=False, compare=False)
+
+    @property
+    def given(self) -> Mapping[str, str | None]:
+        """What is said of columns of rows that come back."""
+        return {} if isinstance(self.back, str) else self.back

@@ -340,16 +340,19 @@ def way_back(sample: Sample, limits: Limits) -> Gate:
         if back is None:
             return unknown(name, "the source does not say whether there is a way back", prepare)
         given = "in cutover.without_way_back why none is needed."
-        if mapped := [one.source for one in sample.tables or () if one.shaped_from is not None]:
-            cause = f"there can be no way back: the mapping changes the shape of {few(mapped)}"
-            return fails(name, cause, f"Say {given}", given_up=None)
         return fails(
             name,
             "there is no way back to the source once the target is open",
             f"{prepare} Or say {given}",
             given_up=None,
         )
-    evidence = {"lag_seconds": back.lag_seconds, "missing": back.missing, "error": back.error}
+    without = [there for _, there in back.without]
+    evidence = {
+        "lag_seconds": back.lag_seconds,
+        "missing": back.missing,
+        "without": without,
+        "error": back.error,
+    }
     if back.missing:
         cause = f"the way back lacks {few(back.missing)}, which came to the migration since"
         return fails(name, cause, prepare, **evidence)
@@ -362,7 +365,8 @@ def way_back(sample: Sample, limits: Limits) -> Gate:
     if back.lag_seconds > limits.max_lag.total_seconds():
         cause = f"the way back is behind by {back.lag_seconds:.0f} s"
         return fails(name, cause, "Wait; `cdc-migrator way-back status` shows it.", **evidence)
-    return passes(name, "the way back is ready", **evidence)
+    told = f", knowingly without {few(without)}" if without else ""
+    return passes(name, f"the way back is ready{told}", **evidence)
 
 
 GATES: tuple[Callable[[Sample, Limits], Gate], ...] = (

@@ -187,6 +187,8 @@ class WayBackSample:
         prepared: it captures and could be applied. active: what comes over is written.
         lag_seconds: or for how long nobody has applied it; None: not known.
         tables: those that it captures. missing: those of the migration that it does not.
+        ways: the source's tables, each with the target's that rows come back from.
+        without: the same of those whose rows do not, knowingly.
         error: what it has stopped for.
     """
 
@@ -197,6 +199,8 @@ class WayBackSample:
     tables: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     error: str | None = None
+    ways: frozenset[tuple[str, str]] = frozenset()
+    without: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

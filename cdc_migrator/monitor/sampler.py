@@ -261,7 +261,9 @@ def _whole(back: WayBackSample | None, tables: Sequence[TableSample]) -> WayBack
     """With the tables that the way back lacks."""
     if back is None:
         return None
-    return replace(back, missing=tuple(sorted({one.target for one in tables} - {*back.tables})))
+    known = {*back.ways, *back.without}
+    wanted = ((one.shaped_from or one.source, one.target) for one in tables)
+    return replace(back, missing=tuple(sorted({one[1] for one in wanted if one not in known})))
 
 
 def _with_lag(sample: Sample) -> Sample:

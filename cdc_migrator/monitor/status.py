@@ -37,6 +37,9 @@ def document(sample: Sample, limits: Limits) -> dict[str, Any]:
         "target_fence_lacking": list(sample.fence.lacking) if sample.fence else None,
         "dead_letters": sample.parked.letters if sample.parked else None,
         "parked": _parked(sample),
+        "without_way_back": [there for _, there in sample.way_back.without]
+        if sample.way_back
+        else None,
         "ready": readiness(gates(sample, limits)),
         "load": _load(sample),
         "rates": _rates(sample),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import psycopg
 
-from cdc_migrator.control import load, migration, progress, schema
+from cdc_migrator.control import load, mapping, migration, progress, schema
 from cdc_migrator.control.migration import Phase
 from cdc_migrator.model.naming import way_back_of
 from cdc_migrator.monitor.sample import WayBackSample
@@ -16,11 +16,14 @@ def read(source: psycopg.Connection, name: str) -> WayBackSample:
     stored = progress.read(source) if there is not None else None
     if there is None or stored is None or there.name != way_back_of(name):
         return WayBackSample(prepared=False)
+    tables = load.read_tables(source)
     return WayBackSample(
         prepared=there.phase.reached(Phase.STREAM),
         active=stored.active,
         leg=stored.leg,
         lag_seconds=progress.lag(source),
-        tables=tuple(sorted(str(one.source) for one in load.read_tables(source))),
+        tables=tuple(sorted({str(one.relation) for one in tables})),
+        ways=frozenset((str(one.target), str(one.relation)) for one in tables),
+        without=tuple((str(here), str(there)) for here, there in mapping.left(source)),
         error=str(there.last_error["code"]) if there.last_error else None,
     )

@@ -35,12 +35,13 @@ class Mended:
 
 
 def plan(known: Sequence[Known], pairs: Mapping[TableName, Pair], run: int) -> list[Repair]:
-    """What would be repaired: the keys of open differences, by table."""
+    """What would be repaired: the keys of open differences, by table; what rests on others last."""
     keys: dict[TableName, list[Key]] = defaultdict(list)
     for one in known:
         if one.table in pairs and one.state == "open":
             keys[one.table].append(_key(pairs[one.table], one))
-    return [Repair(table, tuple(of), run) for table, of in sorted(keys.items())]
+    ordered = sorted(keys, key=lambda table: (pairs[table].part, table))
+    return [Repair(table, tuple(keys[table]), run) for table in ordered]
 
 
 def _key(pair: Pair, one: Known) -> Key:

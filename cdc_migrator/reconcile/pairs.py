@@ -85,6 +85,23 @@ class Pair:
         """Whether other tables are written to the same one of the target."""
         return self.route is not None and self.route.belongs is not None
 
+    @property
+    def returns(self) -> bool:
+        """Whether its rows come back to a table that has more than they carry."""
+        return self.route is not None and self.route.back is not None
+
+    @property
+    def part(self) -> bool:
+        """Whether its rows are parts of another's, which has to be there first."""
+        return self.route is not None and self.route.back is not None and self.route.back.part
+
+    @property
+    def unfiltered(self) -> Pair:
+        """With all of the rows that are written, where not all are compared."""
+        if self.route is None or self.route.back is None:
+            return self
+        return replace(self, route=replace(self.route, where=self.route.back.apart))
+
     def relation(self, target: bool) -> TableName:
         """The table whose file is read, and that is locked meanwhile."""
         if self.route is None:

@@ -22,7 +22,7 @@ from cdc_migrator.databases.postgres.coded import describe
 from cdc_migrator.errors import Refused
 from cdc_migrator.model.alignment import Repair
 from cdc_migrator.model.tables import Column
-from cdc_migrator.reconcile import expressions
+from cdc_migrator.reconcile import expressions, returned
 from cdc_migrator.reconcile.narrow import Key, named
 from cdc_migrator.reconcile.pairs import Pair
 
@@ -57,15 +57,21 @@ def _by_key(
 ) -> list[Repaired]:
     wanted = dict.fromkeys(keys)
     delete = _DELETE_OWN if pair.shared else _DELETE
+    if pair.returns:
+        delete = _LOOK
     for _ in range(_ROUNDS):
-        rows = _rows(source, pair, list(wanted))
+        rows = _rows(source, pair.unfiltered, list(wanted))
+        new = [row for of_key in rows.values() for row in of_key]
         try:
             with target.transaction():
                 before = _on_target(target, pair, list(wanted), delete)
-                _insert(target, pair, [row for of_key in rows.values() for row in of_key])
+                if pair.returns:
+                    returned.write(target, pair, list(wanted), _new_rows(pair, new))
+                else:
+                    _insert(target, pair, new)
                 after = _on_target(target, pair, list(wanted), _LOOK)
         except errors.UniqueViolation as exc:
-            needed = _new_rows(pair, [row for of in rows.values() for row in of])
+            needed = _new_rows(pair, new)
             more = rivals(target, pair, exc, needed)
             if not set(more) - wanted.keys():
                 raise refused(pair, exc) from exc

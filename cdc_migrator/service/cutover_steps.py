@@ -22,6 +22,7 @@ from cdc_migrator.control import (
     progress,
     relations,
     schema,
+    standing,
 )
 from cdc_migrator.control import cutover as rows
 from cdc_migrator.control import fence as target_fence
@@ -76,8 +77,9 @@ class Steps:
         self._comparison.close()
 
     def tables(self) -> list[TableName]:
-        """The tables of the migration, by the source's names."""
-        return relations.of_source(self._known())
+        """The tables of the side that is left."""
+        with speaking(self._options.entering, "reading the migration's tables"):
+            return standing.leaving(self._sessions.control)
 
     def _known(self) -> list[TableLoad]:
         with speaking(self._options.entering, "reading the migration's tables"):
@@ -108,17 +110,17 @@ class Steps:
             for did in options.hooks.run(Moment.CHECK, attempt.attempt):
                 self._tell(f"hook {did}")
         self._tell(f"the {options.leaving}'s fence, not raised yet")
-        self.details["fenced_tables"] = len(
-            fence.prepare(
-                self._sessions.source,
-                options.name,
-                self.tables(),
-                self._passing(),
-                side=options.leaving,
-            )
+        fenced = fence.prepare(
+            self._sessions.source,
+            options.name,
+            self.tables(),
+            self._passing(),
+            side=options.leaving,
         )
+        self.details["fenced_tables"] = len(fenced)
         self._ping()
         self.details |= self._opening.prepare(self._tell)
+        self.details |= standing.behind(self._sessions.source, self._sessions.control, self._tell)
         self._tell("sequences")
         self._set_sequences()
         self._tell("rows that were written to since they were compared")
@@ -320,13 +322,13 @@ class Steps:
             markers.tidy(control)
             if not options.back:
                 target_fence.keep(control, options.name, wanted=True)
-        if options.back and (holes := fence.holes(control, self.tables(), options.entering)):
+            ours = standing.entering(control)
+        if options.back and (holes := fence.holes(control, ours, options.entering)):
             raise Failed(
                 "CDCM-CUTOVER-HOLE",
                 f"the source's fence is not up on {few(holes)}, so the source may hold what the "
                 "target does not",
-                "Find out who took it off, compare both sides (`cdc-migrator way-back reconcile`), "
-                "then run the same command again.",
+                "Find out who took it off, `cdc-migrator reconcile`, then type this again.",
             )
 
     def _passing(self) -> str:

@@ -15,6 +15,7 @@ from cdc_migrator.control.proofs import TableProof
 from cdc_migrator.control.reconcile import Run
 from cdc_migrator.model.gates import Gate
 from cdc_migrator.model.tables import TableName
+from cdc_migrator.model.wording import few
 from cdc_migrator.monitor.sample import Note, Sample
 from cdc_migrator.service.journal import Journal
 
@@ -110,3 +111,11 @@ class Evidence:
     runs: tuple[Run, ...] | None = None
     backups: tuple[Backup, ...] | None = None
     notes: tuple[Note, ...] = ()
+
+    @property
+    def reverse_stream(self) -> str:
+        """What there is to go back by, and what of the target it leaves out knowingly."""
+        back = self.sample.way_back
+        left = [there for _, there in back.without] if back is not None else []
+        told = "a reverse stream brings what is written on the target back to the source"
+        return f"{told}, but for {few(left)} (`back: none`)" if left else told

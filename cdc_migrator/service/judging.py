@@ -227,9 +227,7 @@ def way_back(known: Evidence) -> WayBack:
     if known.back is None:
         return WayBack(None, "the source does not answer, so its way back cannot be looked at")
     if known.back.prepared:
-        return WayBack(
-            True, "a reverse stream brings what is written on the target back to the source"
-        )
+        return WayBack(True, known.reverse_stream)
     given_up = known.said.without_way_back
     why = f": given up knowingly ({given_up})" if given_up else ""
     return WayBack(False, f"no way back was prepared before the target was opened{why}")

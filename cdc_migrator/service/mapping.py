@@ -22,7 +22,7 @@ from cdc_migrator.model.mapping import Wanted
 from cdc_migrator.model.tables import Table, TableName
 from cdc_migrator.model.wording import few
 from cdc_migrator.service.migrate_options import MigrateOptions
-from cdc_migrator.service.way_back import no_way_back
+from cdc_migrator.service.returning import no_way_back, reasons
 from cdc_migrator.transform import making
 from cdc_migrator.transform.compile import compile_routes
 from cdc_migrator.transform.entries import Place, plain_place
@@ -83,16 +83,20 @@ def looked_at(found: Preflight, options: MigrateOptions) -> Preflight:
         return found
     told: list[Finding] = []
     mapped = destinations(options.wanted, (table.name for table in found.tables))
-    if mapped and options.way_back:
-        error = no_way_back(list(mapped))
-        told.append(findings.warn(error.code, "mapping", error.cause, error.remedy))
     try:
         with _both(options.source_dsn, options.target_dsn, options.name, "check") as both:
             if same.one_database(*both):
                 told += _in_one_database(mapped, [table.name for table in found.tables])
             there = migration.find(both[1], options.name)
-            if there is None or not load.read_tables(both[1]):
-                compile_routes(*both, options.wanted, found.tables, options.place, foreseen=True)
+            known = load.read_tables(both[1]) if there is not None else []
+            if known:
+                ways = relations.routes(known)
+            else:
+                ways = compile_routes(
+                    *both, options.wanted, found.tables, options.place, foreseen=True
+                )
+            if options.way_back:
+                told += _back(both, ways, options.wanted)
     except MigratorError as error:
         told.append(findings.from_error(error, "mapping"))
     return replace(found, findings=(*found.findings, *told))
@@ -158,6 +162,30 @@ def routes(
                 raise _changed(f"rows of another table shall come to {known.target}")
         mapping.say(target, wanted)
         return made
+
+
+def _back(
+    both: tuple[psycopg.Connection, psycopg.Connection], routes: Routes, wanted: Sequence[Wanted]
+) -> list[Finding]:
+    """What of the mapping has no way back."""
+    against, stays = reasons(*both, routes, wanted)
+    told = []
+    if against:
+        error = no_way_back(against)
+        told.append(findings.warn(error.code, "mapping", error.cause, error.remedy))
+    if stays:
+        without = few([one.route.target for one in stays])
+        told.append(
+            findings.warn(
+                "CDCM-MAPPING-NOT-BACK",
+                "mapping",
+                f"rows of {without} do not come back to the source after a cutover, as "
+                "`back: none` says",
+                "Where that is meant there is nothing to do. After a rollback, `cdc-migrator "
+                "reconcile --repair` makes them the source's again before the next cutover.",
+            )
+        )
+    return told
 
 
 def _in_one_database(

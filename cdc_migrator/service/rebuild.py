@@ -152,6 +152,13 @@ def _check(
     source: psycopg.Connection, pair: Pair, how: RebuildOptions, ordered: bool, tables: int
 ) -> None:
     """Raise where the table cannot be rebuilt as it is wanted."""
+    if pair.returns:
+        raise Refused(
+            "CDCM-WAY-BACK-REBUILD",
+            f"rows of {pair.source.name} come back to a table that has more than they carry, and "
+            "writing it anew would lose the rest",
+            "`cdc-migrator reconcile --repair` writes row by row what differs, and keeps the rest.",
+        )
     for key in (how.low, how.high):
         if key is not None:
             _check_key(source, pair, key, ordered, tables)

@@ -83,7 +83,7 @@ def _way_back(known: Evidence, judged: Judged) -> tuple[bool | None, str]:
     if known.back is None:
         return None, "the source does not answer, so nobody can see whether one is prepared"
     if known.back.prepared:
-        return True, "a reverse stream brings what is written on the target back to the source"
+        return True, known.reverse_stream
     if known.said.without_way_back is not None:
         return False, f"it was given up knowingly: {known.said.without_way_back}"
     if judged.status is Status.COMPLETED:

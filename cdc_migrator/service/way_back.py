@@ -29,6 +29,7 @@ from cdc_migrator.control import (
     deferring,
     journal,
     load,
+    mapping,
     markers,
     migration,
     progress,
@@ -43,11 +44,12 @@ from cdc_migrator.databases.postgres.grants import named
 from cdc_migrator.errors import Failed, MigratorError, Refused
 from cdc_migrator.faultpoints import reach
 from cdc_migrator.model.logins import Role, login
+from cdc_migrator.model.mapping import Wanted
 from cdc_migrator.model.naming import Names, way_back_of
 from cdc_migrator.model.positions import lsn_to_text
 from cdc_migrator.model.tables import TableName
-from cdc_migrator.model.wording import few
 from cdc_migrator.service.capturing import Capturing
+from cdc_migrator.service.returning import Comes, Ways, comes
 
 # The source holds rows and may be of an older release: neither is in the way of going back.
 _NO_MATTER = frozenset(
@@ -59,7 +61,8 @@ _NO_MATTER = frozenset(
 class WayBackOptions:
     """Of which migration; the strings hold passwords, and are those of the way there.
 
-    `accept`: reasons for which a finding of `check` is accepted, by code.
+    `accept`: reasons for which a finding of `check` is accepted, by code. `wanted`: what is said of
+    tables that change their shape, and of their way back.
     """
 
     name: str
@@ -67,6 +70,7 @@ class WayBackOptions:
     target_dsn: str
     capturing: Capturing
     accept: Mapping[str, str] = field(default_factory=dict)
+    wanted: Sequence[Wanted] = ()
 
     @property
     def back(self) -> str:
@@ -81,7 +85,8 @@ def prepare(options: WayBackOptions, notify: Callable[[str], None] = lambda _: N
 
     Raises:
         Refused: CDCM-WAY-BACK-EARLY, CDCM-WAY-BACK-LATE, CDCM-TARGET-TAKEN: the source has the
-            way back of another migration. MigratorError: as `start_capture`.
+            way back of another migration; CDCM-MAPPING-NO-WAY-BACK. MigratorError: as
+            `start_capture`.
     """
     called = f"cdcm-{options.back}-prepare"
     with (
@@ -89,18 +94,21 @@ def prepare(options: WayBackOptions, notify: Callable[[str], None] = lambda _: N
         connect(options.target_dsn, application_name=called, side="target") as target,
     ):
         with speaking("target", "reading the migration"):
-            tables, leg = _require_in_time(target, options.name)
+            loads, leg = _require_in_time(target, options.name)
         with speaking("source", "reading its way back"):
             there = _find(source, options.back)
-            known = {one.source for one in load.read_tables(source)} if there else set()
-        complete = there is not None and known == set(tables) and there.phase.reached(Phase.STREAM)
-        if known and known != set(tables):
+            known, left = _known(source) if there else ({}, [])
+        coming = comes(source, target, loads, options.wanted)
+        coming.told(notify)
+        same = known == coming.ways and left == [*coming.left]
+        complete = there is not None and same and there.phase.reached(Phase.STREAM)
+        if known and not same:
             notify("the migration has other tables by now: making the way back anew")
             _require_gone(drop(options))
             there = None
         with speaking("source", "preparing its control schema"):
             schema.ensure(source, "target", True, named(options.source_dsn))
-            access.give_rows(source, named(options.source_dsn), tables, (Role.APPLY,))
+            access.give_rows(source, named(options.source_dsn), coming.source, (Role.APPLY,))
             fences.have_token(source)
             migration.create(source, options.back)
         with speaking("target", "preparing its control schema"):
@@ -108,12 +116,20 @@ def prepare(options: WayBackOptions, notify: Callable[[str], None] = lambda _: N
         if there is None or there.consistent_point is None:
             _require_held_off(options, target)
             notify("checking the target as a source")
-            _require_fit(options, tables)
-        started = _capture(options, target, tables, notify)
+            _require_fit(options, coming.tables)
+        started = _capture(options, target, coming, notify)
         if not complete:
             reach("way-back.captured")
             with speaking("source", "writing the way back down"), source.transaction():
-                journal.write(source, "way-back-prepared", leg=leg, tables=len(tables))
+                without = [str(there) for _, there in coming.left]
+                journal.write(
+                    source,
+                    "way-back-prepared",
+                    leg=leg,
+                    tables=len(coming.tables),
+                    **({"without": without} if without else {}),
+                )
+                mapping.leave(source, coming.left)
                 source.execute(
                     "UPDATE cdc_migrator.table_progress SET load_state = 'loaded', "
                     "load_started_at = now(), load_ended_at = now()"
@@ -194,6 +210,7 @@ def look(name: str, source_dsn: str, stale_after: float = 15.0) -> dict[str, Any
             "active": stored.active,
             "leg": stored.leg,
             "tables": len(load.read_tables(source)),
+            "without": [str(there) for _, there in mapping.left(source)],
             "alive": progress.alive(source, stale_after),
             "lag_seconds": progress.lag(source),
             "changes_ignored": stored.changes_ignored,
@@ -249,8 +266,8 @@ def against(source: psycopg.Connection, name: str, stale_after: float) -> list[t
     return found
 
 
-def _require_in_time(target: psycopg.Connection, name: str) -> tuple[list[TableName], int]:
-    """The tables as the target has them, and the leg that is under way."""
+def _require_in_time(target: psycopg.Connection, name: str) -> tuple[list[load.TableLoad], int]:
+    """The migration's tables, and the leg that is under way."""
     there = migration.require(target, name)
     schema.ensure(target, "target")
     if not there.phase.reached(Phase.STREAM):
@@ -268,25 +285,19 @@ def _require_in_time(target: psycopg.Connection, name: str) -> tuple[list[TableN
             "`cdc-migrator way-back status` shows the one that there is.",
         )
     loads = load.read_tables(target)
-    if mapped := [one.source for one in loads if one.route is not None]:
-        raise no_way_back(mapped)
     if any(one.joining for one in loads):
         raise Failed(
             "CDCM-WAY-BACK-JOINING",
             "a table is on its way into the migration",
             "Wait for it (`cdc-migrator status`), then run the same command again.",
         )
-    return sorted(one.target for one in loads), stored.leg
+    return loads, stored.leg
 
 
-def no_way_back(mapped: Sequence[TableName]) -> Refused:
-    """CDCM-MAPPING-NO-WAY-BACK: of these tables the target's rows are not the source's."""
-    return Refused(
-        "CDCM-MAPPING-NO-WAY-BACK",
-        f"there can be no way back: the mapping changes the shape of {few(mapped)}, and what is "
-        "written on the target cannot be turned back into rows of the source",
-        "Say in cutover.without_way_back why none is needed.",
-    )
+def _known(source: psycopg.Connection) -> tuple[Ways, list[tuple[TableName, TableName]]]:
+    """What the way back that there is brings back, and what it was told to leave."""
+    there = load.read_tables(source)
+    return {one.source: (one.target, one.route) for one in there}, mapping.left(source)
 
 
 def _require_held_off(options: WayBackOptions, target: psycopg.Connection) -> None:
@@ -310,7 +321,7 @@ def _require_held_off(options: WayBackOptions, target: psycopg.Connection) -> No
         )
 
 
-def _require_fit(options: WayBackOptions, tables: list[TableName]) -> None:
+def _require_fit(options: WayBackOptions, tables: Sequence[TableName]) -> None:
     found = preflight.check(
         options.target_dsn,
         options.source_dsn,
@@ -340,12 +351,12 @@ def _require_fit(options: WayBackOptions, tables: list[TableName]) -> None:
 def _capture(
     options: WayBackOptions,
     target: psycopg.Connection,
-    tables: list[TableName],
+    coming: Comes,
     notify: Callable[[str], None],
 ) -> tuple[str, ...]:
     capturing = options.capturing
     with speaking("target", "reading its tables"):
-        wanted = set(tables)
+        wanted = set(coming.tables)
         found = [table for table in read_tables(target) if table.name in wanted]
     return start_capture(
         options.target_dsn,
@@ -356,6 +367,7 @@ def _capture(
         found,
         capturing.options,
         lambda text: notify(f"way back: {text}"),
+        coming.routes,
     ).did
 
 

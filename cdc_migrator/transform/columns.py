@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TypeVar
 
@@ -28,6 +28,7 @@ from cdc_migrator.transform.faults import Fault
 from cdc_migrator.transform.shape import Draft
 
 TEXTS = frozenset(f"pg_catalog.{name}" for name in ("text", "varchar", "bpchar"))
+NAMED: Mapping[str, str] = {"source": "source", "target": "target"}
 # A function, a type or a schema that the target gets later.
 _TO_COME = frozenset({"42883", "42704", "3F000"})
 _UNDEFINED_COLUMN = "42703"
@@ -51,6 +52,7 @@ class Sides:
 
     Attributes:
         foreseen: the target lacks what the schema step makes.
+        called: what each is to the user: on the way back the rows come from the target.
     """
 
     def __init__(
@@ -60,7 +62,9 @@ class Sides:
         table: Table,
         stack: ExitStack,
         foreseen: bool,
+        called: Mapping[str, str] = NAMED,
     ) -> None:
+        self.called = called
         self._sessions = {"source": source, "target": target}
         self._table = table
         self._stack = stack
@@ -69,7 +73,7 @@ class Sides:
 
     def ask(self, side: str, question: Callable[[Bench], Answer]) -> Answer:
         """Ask one server. Raises Rejected as the question does, MigratorError where it failed."""
-        with speaking(side, f"asking about the mapping of {self._table.name}"):
+        with speaking(self.called[side], f"asking about the mapping of {self._table.name}"):
             if side not in self._benches:
                 self._benches[side] = self._stack.enter_context(
                     bench(self._sessions[side], self._table, side == "source")
@@ -77,14 +81,14 @@ class Sides:
             return question(self._benches[side])
 
     def type_named(self, side: str, text: str) -> Typed | None:
-        with speaking(side, "reading its types"):
+        with speaking(self.called[side], "reading its types"):
             return type_named(self._sessions[side], text)
 
     def lacks(self, column: Column) -> bool:
         """Whether the target does not have a column's type; it has PostgreSQL's own."""
         if "." not in column.type_text or self.foreseen:
             return False
-        with speaking("target", "reading its types"):
+        with speaking(self.called["target"], "reading its types"):
             return not has_type(self._sessions["target"], column.type_text)
 
     def later(self, rejected: Rejected) -> bool:
@@ -231,8 +235,8 @@ class Columns:
             self._fault(
                 "CDCM-MAPPING-EXPRESSION",
                 field,
-                f"{self._called(name)} is {here.type.text} on the source and {there.type.text} on "
-                "the target",
+                f"{self._called(name)} is {here.type.text} on the {self._sides.called['source']} "
+                f"and {there.type.text} on the {self._sides.called['target']}",
                 "The functions in it differ: give them the same definition, or cast to one type.",
             )
             return None
@@ -242,7 +246,7 @@ class Columns:
         self._fault(
             "CDCM-MAPPING-EXPRESSION",
             field,
-            f"{self._called(name)}: the {side} says: {rejected.told}",
+            f"{self._called(name)}: the {self._sides.called[side]} says: {rejected.told}",
             _IMMUTABLE if rejected.sqlstate == MUTABLE else _NAMES,
         )
 
@@ -274,10 +278,10 @@ class Columns:
                 self._fault(
                     "CDCM-MAPPING-TYPE",
                     field,
-                    f"{self._called(name)} reads {one}, whose type {column.type_text} the target "
-                    "lacks",
-                    "Make the type on the target: values of the stream are read there as what they "
-                    "are on the source.",
+                    f"{self._called(name)} reads {one}, whose type {column.type_text} the "
+                    f"{self._sides.called['target']} lacks",
+                    f"Make the type on the {self._sides.called['target']}: values of the stream "
+                    "are read there as what they are where they come from.",
                 )
         return len(self.faults) == before
 

@@ -5,7 +5,7 @@ Done once, when the migration begins; loading, applying and comparing read what 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -17,27 +17,12 @@ from cdc_migrator.databases.postgres.coded import speaking
 from cdc_migrator.model.mapping import Route, Wanted
 from cdc_migrator.model.tables import Table, TableName
 from cdc_migrator.transform import probe
+from cdc_migrator.transform.aside import demanding, toasting
 from cdc_migrator.transform.columns import Columns, Sides
 from cdc_migrator.transform.entries import Entry, Place, entries, plain_place
 from cdc_migrator.transform.faults import Fault, refusal
 from cdc_migrator.transform.keys import Way, belongs, keyed, shared_by, unseen
 from cdc_migrator.transform.shape import drafts
-
-_TOASTED = """
-SELECT n.nspname, c.relname, a.attname
-FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
-JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE a.attstorage <> 'p' AND a.attnum > 0 AND NOT a.attisdropped
-  AND (n.nspname, c.relname) IN (SELECT * FROM unnest(%s::text[], %s::text[]))
-"""
-_DEMANDED = """
-SELECT n.nspname, c.relname, a.attname
-FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
-JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_type t ON t.oid = a.atttypid
-WHERE (a.attnotnull OR t.typnotnull) AND NOT a.atthasdef AND a.attidentity = ''
-  AND a.attgenerated = '' AND t.typdefault IS NULL AND a.attnum > 0 AND NOT a.attisdropped
-  AND (n.nspname, c.relname) IN (SELECT * FROM unnest(%s::text[], %s::text[]))
-"""
 
 
 def compile_routes(
@@ -96,9 +81,9 @@ def ways_of(
     found, faults = entries(wanted, tables, place)
     with speaking("target", "reading the tables that rows go to"):
         there = {one.name: one for one in catalog.read_tables(target)}
-        demanded = _named(target, _DEMANDED, [one.target for one in found])
+        demanded = demanding(target, [one.target for one in found])
     with speaking("source", "reading the tables of the mapping"):
-        toasted = _named(source, _TOASTED, [one.table.name for one in found])
+        toasted = toasting(source, [one.table.name for one in found])
     ways = []
     for one in found:
         if one.target not in there and not foreseen:
@@ -199,14 +184,3 @@ def _told_apart(ways: Sequence[Way], place: Place) -> tuple[list[Way], list[Faul
             one = replace(one, route=replace(one.route, belongs=belongs(one, shared)))
         whole.append(one)
     return whole, faults
-
-
-def _named(
-    conn: psycopg.Connection, query: str, tables: Sequence[TableName]
-) -> Mapping[TableName, set[str]]:
-    """Columns by the table that they are of."""
-    found: dict[TableName, set[str]] = {}
-    where = [one.schema for one in tables], [one.name for one in tables]
-    for schema, table, column in conn.execute(query, where):
-        found.setdefault(TableName(schema, table), set()).add(column)
-    return found

@@ -99,6 +99,12 @@ def execute(dsn: str, statements: str) -> None:
             conn.execute(statement.encode())
 
 
+def codes(live: LiveMigration) -> set[str]:
+    """What `check` finds."""
+    found = json.loads(live.cli("check", "-o", "json", check=None).stdout)["findings"]
+    return {one["code"] for one in found}
+
+
 def told(done: Any) -> str:
     return str(done.stdout + done.stderr)
 
@@ -106,8 +112,13 @@ def told(done: Any) -> str:
 def test_a_mapped_migration_from_its_file_to_its_stream(live: LiveMigration) -> None:
     """Made, loaded, shown and refused by what the file says; the source changes, a shard joins."""
     target = live.target
-    found = json.loads(live.cli("check", "-o", "json", check=None).stdout)["findings"]
-    assert "CDCM-MAPPING-NO-WAY-BACK" in {one["code"] for one in found}
+    assert "CDCM-MAPPING-NO-WAY-BACK" in codes(live)
+    knowingly = [{**MAPPING[0], "back": {"gone": "false"}}, {**MAPPING[1], "back": "none"}]
+    said(live, mapping=[*knowingly, *MAPPING[2:]])
+    found = codes(live)
+    assert "CDCM-MAPPING-NOT-BACK" in found
+    assert "CDCM-MAPPING-NO-WAY-BACK" not in found
+    said(live, mapping=MAPPING)
 
     made = told(live.cli("migrate", "--no-run"))
     assert "table crm.address" in made

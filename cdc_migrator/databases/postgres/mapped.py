@@ -9,7 +9,7 @@ from itertools import chain
 from psycopg import sql
 
 from cdc_migrator.databases.postgres import names
-from cdc_migrator.model.mapping import MappedColumn, Route
+from cdc_migrator.model.mapping import MappedColumn, Returning, Route
 from cdc_migrator.model.tables import Column
 
 
@@ -120,8 +120,40 @@ def rows_of_source(
 
 def rows_of_target(route: Route) -> sql.Composable:
     """The target's rows that are this route's: a row source without a name."""
+    if route.back is not None and route.back.turned:
+        return _returned(route, route.back)
     if route.belongs is None:
         return sql.SQL("ONLY {}").format(names.table(route.target))
     return sql.SQL("(SELECT ctid, * FROM ONLY {} WHERE {})").format(
         names.table(route.target), expression(route.belongs)
+    )
+
+
+def _returned(route: Route, back: Returning) -> sql.Composable:
+    """What its rows would come back as, had they gone: a value that nobody changed is equal then,
+    whatever going there and back makes of it."""
+    again = {one.name: one.again for one in back.turned}
+    named = [*(one.name for one in route.columns), *(one.name for one in back.kept)]
+    return sql.SQL("(SELECT ctid, {} FROM ONLY {} WHERE {})").format(
+        sql.SQL(", ").join(
+            sql.SQL("{} AS {}").format(expression(again[name]), sql.Identifier(name))
+            if name in again
+            else sql.Identifier(name)
+            for name in named
+        ),
+        names.table(route.target),
+        belonging(route),
+    )
+
+
+def emptied(route: Route) -> sql.Composed:
+    """The statement that removes this route's rows of the target, and no others'."""
+    target, belongs = names.table(route.target), belonging(route)
+    if route.back is None or not route.back.part:
+        return sql.SQL("DELETE FROM ONLY {} WHERE {}").format(target, belongs)
+    own = [one.name for one in route.columns if one.name not in route.key]
+    return sql.SQL("UPDATE ONLY {} SET {} WHERE {}").format(
+        target,
+        sql.SQL(", ").join(sql.SQL("{} = NULL").format(sql.Identifier(name)) for name in own),
+        belongs,
     )

@@ -13,6 +13,13 @@ CREATE TABLE accounts.address (
     street text,
     city text
 );
+-- For the way back: an address that comes to another person must be told whole.
+ALTER TABLE accounts.address REPLICA IDENTITY FULL;
+CREATE TABLE accounts.login (
+    id bigint PRIMARY KEY,
+    person_id bigint NOT NULL,
+    at timestamptz NOT NULL
+);
 CREATE SCHEMA sales;
 CREATE TYPE sales.state AS ENUM ('open', 'paid', 'cancelled', 'unknown');
 CREATE TABLE sales.purchase (

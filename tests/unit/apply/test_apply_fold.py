@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -129,6 +130,33 @@ def test_rows_end_where_the_last_change_left_them(
         state.deletes = []
     assert (state.deletes, state.complete, state.partial) == (deletes, complete, partial)
     assert not state.truncated
+
+
+@pytest.mark.parametrize(
+    ("steps", "deletes", "complete", "partial"),
+    [
+        ([insert(1, "a")], [], [("1", "a")], []),
+        ([insert(1, "a"), update(1, "b")], [], [("1", "b")], []),
+        ([update(1, "a")], [], [], [(("1",), ("1", "a"))]),
+        ([update(1, P)], [], [], [(None, ("1", UNCHANGED))]),
+        ([delete(1), insert(1, "b")], [("1",)], [], [(None, ("1", "b"))]),
+        ([move(1, 2, "b")], [("1",)], [], [(("1",), ("2", "b"))]),
+        ([move(1, 2, "b"), insert(1, "n")], [("1",)], [],
+         [(None, ("1", "n")), (("1",), ("2", "b"))]),
+        ([move(1, 2, "b"), move(2, 1, "c")], [], [], [(("1",), ("1", "c"))]),
+    ],
+)  # fmt: skip
+def test_where_the_target_has_more_it_is_told_which_row_that_is_of(
+    steps: list[list[Change]],
+    deletes: list[tuple[str, ...]],
+    complete: list[tuple[str, ...]],
+    partial: list[object],
+) -> None:
+    """A whole row comes with its base, if the target has it; a new one under a key that was
+    another's is told apart from that."""
+    keeps = {name: replace(shape, keeps=True) for name, shape in shapes().items()}
+    (state,) = fold([transaction(step) for step in steps], keeps).tables
+    assert (state.deletes, state.complete, state.partial) == (deletes, complete, partial)
 
 
 def test_truncate_forgets_what_came_before() -> None:

@@ -32,6 +32,7 @@ def document(**changes: object) -> dict[str, object]:
         "target_fence": "up",
         "target_fence_lacking": [],
         "parked": {"exact": True, "keys": 0, "records": 0, "keys_skipped": 0},
+        "without_way_back": ["crm.log"],
         "ready": {"verdict": False, "reasons": ["the lag is unknown"]},
         "load": {
             "done_fraction": 1.0,
@@ -120,6 +121,7 @@ def test_a_working_stream() -> None:
         "43 ms, at most 12 events pending; into Kafka 21 ms, out 22 ms",
         "310 transactions/s, 1 205 events/s; 12 345 transactions so far, 2 came again",
         "1 not proven whole",
+        "crm.log: `back: none`",
         "streaming, me@here:1, 120.0 MiB resident",
         "cdcm_shop_1 active, keeps 5.0 MiB of log",
         "cdcm-shop-1 RUNNING, tasks: RUNNING",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
@@ -12,7 +13,7 @@ from cdc_migrator.config import reference
 from cdc_migrator.config.loader import load
 from cdc_migrator.config.mapping import places
 from cdc_migrator.errors import ConfigurationError
-from cdc_migrator.model.mapping import Wanted
+from cdc_migrator.model.mapping import NO_BACK, Wanted
 
 MINIMAL = """\
 name: shop
@@ -36,7 +37,8 @@ mapping:
 
 
 def test_an_entry_says_what_is_wanted_of_a_table(workdir: Path) -> None:
-    """Several entries may speak of one table; each field has its line."""
+    """Several entries may speak of one table; each field has its line. What is said of the way back
+    may be said later."""
     path = workdir / "migration.yaml"
     path.write_text(MINIMAL + MAPPING)
     settings = load()
@@ -50,6 +52,7 @@ def test_an_entry_says_what_is_wanted_of_a_table(workdir: Path) -> None:
         set={"email": "'user' || id || '@example.invalid'", "region": "'eu'"},
         where="deleted_at IS NULL",
     )
+    assert replace(first, back=NO_BACK, leads=True) == first
     assert (second.to, second.keep, whole.table) == ("crm.address", ("id", "street"), "shop.*")
     place = places(path)
     assert place(0, "set.region") == "migration.yaml:12: mapping.0.set.region"

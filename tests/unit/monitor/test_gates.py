@@ -282,3 +282,6 @@ def test_the_way_back_must_be_whole_alive_and_near() -> None:
         assert told.verdict is FAIL
         assert why in told.reason
         assert told.remedy
+    knowingly = judged(replace(ready, without=(("shop.log", "crm.log"),)))
+    assert knowingly.passed
+    assert "knowingly without crm.log" in knowingly.reason

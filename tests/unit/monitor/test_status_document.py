@@ -67,6 +67,7 @@ def test_what_is_unknown_is_null() -> None:
         "tables",
         "dead_letters",
         "parked",
+        "without_way_back",
         "slot",
         "connector",
         "load",
