@@ -95,6 +95,7 @@ class Shape:
         reread: set while the table's load holds more than the stream's start.
         relation: the table whose events these are; None: `name`.
         others: where that table is split, what else its events become.
+        hooked: a hook adds columns to its rows when they are staged.
     """
 
     name: TableName
@@ -108,6 +109,7 @@ class Shape:
     images: SaysRows | None = None
     relation: TableName | None = None
     others: tuple[Shape, ...] = ()
+    hooked: bool = False
 
     @property
     def stream(self) -> TableName:

@@ -6,7 +6,8 @@ comparing all read the same one.
 
 Expressions are SQL over the source's row: its columns by their bare names, everything else
 schema-qualified but for what is in pg_catalog. They are immutable, so that both servers give the
-same for the same row.
+same for the same row. What SQL cannot say is said by a function of the user's, the hook: it reads
+values that SQL has made, and what it gives stands behind the names of `given` in expressions.
 """
 
 from __future__ import annotations
@@ -48,6 +49,29 @@ class MappedColumn:
 
 
 @dataclass(frozen=True, slots=True)
+class Hook:
+    """A function of the user's that computes columns of the target.
+
+    Attributes:
+        call: ``module:function``.
+        reads: what it is handed of each row, under these names: what SQL makes of the source's row,
+            as the target would hold it.
+        gives: the columns that it computes, the last ones of its route.
+        digest: of the module's file when the route was worked out: another one is another function.
+    """
+
+    call: str
+    reads: tuple[MappedColumn, ...]
+    gives: tuple[str, ...]
+    digest: str
+
+
+def given(place: int) -> str:
+    """The name that expressions have for what the hook gives at this place, a text."""
+    return f"cdcm_given_{place}"
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
     """Where rows of a table go, and as what.
 
@@ -60,6 +84,7 @@ class Route:
         where_uses: the columns of the source that it reads.
         belongs: SQL over the target's row that is true of this route's rows, where others write to
             the same table; None: all of its rows are this one's.
+        hook: what computes the last columns; None: all of them are SQL's.
     """
 
     source: TableName
@@ -69,6 +94,17 @@ class Route:
     where: str | None = None
     where_uses: tuple[str, ...] = ()
     belongs: str | None = None
+    hook: Hook | None = None
+
+    @property
+    def made(self) -> tuple[MappedColumn, ...]:
+        """The columns that SQL makes of the source's row alone."""
+        return self.columns[: len(self.columns) - len(self.given)]
+
+    @property
+    def given(self) -> tuple[MappedColumn, ...]:
+        """The columns that the hook gives."""
+        return self.columns[-len(self.hook.gives) :] if self.hook is not None else ()
 
     @property
     def reads(self) -> frozenset[str]:
@@ -93,23 +129,44 @@ class Route:
         return {
             "source": [self.source.schema, self.source.name],
             "target": [self.target.schema, self.target.name],
-            "columns": [
-                {
-                    "name": one.name,
-                    "expression": one.expression,
-                    "uses": list(one.uses),
-                    "of": one.of,
-                    "type": one.type_text,
-                    "base_type": one.base_type,
-                    "cast": one.cast,
-                }
-                for one in self.columns
-            ],
+            "columns": [_column_document(one) for one in self.columns],
             "key": list(self.key),
             "where": self.where,
             "where_uses": list(self.where_uses),
             "belongs": self.belongs,
+            "hook": None
+            if self.hook is None
+            else {
+                "call": self.hook.call,
+                "reads": [_column_document(one) for one in self.hook.reads],
+                "gives": list(self.hook.gives),
+                "digest": self.hook.digest,
+            },
         }
+
+
+def _column_document(one: MappedColumn) -> dict[str, Any]:
+    return {
+        "name": one.name,
+        "expression": one.expression,
+        "uses": list(one.uses),
+        "of": one.of,
+        "type": one.type_text,
+        "base_type": one.base_type,
+        "cast": one.cast,
+    }
+
+
+def _read_column(document: Mapping[str, Any]) -> MappedColumn:
+    return MappedColumn(
+        name=document["name"],
+        expression=document["expression"],
+        uses=tuple(document["uses"]),
+        of=document["of"],
+        type_text=document["type"],
+        base_type=document["base_type"],
+        cast=document["cast"],
+    )
 
 
 def read(document: Mapping[str, Any]) -> Route:
@@ -117,22 +174,22 @@ def read(document: Mapping[str, Any]) -> Route:
     return Route(
         source=TableName(*document["source"]),
         target=TableName(*document["target"]),
-        columns=tuple(
-            MappedColumn(
-                name=one["name"],
-                expression=one["expression"],
-                uses=tuple(one["uses"]),
-                of=one["of"],
-                type_text=one["type"],
-                base_type=one["base_type"],
-                cast=one["cast"],
-            )
-            for one in document["columns"]
-        ),
+        columns=tuple(map(_read_column, document["columns"])),
         key=tuple(document["key"]),
         where=document["where"],
         where_uses=tuple(document["where_uses"]),
         belongs=document["belongs"],
+        # Routes of earlier releases say nothing of one.
+        hook=_read_hook(hook) if (hook := document.get("hook")) else None,
+    )
+
+
+def _read_hook(document: Mapping[str, Any]) -> Hook:
+    return Hook(
+        document["call"],
+        tuple(map(_read_column, document["reads"])),
+        tuple(document["gives"]),
+        document["digest"],
     )
 
 
@@ -148,6 +205,21 @@ def called(route: Route, first: bool) -> TableName:
 
 
 @dataclass(frozen=True, slots=True)
+class WantedHook:
+    """A function of the user's that computes columns.
+
+    Attributes:
+        call: ``module:function``.
+        reads: columns by the target's names; or by their own, of the source's that do not go along.
+        gives: columns of the target, and their types.
+    """
+
+    call: str
+    reads: tuple[str, ...]
+    gives: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class Wanted:
     """What the user says of one table, or of all tables of a schema.
 
@@ -159,6 +231,7 @@ class Wanted:
         cast: columns, by their names on the target, with the type that their values are brought to.
         set: columns of the target with an SQL expression over the source's row.
         where: only rows of which this SQL over the source's row is true.
+        hook: computes columns that SQL cannot say.
     """
 
     table: str
@@ -169,3 +242,4 @@ class Wanted:
     cast: Mapping[str, str] = field(default_factory=dict)
     set: Mapping[str, str] = field(default_factory=dict)
     where: str | None = None
+    hook: WantedHook | None = None
