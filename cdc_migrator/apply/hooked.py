@@ -15,7 +15,7 @@ from cdc_migrator.apply.mapped import MappedStatements
 from cdc_migrator.apply.plan import TablePlan
 from cdc_migrator.apply.stage import COMPLETE, DELETE, unchanged_places
 from cdc_migrator.errors import StreamHalted
-from cdc_migrator.hook.calling import BATCH, Cells, HookRefused
+from cdc_migrator.hook.calling import Cells, HookRefused
 from cdc_migrator.hook.copied import NULL, cell, ends
 
 
@@ -32,12 +32,10 @@ def staged(
         psycopg.Error: the target fails to make what it reads.
     """
     for piece in payload:
-        lines = piece.decode().split("\n")
-        for start in range(0, len(lines) - 1, BATCH):
-            yield _portion(cursor, statements, lines[start : min(start + BATCH, len(lines) - 1)])
+        yield _piece(cursor, statements, piece.decode().removesuffix("\n").split("\n"))
 
 
-def _portion(cursor: psycopg.RawCursor, statements: MappedStatements, lines: list[str]) -> bytes:
+def _piece(cursor: psycopg.RawCursor, statements: MappedStatements, lines: list[str]) -> bytes:
     plan = statements.plan
     first = 1 + len(plan.shape.key_places)
     places = statements.hook_sends

@@ -26,7 +26,7 @@ from cdc_migrator.model.tables import TableName
 # Of one row, what the hook reads or gives: texts as PostgreSQL writes and reads them.
 Cells = tuple[str | None, ...]
 # Rows that the function is handed at a time, at most.
-BATCH = 2000
+BATCH = 2048
 
 _Function = Callable[[list[dict[str, str | None]]], Iterable[Mapping[str, str | None]]]
 _lock = threading.Lock()
