@@ -95,7 +95,7 @@ bench-cutover: setup ## each writer's stall at 500 commits/s against a scripted 
 bench-apply: setup ## draining a full topic against logical replication, Debezium's JDBC sink and COPY
 	@$(BIN)/python -m benchmarks.apply
 
-bench-mapped: setup ## the same by us alone, with a transform of five expressions and without
+bench-mapped: setup ## the same by us alone, with a transform of five expressions, of a Python function, and without
 	@$(BIN)/python -m benchmarks.mapped
 
 # The container image installs the runtime's: the same versions, without the local stack's server

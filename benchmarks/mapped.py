@@ -1,8 +1,8 @@
-"""`make bench-mapped`: what a transform of five expressions costs where a full topic is drained.
+"""`make bench-mapped`: what five expressions, or a Python function, cost while a topic is drained.
 
-One source is captured by two migrations: one leaves its table as it is, the other computes five of
-ten columns. Both apply the same changes in turn, and each target is compared with what the source
-says that it must hold.
+One source is captured by three migrations: one leaves its table as it is, another computes five of
+ten columns, and the third has two of these five computed by a function. All apply the same changes
+in turn, and each target is compared with what the source says that it must hold.
 """
 
 from __future__ import annotations
@@ -28,13 +28,30 @@ from benchmarks.workloads import WORKLOADS
 from cdc_migrator.stack import local
 from cdc_migrator.stack.local import StackInfo, StackOptions
 
-_READY = "bench_mapped"
+_READY = {"mapped": "bench_mapped", "hooked": "bench_hooked"}
 _EXPRESSIONS = {
     "cents": "(total * 100)::bigint",
     "taxed": "round(tax, 2)",
     "day": "(placed AT TIME ZONE 'UTC')::date",
     "told": "upper(state) || '/' || items::text",
     "rank": "CASE WHEN items > 5 THEN 'many' WHEN items > 0 THEN 'some' ELSE 'none' END",
+}
+# The last two in Python.
+_FUNCTION = """
+def told(rows):
+    return [
+        {"told": row["state"].upper() + "/" + row["items"], "rank": rank(int(row["items"]))}
+        for row in rows
+    ]
+
+
+def rank(items):
+    return "many" if items > 5 else "some" if items > 0 else "none"
+"""
+_HOOK = {
+    "call": "bench_function:told",
+    "reads": ["state", "items"],
+    "gives": {"told": "text", "rank": "text"},
 }
 _KEPT = ("id", "customer", "changed", "paid", "note")
 
@@ -66,22 +83,33 @@ def _prepare(stack: StackInfo, base: Path, events: int, rows: int) -> dict[str, 
         # Half of a value is not to be had of what an update leaves out.
         conn.execute("ALTER TABLE orders REPLICA IDENTITY FULL")
         plain = command(stack, base, source, database(stack.target_dsn, OURS))
-        mapped = command(stack, base, source, database(stack.target_dsn, _READY))
-        _map(mapped)
-        for cli in (plain, mapped):
+        ways = {"plain": plain}
+        for way, ready in _READY.items():
+            ways[way] = command(stack, base, source, database(stack.target_dsn, ready))
+            _map(ways[way], way == "hooked")
+        for cli in ways.values():
             run(cli, "migrate", "--no-run")
         conn.execute("SET synchronous_commit = off")
         conn.execute(workload.changes(events, rows).encode())
         captured(stack, conn, {})
     number = events // workload.each * workload.each + 2
     scene = Scene(stack, workload, source, number, plain, {}, None)
-    return {"plain": scene, "mapped": replace(scene, cli=mapped, ready=_READY)}
+    return {
+        way: replace(scene, cli=cli, ready=_READY.get(way, scene.ready))
+        for way, cli in ways.items()
+    }
 
 
-def _map(cli: list[str]) -> None:
+def _map(cli: list[str], hooked: bool) -> None:
     config = Path(cli[cli.index("--config") + 1])
     text: dict[str, Any] = yaml.safe_load(config.read_text())
-    text["mapping"] = [{"table": "public.orders", "keep": [*_KEPT], "set": _EXPRESSIONS}]
+    entry: dict[str, Any] = {"table": "public.orders", "keep": [*_KEPT], "set": _EXPRESSIONS}
+    if hooked:
+        (config.parent / "bench_function.py").write_text(_FUNCTION)
+        given = _HOOK["gives"]
+        entry["set"] = {name: of for name, of in _EXPRESSIONS.items() if name not in given}
+        entry["hook"] = _HOOK
+    text["mapping"] = [entry]
     config.write_text(yaml.safe_dump(text))
 
 
@@ -91,8 +119,8 @@ def _rows(columns: Iterable[str]) -> tuple[str]:
 
 def _measure(scenes: dict[str, Scene], rounds: int) -> int:
     source = scenes["plain"].source
-    names = {"plain": ["*"], "mapped": [*_KEPT, *_EXPRESSIONS]}
-    made = {"plain": ["*"], "mapped": [*_KEPT, *_EXPRESSIONS.values()]}
+    names = {way: ["*"] if way == "plain" else [*_KEPT, *_EXPRESSIONS] for way in scenes}
+    made = {way: ["*"] if way == "plain" else [*_KEPT, *_EXPRESSIONS.values()] for way in scenes}
     wanted = {way: draining.content(source, _rows(columns)) for way, columns in made.items()}
     seen: dict[str, list[Drained]] = {way: [] for way in scenes}
     failed = []
@@ -112,8 +140,9 @@ def _measure(scenes: dict[str, Scene], rounds: int) -> int:
             f"{way:7} {events / middle[way]:9,.0f} events/s "
             f"({events / max(seconds):,.0f} to {events / min(seconds):,.0f})"
         )
-    print(f"mapped keeps {middle['plain'] / middle['mapped']:.2f} of the plain rate")
-    draining.keep_all("five expressions", scenes["plain"].events, seen)
+    for way in _READY:
+        print(f"{way} keeps {middle['plain'] / middle[way]:.2f} of the plain rate")
+    draining.keep_all("five expressions, two of them in Python", scenes["plain"].events, seen)
     if failed:
         print(f"content differs: {failed}")
     return bool(failed)

@@ -9,6 +9,7 @@ columns, of the source's types, and nothing else.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from functools import cached_property
 
 from psycopg import sql
 
@@ -17,6 +18,7 @@ from cdc_migrator.apply.stage import COMPLETE, unchanged_places
 from cdc_migrator.apply.statements import Statements
 from cdc_migrator.databases.postgres import mapped, names
 from cdc_migrator.errors import StreamHalted
+from cdc_migrator.model import mapping
 from cdc_migrator.model.mapping import MappedColumn, Route
 
 
@@ -27,7 +29,9 @@ class MappedStatements(Statements):
         plan, route = self._plan, self._route
         uses = route.reads
         row = _row(
-            plan, ((p, f"c{p}") for p, name in enumerate(plan.shape.columns) if name in uses)
+            plan,
+            ((p, f"c{p}") for p, name in enumerate(plan.shape.columns) if name in uses),
+            given=[f"c{len(plan.shape.columns) + p}" for p in range(len(route.given))],
         )
         lists: list[sql.Composable] = [sql.SQL("s.k")]
         lists += [sql.Identifier("b", f"b{i}") for i in range(len(route.key))]
@@ -72,6 +76,50 @@ class MappedStatements(Statements):
     def _known(self) -> sql.Composable:
         """The same, as far as a key tells it."""
         return sql.SQL("true")
+
+    @cached_property
+    def hook_reads(self) -> str:
+        """What the hook reads of rows whose columns in `hook_sends` come as arrays of texts: JSON,
+        an array for each row in their order. Where there is a filter, it begins with what is null
+        where the filter does not let the row pass, for then it is not handed over."""
+        route, places = self._route, self.hook_sends
+        assert route.hook is not None
+        read: list[sql.Composable] = [mapped.stored(column) for column in route.hook.reads]
+        if route.where is not None:
+            passing = sql.SQL("CASE WHEN {} THEN {} END")
+            read = [
+                passing.format(mapped.passing(route), value) for value in (sql.SQL("'t'"), *read)
+            ]
+        return self._text(
+            "SELECT json_agg(json_build_array({texts}) ORDER BY s.n)::text "
+            "FROM unnest({arrays}) WITH ORDINALITY AS s ({members}, n) "
+            "CROSS JOIN LATERAL (SELECT {values} FROM {row} AS r OFFSET 0) AS v",
+            texts=sql.SQL(", ").join(
+                mapped.text_of(sql.Identifier("v", f"c{place}")) for place in range(len(read))
+            ),
+            arrays=sql.SQL(", ").join(
+                sql.SQL(f"${number}::text[]") for number in range(1, len(places) + 1)
+            ),
+            members=names.columns(f"c{place}" for place in places),
+            values=_named("c", read),
+            row=_row(self._plan, ((place, f"c{place}") for place in places)),
+        )
+
+    @cached_property
+    def hook_sends(self) -> Sequence[int]:
+        """The places of the source's columns that what the hook reads is made of."""
+        route = self._route
+        assert route.hook is not None
+        uses = {*route.where_uses, *(name for one in route.hook.reads for name in one.uses)}
+        return [place for place, name in enumerate(self._plan.shape.columns) if name in uses]
+
+    def _members(self) -> list[str]:
+        columns = len(self._plan.shape.columns) + len(self._route.given)
+        return [f"c{place}" for place in range(columns)]
+
+    @property
+    def plan(self) -> TablePlan:
+        return self._plan
 
     @property
     def _route(self) -> Route:
@@ -128,17 +176,24 @@ class MappedStatements(Statements):
         ]
 
 
-def _row(plan: TablePlan, members: Iterable[tuple[int, str]]) -> sql.Composable:
-    """The source's columns at these places, made of staged texts."""
-    return sql.SQL("(SELECT {})").format(
-        sql.SQL(", ").join(
-            sql.SQL("{} AS {}").format(
-                plan.builds[place](sql.Identifier("s", member)),
-                sql.Identifier(plan.shape.columns[place]),
-            )
-            for place, member in members
+def _row(
+    plan: TablePlan, members: Iterable[tuple[int, str]], given: Sequence[str] = ()
+) -> sql.Composable:
+    """The source's columns at these places, made of staged texts, and what the hook gives."""
+    columns = [
+        sql.SQL("{} AS {}").format(
+            plan.builds[place](sql.Identifier("s", member)),
+            sql.Identifier(plan.shape.columns[place]),
         )
-    )
+        for place, member in members
+    ]
+    columns += [
+        sql.SQL("{} AS {}").format(
+            sql.Identifier("s", member), sql.Identifier(mapping.given(place))
+        )
+        for place, member in enumerate(given)
+    ]
+    return sql.SQL("(SELECT {})").format(sql.SQL(", ").join(columns))
 
 
 def _named(letter: str, values: Iterable[sql.Composable]) -> sql.Composable:

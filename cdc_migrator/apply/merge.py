@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 import psycopg
 from psycopg import errors, sql
 
+from cdc_migrator.apply import hooked
 from cdc_migrator.apply.mapped import MappedStatements
 from cdc_migrator.apply.plan import TablePlan
 from cdc_migrator.apply.prepared import Prepared
@@ -165,7 +166,8 @@ class Merger:
             straight: rows that were inserted may go into the table itself, and nobody asks for
                 their places.
 
-        Raises RowsMissing, and psycopg.Error as the server says it.
+        Raises RowsMissing, psycopg.Error as the server says it, and StreamHalted where the table's
+        hook fails.
         """
         if not staged.payload:
             return
@@ -189,13 +191,17 @@ class Merger:
                 self._replace(plan, statements, staged)
 
     def _copy(self, statements: Statements, staged: Staged) -> None:
+        payload: Iterable[bytes] = staged.to_stage()
+        if isinstance(statements, MappedStatements) and staged.shape.hooked:
+            # Before the COPY begins, which has the session for itself.
+            payload = list(hooked.staged(self._cursor, statements, payload))
         self._clear(statements.clear_stage)
         reach("apply.copy.before")
         with (
             self._conn.cursor() as cursor,
             cursor.copy(statements.copy) as copy,
         ):
-            for piece in staged.to_stage():
+            for piece in payload:
                 copy.write(piece)
                 reach("apply.copy.within")
         reach("apply.copy.after")

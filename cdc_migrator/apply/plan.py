@@ -17,6 +17,7 @@ from cdc_migrator.databases.postgres.forms import Builder, cast
 from cdc_migrator.databases.postgres.side import Side
 from cdc_migrator.databases.postgres.types import Beside, InEvent, Way, straight, way
 from cdc_migrator.errors import Refused
+from cdc_migrator.hook.calling import Caller
 from cdc_migrator.model.mapping import Route
 from cdc_migrator.model.tables import Column, Table, TableName
 from cdc_migrator.stream.rows import KeyDecoder, RowDecoder
@@ -37,6 +38,7 @@ class TablePlan:
         replace: rows are always deleted and inserted again, because no index can decide
             ON CONFLICT or a column must not be updated (GENERATED ALWAYS AS IDENTITY), or what they
             keep is taken from the row that was there.
+        caller: runs the route's hook; None: it has none.
     """
 
     shape: Shape
@@ -47,6 +49,7 @@ class TablePlan:
     replace: bool
     route: Route | None = None
     straight: bool = False
+    caller: Caller | None = None
 
     @property
     def key(self) -> tuple[Column, ...]:
@@ -92,7 +95,7 @@ def plan_tables(
         routes: of the tables that become others, each under the name of its row.
 
     Raises:
-        Refused: CDCM-TARGET-TABLE-MISSING.
+        Refused: CDCM-TARGET-TABLE-MISSING. As `hook.calling.Caller`.
     """
     plans = {}
     there = {one.name: one for one in catalog.read_tables(conn)} if routes else {}
@@ -147,13 +150,14 @@ def _plan_route(
     if back is not None:
         shape = replace(shape, keeps=True, last=back.part)
     return TablePlan(
-        shape=shape,
+        shape=replace(shape, hooked=route.hook is not None),
         target=route.target,
         columns=tuple(named[one.name] for one in route.columns),
         builds=stream.builds(back.texts if back is not None else ()),
         identity=identity,
         replace=bool(route.key) and (fixed or not identity.arbiter or back is not None),
         route=route,
+        caller=Caller(route) if route.hook is not None else None,
     )
 
 

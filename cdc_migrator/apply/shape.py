@@ -98,6 +98,7 @@ class Shape:
         keeps: what a row has on the target beside what is carried goes along when its key changes,
             and ends with it.
         last: its rows are written behind those of other tables, which they are parts of.
+        hooked: a hook adds columns to its rows when they are staged.
     """
 
     name: TableName
@@ -113,6 +114,7 @@ class Shape:
     others: tuple[Shape, ...] = ()
     keeps: bool = False
     last: bool = False
+    hooked: bool = False
 
     @property
     def stream(self) -> TableName:

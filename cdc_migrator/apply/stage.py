@@ -135,7 +135,8 @@ def encode(state: TableState, inline: int = 0) -> Staged:
 def _is_little(shape: Shape, payload: tuple[bytes, ...]) -> bool:
     # What the server refuses in a text is to be refused by the server.
     return (
-        len(shape.columns) <= _FEW_COLUMNS
+        not shape.hooked
+        and len(shape.columns) <= _FEW_COLUMNS
         and sum(map(len, payload)) <= _FEW_BYTES
         and not any(b"\0" in piece for piece in payload)
     )

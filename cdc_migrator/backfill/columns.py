@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cdc_migrator.errors import Refused
+from cdc_migrator.hook.calling import Caller
 from cdc_migrator.model.mapping import MappedColumn, Route
 from cdc_migrator.model.tables import Column, Table, TableName
 
@@ -41,7 +42,7 @@ def passage(source: Table, target: Table, route: Route | None = None) -> Passage
 
     Raises:
         Refused: CDCM-LOAD-COLUMNS: the target cannot take some column's values, or the source lacks
-            what the route makes them of.
+            what the route makes them of. As `hook.calling.Caller`.
     """
     if route is not None:
         return _routed(route, source, target)
@@ -70,11 +71,14 @@ def _routed(route: Route, source: Table, target: Table) -> Passage:
         )
     names = [column.name for column in route.columns]
     there = _taking(route.source, target, names, "the columns of its mapping")
+    if route.hook is not None:
+        Caller(route)  # which sees that it is there, and the one that it was
     return Passage(
         route.source,
         route.target,
         tuple(names),
-        all(_alike(one, there[one.name]) for one in route.columns),
+        # A hook reads and gives texts.
+        route.hook is None and all(_alike(one, there[one.name]) for one in route.columns),
         route,
     )
 

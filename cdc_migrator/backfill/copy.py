@@ -15,7 +15,7 @@ import psycopg
 from psycopg import sql
 
 from cdc_migrator.backfill.emptied import begin_empty
-from cdc_migrator.backfill.reading import Job, by_psql, by_session
+from cdc_migrator.backfill.reading import Job, by_psql, by_session, hooked
 from cdc_migrator.control import load
 from cdc_migrator.databases.postgres import names as quoted
 from cdc_migrator.errors import Failed
@@ -45,7 +45,7 @@ def copy_chunk(
         SnapshotLost: the rows can no longer be read as they were at the snapshot.
         SourceError: what else reading from the source met.
         psycopg.Error: what the target's session met.
-        Refused: CDCM-TARGET-NOT-EMPTY. Failed: CDCM-LOAD-COUNT.
+        Refused: CDCM-TARGET-NOT-EMPTY; a hook fails. Failed: CDCM-LOAD-COUNT.
     """
     chunk, way = job.chunk, job.way
     with target.transaction():
@@ -57,7 +57,7 @@ def copy_chunk(
         rows_read = 0
         with reading as blocks, target.cursor() as cursor:
             with cursor.copy(_into(target, job)) as copy:
-                for item in blocks:
+                for item in hooked(job, blocks):
                     if isinstance(item, int):
                         rows_read = item
                     else:

@@ -53,7 +53,12 @@ def settings(ctx: typer.Context, **overrides: Any) -> Settings:
     from cdc_migrator.config.loader import load
 
     shared = session(ctx)
-    return load(shared.config, _merge(shared.overrides, overrides))
+    found = load(shared.config, _merge(shared.overrides, overrides))
+    if found.file is not None and any(one.hook for one in found.mapping):
+        from cdc_migrator.hook.calling import look_in
+
+        look_in(found.file.absolute().parent)
+    return found
 
 
 def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

@@ -36,12 +36,15 @@ def _route(route: Route) -> dict[str, Any]:
         "key": list(route.key),
         "where": route.where,
         "belongs": route.belongs,
+        "hook": None
+        if route.hook is None
+        else {"call": route.hook.call, "reads": [one.name for one in route.hook.reads]},
         "columns": [
             {
                 "name": one.name,
                 "type": one.type_text,
                 "of": one.of,
-                "expression": one.expression,
+                "expression": None if one in route.given else one.expression,
                 "uses": list(one.uses),
             }
             for one in route.columns
@@ -70,7 +73,9 @@ def rows(document: dict[str, Any]) -> RenderableType:
         if not route["exists"]:
             title += "   (a table that migrate makes)"
         parts.append(Text(title, "bold"))
-        for name, said in (("key", ", ".join(route["key"])), ("where", route["where"])):
+        hook = route["hook"] and f"{route['hook']['call']} ({', '.join(route['hook']['reads'])})"
+        key = ", ".join(route["key"])
+        for name, said in (("key", key), ("where", route["where"]), ("hook", hook)):
             if said:
                 parts.append(Text(f"{name}: {said}"))
         parts += [_side_by_side(route, row) for row in route["rows"]]
@@ -149,8 +154,8 @@ def _failing(one: Failing) -> dict[str, Any]:
 
     return {
         "column": one.column,
-        "sqlstate": one.sqlstate,
-        "error": kind(one.sqlstate),
+        "sqlstate": one.sqlstate or None,
+        "error": one.said or kind(one.sqlstate),
         "rows": one.rows,
         "keys": [dict(key) for key in one.keys],
     }
@@ -175,13 +180,10 @@ def failures(document: dict[str, Any]) -> RenderableType:
             Text("nothing", "green") if not route["failing"] else Text("see below", "bold red"),
         )
         for one in route["failing"]:
-            what = "the filter" if one["column"] == "where" else one["column"]
+            what = {"where": "the filter", "hook": "the hook"}.get(one["column"], one["column"])
+            told = ", ".join(filter(None, (one["sqlstate"], one["error"])))
             lines.append(
-                Text(
-                    f"{names[0]} -> {names[1]}: {what}: {one['rows']:,} rows: {one['sqlstate']}, "
-                    f"{one['error']}",
-                    "bold red",
-                )
+                Text(f"{names[0]} -> {names[1]}: {what}: {one['rows']:,} rows: {told}", "bold red")
             )
             for key in one["keys"]:
                 lines.append(Text("  " + ", ".join(f"{name}={key[name]}" for name in key)))

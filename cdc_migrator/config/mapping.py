@@ -11,12 +11,30 @@ from pydantic import Field, model_validator
 
 from cdc_migrator.config import document
 from cdc_migrator.config.section import Section
-from cdc_migrator.model.mapping import NO_BACK, Wanted
+from cdc_migrator.model.mapping import NO_BACK, Wanted, WantedHook
 
 # ``schema.table``, or ``schema.*`` for all tables of a schema.
 _TABLE = r"^[^.*]+\.(\*|[^*]+)$"
 _Name = Annotated[str, Field(min_length=1)]
 _Sql = Annotated[str, Field(min_length=1, pattern=r"\S")]
+
+
+class HookMapping(Section):
+    """A Python function that computes columns which SQL cannot say."""
+
+    call: str = Field(
+        pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$",
+        description="module:function; the module is beside migration.yaml, or on PYTHONPATH.",
+    )
+    reads: tuple[_Name, ...] = Field(
+        min_length=1,
+        description="What it is handed of each row: columns by the target's names, as `set`, "
+        "`cast` and the rest make them; or columns of the source that do not go along, by their "
+        "own names.",
+    )
+    gives: dict[_Name, _Sql] = Field(
+        min_length=1, description="The columns of the target that it computes, and their types."
+    )
 
 
 class TableMapping(Section):
@@ -55,6 +73,9 @@ class TableMapping(Section):
         description="Only rows of which this SQL condition over the source's row is true. A row "
         "that an update moves out of it is deleted on the target, one that is moved in inserted.",
     )
+    hook: HookMapping | None = Field(
+        default=None, description="A Python function that computes columns which SQL cannot say."
+    )
 
     back: Literal["none"] | dict[_Name, _Sql | None] = Field(
         default_factory=dict,
@@ -79,12 +100,18 @@ class TableMapping(Section):
             )
         if not self.model_fields_set - {"table", "back", "leads"}:
             raise ValueError(
-                "says nothing about the table: needs to, keep, drop, rename, cast, set or where"
+                "says nothing about the table: needs to, keep, drop, rename, cast, set, where or "
+                "hook"
             )
         if self.leads and self.back == NO_BACK:
             raise ValueError("leads says of rows that come back what back: none says do not")
         if len(set(self.rename.values())) < len(self.rename):
             raise ValueError("rename gives two columns the same name")
+        if self.hook is not None:
+            if twice := sorted(self.hook.gives.keys() & {*self.set, *self.cast}):
+                raise ValueError(f"{', '.join(twice)}: given by the hook, and by set or cast")
+            if len(set(self.hook.reads)) < len(self.hook.reads):
+                raise ValueError("the hook reads a column twice")
         return self
 
     def wanted(self) -> Wanted:
@@ -98,6 +125,7 @@ class TableMapping(Section):
             self.cast,
             self.set,
             self.where,
+            WantedHook(self.hook.call, self.hook.reads, self.hook.gives) if self.hook else None,
             back=self.back,
             leads=self.leads,
         )
@@ -127,7 +155,9 @@ def places(path: Path | None) -> Callable[[int, str], str]:
     ours = document.read(path) if path is not None else None
 
     def place(number: int, field: str) -> str:
-        keys: document.KeyPath = ("mapping", number, *field.split(".", 1))
+        # A column's name may have a dot in it.
+        depth = 2 if field.startswith("hook.") else 1
+        keys: document.KeyPath = ("mapping", number, *field.split(".", depth))
         key = f"mapping.{number}.{field}"
         return f"{ours.place(keys)}: {key}" if ours is not None else key
 

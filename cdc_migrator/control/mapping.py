@@ -10,7 +10,7 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from cdc_migrator.control import journal
-from cdc_migrator.model.mapping import Wanted
+from cdc_migrator.model.mapping import Wanted, WantedHook
 from cdc_migrator.model.tables import TableName
 
 
@@ -57,4 +57,12 @@ def _documents(conn: psycopg.Connection) -> list[dict[str, Any]]:
 
 
 def _wanted(document: dict[str, Any]) -> Wanted:
-    return Wanted(**{**document, "keep": tuple(document["keep"]), "drop": tuple(document["drop"])})
+    hook = document.get("hook")
+    return Wanted(
+        **{
+            **document,
+            "keep": tuple(document["keep"]),
+            "drop": tuple(document["drop"]),
+            "hook": WantedHook(**{**hook, "reads": tuple(hook["reads"])}) if hook else None,
+        }
+    )

@@ -6,7 +6,8 @@ comparing all read the same one.
 
 Expressions are SQL over the source's row: its columns by their bare names, everything else
 schema-qualified but for what is in pg_catalog. They are immutable, so that both servers give the
-same for the same row.
+same for the same row. What SQL cannot say is said by a function of the user's, the hook: it reads
+values that SQL has made, and what it gives stands behind the names of `given` in expressions.
 """
 
 from __future__ import annotations
@@ -105,6 +106,29 @@ class Returning:
 
 
 @dataclass(frozen=True, slots=True)
+class Hook:
+    """A function of the user's that computes columns of the target.
+
+    Attributes:
+        call: ``module:function``.
+        reads: what it is handed of each row, under these names: what SQL makes of the source's row,
+            as the target would hold it.
+        gives: the columns that it computes, the last ones of its route.
+        digest: of the module's file when the route was worked out: another one is another function.
+    """
+
+    call: str
+    reads: tuple[MappedColumn, ...]
+    gives: tuple[str, ...]
+    digest: str
+
+
+def given(place: int) -> str:
+    """The name that expressions have for what the hook gives at this place, a text."""
+    return f"cdcm_given_{place}"
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
     """Where rows of a table go, and as what.
 
@@ -119,6 +143,7 @@ class Route:
             the same table; None: all of its rows are this one's.
         back: of a route of the way back over more than other names. `where` and `belongs` say then
             which rows are compared: what applies writes all that are `back.apart`.
+        hook: what computes the last columns; None: all of them are SQL's.
     """
 
     source: TableName
@@ -129,6 +154,17 @@ class Route:
     where_uses: tuple[str, ...] = ()
     belongs: str | None = None
     back: Returning | None = None
+    hook: Hook | None = None
+
+    @property
+    def made(self) -> tuple[MappedColumn, ...]:
+        """The columns that SQL makes of the source's row alone."""
+        return self.columns[: len(self.columns) - len(self.given)]
+
+    @property
+    def given(self) -> tuple[MappedColumn, ...]:
+        """The columns that the hook gives."""
+        return self.columns[-len(self.hook.gives) :] if self.hook is not None else ()
 
     @property
     def reads(self) -> frozenset[str]:
@@ -153,24 +189,45 @@ class Route:
         return {
             "source": [self.source.schema, self.source.name],
             "target": [self.target.schema, self.target.name],
-            "columns": [
-                {
-                    "name": one.name,
-                    "expression": one.expression,
-                    "uses": list(one.uses),
-                    "of": one.of,
-                    "type": one.type_text,
-                    "base_type": one.base_type,
-                    "cast": one.cast,
-                }
-                for one in self.columns
-            ],
+            "columns": [_column_document(one) for one in self.columns],
             "key": list(self.key),
             "where": self.where,
             "where_uses": list(self.where_uses),
             "belongs": self.belongs,
             **({"back": asdict(self.back)} if self.back is not None else {}),
+            "hook": None
+            if self.hook is None
+            else {
+                "call": self.hook.call,
+                "reads": [_column_document(one) for one in self.hook.reads],
+                "gives": list(self.hook.gives),
+                "digest": self.hook.digest,
+            },
         }
+
+
+def _column_document(one: MappedColumn) -> dict[str, Any]:
+    return {
+        "name": one.name,
+        "expression": one.expression,
+        "uses": list(one.uses),
+        "of": one.of,
+        "type": one.type_text,
+        "base_type": one.base_type,
+        "cast": one.cast,
+    }
+
+
+def _read_column(document: Mapping[str, Any]) -> MappedColumn:
+    return MappedColumn(
+        name=document["name"],
+        expression=document["expression"],
+        uses=tuple(document["uses"]),
+        of=document["of"],
+        type_text=document["type"],
+        base_type=document["base_type"],
+        cast=document["cast"],
+    )
 
 
 def read(document: Mapping[str, Any]) -> Route:
@@ -178,23 +235,14 @@ def read(document: Mapping[str, Any]) -> Route:
     return Route(
         source=TableName(*document["source"]),
         target=TableName(*document["target"]),
-        columns=tuple(
-            MappedColumn(
-                name=one["name"],
-                expression=one["expression"],
-                uses=tuple(one["uses"]),
-                of=one["of"],
-                type_text=one["type"],
-                base_type=one["base_type"],
-                cast=one["cast"],
-            )
-            for one in document["columns"]
-        ),
+        columns=tuple(map(_read_column, document["columns"])),
         key=tuple(document["key"]),
         where=document["where"],
         where_uses=tuple(document["where_uses"]),
         belongs=document["belongs"],
         back=_returning(document["back"]) if "back" in document else None,
+        # Routes of earlier releases say nothing of one.
+        hook=_read_hook(hook) if (hook := document.get("hook")) else None,
     )
 
 
@@ -205,6 +253,15 @@ def _returning(document: Mapping[str, Any]) -> Returning:
         kept=tuple(Kept(**one) for one in document["kept"]),
         turned=tuple(Turned(**{**one, "uses": tuple(one["uses"])}) for one in document["turned"]),
         texts=tuple(document["texts"]),
+    )
+
+
+def _read_hook(document: Mapping[str, Any]) -> Hook:
+    return Hook(
+        document["call"],
+        tuple(map(_read_column, document["reads"])),
+        tuple(document["gives"]),
+        document["digest"],
     )
 
 
@@ -224,6 +281,21 @@ NO_BACK = "none"
 
 
 @dataclass(frozen=True, slots=True)
+class WantedHook:
+    """A function of the user's that computes columns.
+
+    Attributes:
+        call: ``module:function``.
+        reads: columns by the target's names; or by their own, of the source's that do not go along.
+        gives: columns of the target, and their types.
+    """
+
+    call: str
+    reads: tuple[str, ...]
+    gives: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class Wanted:
     """What the user says of one table, or of all tables of a schema.
 
@@ -240,6 +312,7 @@ class Wanted:
             changes nothing of what the target holds, so two that differ in it say the same.
         leads: where several tables make one row of the source, the row comes and goes with this
             one's. False for all: with that of the only one that can.
+        hook: computes columns that SQL cannot say.
     """
 
     table: str
@@ -250,6 +323,7 @@ class Wanted:
     cast: Mapping[str, str] = field(default_factory=dict)
     set: Mapping[str, str] = field(default_factory=dict)
     where: str | None = None
+    hook: WantedHook | None = None
     back: Mapping[str, str | None] | str = field(default_factory=dict, compare=False)
     leads: bool = field(default=False, compare=False)
 

@@ -19,6 +19,7 @@ from cdc_migrator.model.alignment import Aligned
 from cdc_migrator.reconcile import expressions
 from cdc_migrator.reconcile.chunks import Slicer, Unit
 from cdc_migrator.reconcile.expressions import Hashing
+from cdc_migrator.reconcile.hooked import where
 from cdc_migrator.reconcile.pairs import Pair
 from cdc_migrator.reconcile.snapshot import Sides
 
@@ -128,17 +129,21 @@ def digest(
 
     def of_side(target: bool) -> Digests:
         found: dict[int | None, Digest] = {}
+        among: sql.Composable | None = None
         if unit.range.everything:
             conditions = list(pieces(blocks(sides, pair, target), piece_blocks))
             if unit.only is not None:
                 among = slicer.among(unit, target)
-                conditions = [sql.SQL("{} AND {}").format(one, among) for one in conditions]
         else:
-            conditions = [slicer.within(unit.range, target) or sql.SQL("true")]
-        for condition in conditions:
+            conditions = [sql.SQL("true")]
+            among = slicer.within(unit.range, target)
+        for piece in conditions:
+            condition = piece if among is None else sql.SQL("{} AND {}").format(piece, among)
             query = statement(pair, slicer, hashing, unit, target, condition)
             began = time.monotonic()
-            add(sides.read(pair, aligned, query, target), found)
+            # Rows without a key are told apart by all of their columns, also by those of a hook.
+            wanted = where(condition if pair.key else piece)
+            add(sides.read(pair, aligned, query, target, wanted), found)
             rest(time.monotonic() - began)
         return found
 

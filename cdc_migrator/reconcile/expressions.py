@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from psycopg import sql
 
 from cdc_migrator.databases.postgres import names
+from cdc_migrator.databases.postgres.mapped import text_of
 from cdc_migrator.databases.postgres.types import equality
 from cdc_migrator.model.tables import Column
 from cdc_migrator.reconcile.pairs import Compared, Pair
@@ -84,14 +85,6 @@ def raw_template(name: str, functions: frozenset[str]) -> str:
     """How a built-in type of this name is hashed in its own form."""
     template, needs = RAW[name]
     return template if needs is None or needs in functions else _BY_RECORD[name]
-
-
-def text_of(value: sql.Composable) -> sql.Composable:
-    """What the type's output function writes; a cast to text is not that for every type.
-
-    A row type with nothing but nulls in it IS NULL, but is not null.
-    """
-    return sql.SQL("CASE WHEN num_nulls({0}) = 0 THEN concat({0}) END").format(value)
 
 
 def _quick_text(column: Column, same_type: bool) -> sql.Composable:

@@ -7,7 +7,7 @@ and the table is compared again in a safer way.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -15,7 +15,7 @@ from psycopg import sql
 
 from cdc_migrator.model.alignment import Aligned
 from cdc_migrator.model.differences import DIGEST, DifferenceKind, RowDifference
-from cdc_migrator.reconcile import expressions
+from cdc_migrator.reconcile import expressions, hooked
 from cdc_migrator.reconcile.chunks import Range, Slicer
 from cdc_migrator.reconcile.digest import NOTHING, Digest, add, grouped, unequal
 from cdc_migrator.reconcile.expressions import Hashing
@@ -47,8 +47,14 @@ class Look:
     aligned: Aligned
     values: bool = False
 
-    def read(self, query: sql.Composed, target: bool) -> list[Row]:
-        return self.sides.read(self.pair, self.aligned, query, target)
+    def read(self, query: sql.Composed, target: bool, among: sql.Composable) -> list[Row]:
+        """The rows of a query over the pair's rows, which are those `among`: see `hooked.read`."""
+        return self.sides.read(self.pair, self.aligned, query, target, among)
+
+    def those(self, condition: sql.Composable) -> sql.Composable:
+        """`among` of a condition; rows without a key are told apart by all columns, also by those
+        that a hook gives."""
+        return hooked.where(condition) if self.pair.key else hooked.ALL
 
 
 def differences(look: Look, part: Range, rows: int) -> Iterator[RowDifference]:
@@ -102,10 +108,9 @@ def _handfuls(look: Look, within: Where, count: int) -> Iterator[list[int]]:
 
     def of_side(target: bool) -> dict[int | None, Digest]:
         found: dict[int | None, Digest] = {}
-        query = grouped(
-            look.pair, look.hashing, target, _number(look, target, count), within(target)
-        )
-        add(look.read(query, target), found)
+        condition = within(target)
+        query = grouped(look.pair, look.hashing, target, _number(look, target, count), condition)
+        add(look.read(query, target, look.those(condition)), found)
         return found
 
     here, there = look.sides.both(of_side)
@@ -133,7 +138,7 @@ def _of_keys(look: Look, where: Where) -> Iterator[RowDifference]:
             where=where(target),
         )
         found: dict[Key, list[int]] = defaultdict(list)
-        for value, *key in look.read(query, target):
+        for value, *key in look.read(query, target, look.those(where(target))):
             found[tuple(key)].append(value)
         return found
 
@@ -182,18 +187,19 @@ def compare_keys(look: Look, keys: Sequence[Key]) -> list[RowDifference]:
 
     def of_side(target: bool) -> dict[Key, list[Row]]:
         own = [column.on(target) for column in look.pair.key]
-        query = sql.SQL(
-            "SELECT t.ctid::text, {key}, {row} FROM {wanted} JOIN {rows} ON {same}"
-        ).format(
+        of_them = sql.SQL("JOIN {} ON {}").format(
+            expressions.wanted_keys(own, keys), expressions.same_key(own, "t")
+        )
+        query = sql.SQL("SELECT t.ctid::text, {key}, {row} FROM {rows} {of_them}").format(
             key=expressions.texts(own, "t"),
             row=expressions.texts((c.on(target) for c in look.pair.columns), "t"),
-            wanted=expressions.wanted_keys(own, keys),
             rows=look.pair.rows(target, "t"),
-            same=expressions.same_key(own, "t"),
+            of_them=of_them,
         )
         found: dict[Key, list[Row]] = defaultdict(list)
         # Two texts may be one key to the database (1.0 and 1.00), and find the same row twice.
-        for row in {row[0]: row[1:] for row in look.read(query, target)}.values():
+        rows = look.read(query, target, of_them)
+        for row in {row[0]: row[1:] for row in rows}.values():
             found[tuple(row[: len(own)])].append(row[len(own) :])
         return found
 
@@ -255,7 +261,10 @@ def _contents(look: Look, where: Where) -> Iterator[RowDifference]:
             rows=look.pair.rows(target),
             where=where(target),
         )
-        return dict(look.read(query, target))
+        found: Counter[str] = Counter()
+        for digest, count in look.read(query, target, look.those(where(target))):
+            found[digest] += count
+        return found
 
     here, there = look.sides.both(of_side)
     for digest in sorted(here.keys() | there.keys()):

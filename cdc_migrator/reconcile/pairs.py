@@ -119,26 +119,39 @@ class Pair:
         name = column.on(target).name
         return sql.Identifier(name if target else self.widened.get(name, name))
 
+    @property
+    def hooked(self) -> bool:
+        """Whether some columns are given by a hook: `hooked.read` then reads the source's rows."""
+        return self.route is not None and self.route.hook is not None
+
+    def plain(self, target: bool, alias: str | None = None) -> sql.Composable:
+        """As `rows`, on the source without what a hook gives, and with what it reads."""
+        if self.hooked and not target:
+            return _called(self._of_source(), alias or "t")
+        return self.rows(target, alias)
+
     def rows(self, target: bool, alias: str | None = None) -> sql.Composable:
         """A side's rows, with ``ctid``, for FROM; their columns are called as in `columns`."""
         if self.route is None:
             rows = sql.SQL("ONLY {}").format(names.table(self.on(target).name))
             return rows if alias is None else _called(rows, alias)
-        made = mapped.rows_of_target(self.route) if target else self._of_source()
+        made = mapped.rows_of_target(self.route) if target else self._of_source(given=self.hooked)
         return _called(made, alias or "t")
 
     def sampled(self, percent: float) -> sql.Composable:
-        """As `rows` of the source, of so much of its pages."""
+        """As `plain` of the source, of so much of its pages."""
         sampled = sql.SQL("TABLESAMPLE SYSTEM ({})").format(sql.Literal(percent))
         if self.route is None:
             return sql.SQL("ONLY {} {}").format(names.table(self.source.name), sampled)
         return _called(self._of_source(sampled), "t")
 
-    def _of_source(self, sampled: sql.Composable | None = None) -> sql.Composable:
+    def _of_source(
+        self, sampled: sql.Composable | None = None, given: bool = False
+    ) -> sql.Composable:
         assert self.route is not None
         own = [(called, self.route.column(name).of) for name, called in self.widened.items()]
         beside = [(called, name) for called, name in own if name is not None]
-        return mapped.rows_of_source(self.route, sampled, beside)
+        return mapped.rows_of_source(self.route, sampled, beside, given)
 
     def belonging(self, condition: sql.Composable) -> sql.Composable:
         """A condition on the target's table, of those of its rows that are this pair's."""

@@ -10,7 +10,6 @@ from psycopg import sql
 
 from cdc_migrator.databases.postgres import mapped
 from cdc_migrator.databases.postgres.connect import PINNED
-from cdc_migrator.reconcile import expressions
 from cdc_migrator.reconcile.pairs import Pair
 
 _TEXT_SETTINGS = (
@@ -30,12 +29,14 @@ def statement(pair: Pair, quoting: psycopg.Connection) -> str:
     The other side's table is called ``other``: to be replaced by its name.
     """
     belongs = pair.route and pair.route.belongs
+    given = pair.route.hook.gives if pair.route is not None and pair.route.hook is not None else ()
     columns = sql.SQL(",\n       ").join(
         sql.SQL("{} AS {}").format(
-            expressions.text_of(sql.Identifier(column.source.name)),
+            mapped.text_of(sql.Identifier(column.source.name)),
             sql.Identifier(column.name),
         )
         for column in pair.columns
+        if column.name not in given
     )
     query = sql.SQL(
         "WITH source AS (\nSELECT {columns}\nFROM {rows}\n), target AS (\n"
@@ -46,8 +47,9 @@ def statement(pair: Pair, quoting: psycopg.Connection) -> str:
         "FROM (SELECT * FROM target EXCEPT ALL SELECT * FROM source) d;\n"
     ).format(
         columns=columns,
-        rows=pair.rows(False),
+        rows=pair.plain(False),
         own=sql.SQL("\nWHERE {}").format(mapped.expression(belongs)) if belongs else sql.SQL(""),
     )
     settings = "".join(f"SET {name} = '{PINNED[name]}';\n" for name in _TEXT_SETTINGS)
-    return f"-- In place of other: the target's table.\n{settings}{query.as_string(quoting)}"
+    left = f"-- Without what the hook gives: {', '.join(given)}\n" if given else ""
+    return f"-- In place of other: the target's table.\n{left}{settings}{query.as_string(quoting)}"

@@ -92,7 +92,7 @@ def next_bound(
                 "SELECT {key} FROM {of} WHERE {within} ORDER BY {order} OFFSET {rows} LIMIT 1"
             ).format(
                 key=expressions.texts(own),
-                of=pair.rows(on_target),
+                of=pair.plain(on_target),
                 within=within(pair, low, high, on_target),
                 order=sql.SQL(", ").join(pair.place(column, on_target) for column in pair.key),
                 rows=sql.Literal(rows),

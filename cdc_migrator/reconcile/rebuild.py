@@ -20,7 +20,7 @@ from cdc_migrator.databases.postgres import names
 from cdc_migrator.errors import Failed
 from cdc_migrator.faultpoints import reach
 from cdc_migrator.model.alignment import Rebuild, Repair
-from cdc_migrator.reconcile import ranges, repair
+from cdc_migrator.reconcile import hooked, ranges, repair
 from cdc_migrator.reconcile.digest import NOTHING, Digest, add, grouped
 from cdc_migrator.reconcile.expressions import Hashing
 from cdc_migrator.reconcile.narrow import Look
@@ -58,12 +58,12 @@ class RangeWriter:
         """
         pair = self._pair
         query = sql.SQL("COPY (SELECT {columns} FROM {rows} WHERE {within}) TO STDOUT").format(
-            columns=names.columns(column.name for column, _ in repair.carried(pair)),
-            rows=pair.rows(False),
+            columns=names.columns(hooked.sent(pair)),
+            rows=pair.plain(False),
             within=ranges.within(pair, self._wanted.low, self._wanted.high, False),
         )
         with reading(source, pair.relation(False)), source.cursor().copy(query) as copy:
-            for block in copy:
+            for block in hooked.copied(pair, map(bytes, copy)):
                 self._rows.write(block)
         reach("rebuild.read")
 
@@ -153,10 +153,8 @@ def equal(look: Look, wanted: Rebuild) -> bool:
         def of_side(target: bool) -> Digest:
             condition = ranges.within(look.pair, wanted.low, wanted.high, target)
             found: dict[int | None, Digest] = {}
-            add(
-                look.read(grouped(look.pair, hashing, target, sql.SQL("0"), condition), target),
-                found,
-            )
+            query = grouped(look.pair, hashing, target, sql.SQL("0"), condition)
+            add(look.read(query, target, look.those(condition)), found)
             return found.get(0, NOTHING)
 
         here, there = look.sides.both(of_side)

@@ -17,12 +17,12 @@ from psycopg import errors, sql
 
 from cdc_migrator.control import repairs
 from cdc_migrator.control.repairs import Action, Repaired
-from cdc_migrator.databases.postgres import names
+from cdc_migrator.databases.postgres import mapped, names
 from cdc_migrator.databases.postgres.coded import describe
 from cdc_migrator.errors import Refused
 from cdc_migrator.model.alignment import Repair
 from cdc_migrator.model.tables import Column
-from cdc_migrator.reconcile import expressions, returned
+from cdc_migrator.reconcile import expressions, hooked, returned
 from cdc_migrator.reconcile.narrow import Key, named
 from cdc_migrator.reconcile.pairs import Pair
 
@@ -136,15 +136,17 @@ def carried(pair: Pair) -> list[tuple[Column, Column]]:
 def _rows(source: psycopg.Connection, pair: Pair, keys: Sequence[Key]) -> dict[Key, list[_Texts]]:
     """The source's rows of these keys, every carried column as text."""
     own = [column.source for column in pair.key]
-    query = sql.SQL("SELECT {key}, {row} FROM {wanted} JOIN {rows} ON {same}").format(
+    of_them = sql.SQL("JOIN {} ON {}").format(
+        expressions.wanted_keys(own, keys), expressions.same_key(own, "t")
+    )
+    query = sql.SQL("SELECT {key}, {row} FROM {rows} {of_them}").format(
         key=expressions.texts(own, "t"),
         row=expressions.texts((column for column, _ in carried(pair)), "t"),
-        wanted=expressions.wanted_keys(own, keys),
         rows=pair.rows(False, "t"),
-        same=expressions.same_key(own, "t"),
+        of_them=of_them,
     )
     found: dict[Key, list[_Texts]] = {}
-    for row in source.execute(query):
+    for row in hooked.read(source, pair, query, of_them):
         # Two wanted texts may be one key to the database; the source has one row of each.
         found[tuple(row[: len(own)])] = [row[len(own) :]]
     return found
@@ -262,7 +264,7 @@ def rivals(
         values=values,
         own=sql.SQL(", ").join(
             sql.SQL("{} AS {}").format(
-                expressions.text_of(sql.Identifier(column.name)), sql.Identifier(f"k{place}")
+                mapped.text_of(sql.Identifier(column.name)), sql.Identifier(f"k{place}")
             )
             for place, column in enumerate(own)
         ),
@@ -319,7 +321,11 @@ def _counted(
         rows=pair.rows(target, "t"),
         wanted=sql.Literal(list(digests)),
     )
-    return {digest: (count, tuple(row)) for digest, count, row in conn.execute(query)}
+    found: dict[str, tuple[int, _Texts]] = {}
+    answers = conn.execute(query) if target else hooked.read(conn, pair, query, hooked.ALL)
+    for digest, count, row in answers:
+        found[digest] = (found.get(digest, _NO_ROW)[0] + count, tuple(row))
+    return found
 
 
 def _delete_some(target: psycopg.Connection, pair: Pair, digest: str, count: int) -> None:

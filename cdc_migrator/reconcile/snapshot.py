@@ -21,6 +21,7 @@ from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.model.alignment import Aligned
 from cdc_migrator.model.logins import Role, login
 from cdc_migrator.model.tables import TableName
+from cdc_migrator.reconcile import hooked
 from cdc_migrator.reconcile.pairs import Pair
 
 Row = tuple[Any, ...]
@@ -121,6 +122,32 @@ def _under(
                 conn.execute("ROLLBACK")
 
 
+def _hooked(
+    source: psycopg.Connection,
+    snapshot: str,
+    pair: Pair,
+    query: sql.Composed,
+    among: sql.Composable,
+) -> list[Row]:
+    """The same of rows that a hook gives columns."""
+    try:
+        try:
+            source.execute(_BEGIN.format(sql.Literal(snapshot)))
+        except _LOST as exc:
+            raise SnapshotLost from exc
+        try:
+            rows = list(hooked.read(source, pair, query, among))
+            unchanged = same_file(source, pair.relation(False))
+        except _MOVED as exc:
+            raise TableMoved(str(pair.relation(False))) from exc
+        if not unchanged:
+            raise TableMoved(str(pair.relation(False)))
+        return rows
+    finally:
+        with suppress(psycopg.Error):
+            source.execute("ROLLBACK")
+
+
 class Sides:
     """One session on each side, asked at the same time. A context manager.
 
@@ -167,8 +194,18 @@ class Sides:
     def target(self) -> psycopg.Connection:
         return self._open[1]
 
-    def read(self, pair: Pair, aligned: Aligned, query: sql.Composed, target: bool) -> list[Row]:
+    def read(
+        self,
+        pair: Pair,
+        aligned: Aligned,
+        query: sql.Composed,
+        target: bool,
+        among: sql.Composable | None = None,
+    ) -> list[Row]:
         """The rows of a query over this table on one side, at the point.
+
+        Args:
+            among: as in `hooked.read`; None: the query is not over `pair.rows`, or of the target.
 
         Raises:
             SnapshotLost, TableMoved: it must be tried again at another point.
@@ -176,6 +213,8 @@ class Sides:
         conn = self._open[target]
         snapshot = aligned.target_snapshot if target else aligned.source_snapshot
         try:
+            if pair.hooked and not target and among is not None:
+                return _hooked(conn, snapshot, pair, query, among)
             return _under(conn, snapshot, pair.relation(target), query)
         except psycopg.Error as exc:
             raise coded(

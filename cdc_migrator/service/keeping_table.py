@@ -182,7 +182,7 @@ class TableKeeping:
             condition = ranges.within(look.pair, part.low, part.high, target)
             found: dict[int | None, Digest] = {}
             query = grouped(look.pair, look.hashing, target, sql.SQL("0"), condition)
-            add(look.read(query, target), found)
+            add(look.read(query, target, look.those(condition)), found)
             return found.get(0, NOTHING)
 
         return look.sides.both(of_side)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import psycopg
 
@@ -22,6 +22,7 @@ from cdc_migrator.transform import making
 from cdc_migrator.transform.compile import ways_of
 from cdc_migrator.transform.entries import Place
 from cdc_migrator.transform.faults import refusal
+from cdc_migrator.transform.hook_trial import hook_trial
 from cdc_migrator.transform.keys import Way
 from cdc_migrator.transform.making import Missing
 from cdc_migrator.transform.preview import Previewed, preview
@@ -92,7 +93,11 @@ def tried(
         found = []
         for one in _ways(options, source, target, table):
             observe(one)
-            found.append(trial(source, one.entry.table, one.there, one.route, examples))
+            whole = trial(source, one.entry.table, one.there, one.route, examples)
+            if one.route.hook is not None:
+                failing = hook_trial(source, one.entry.table, one.there, one.route, examples)
+                whole = replace(whole, failing=(*whole.failing, *failing))
+            found.append(whole)
         return found
 
 

@@ -104,7 +104,7 @@ class Columns:
     """One entry's columns; faults are kept, not raised."""
 
     def __init__(self, entry: Entry, there: Table | None, sides: Sides, place: Place) -> None:
-        self._entry = entry
+        self.entry = entry
         self._there = there
         self._sides = sides
         self._place = place
@@ -121,10 +121,10 @@ class Columns:
                 return None
             if there.generated:
                 if draft.of is None:
-                    self._fault(
+                    self.fault(
                         "CDCM-MAPPING-COLUMN",
                         draft.field,
-                        f"{self._entry.target}.{draft.name} is generated there",
+                        f"{self.entry.target}.{draft.name} is generated there",
                         "Leave it out: the target computes it.",
                     )
                 return None
@@ -139,7 +139,7 @@ class Columns:
                 return None
             known = asked
         uses = self._uses(known)
-        if not self._usable(draft.field, draft.name, uses):
+        if not self.usable(draft.field, draft.name, uses):
             return None
         kind, text = known.type, draft.expression
         to = Typed(there.type_text, there.base_type) if there is not None else cast or kind
@@ -150,26 +150,57 @@ class Columns:
         if same:
             return found
         if cast is None and not self._assigned(found, kind):
-            self._fault(
+            self.fault(
                 "CDCM-MAPPING-COLUMN",
                 draft.field,
-                f"{self._entry.target}.{draft.name} is {to.text}, which {kind.text} does not turn "
+                f"{self.entry.target}.{draft.name} is {to.text}, which {kind.text} does not turn "
                 "into by itself",
                 f"Say so under `cast`, as {draft.name}: {to.text}; or write an expression.",
             )
             return None
         return found if self._stored(draft.field, found, kind) else None
 
+    def given(
+        self, name: str, type_text: str, expression: str, uses: tuple[str, ...]
+    ) -> MappedColumn | None:
+        """The column that a hook gives; None where something is wrong."""
+        field, target = f"hook.gives.{name}", self.entry.target
+        there = None
+        if self._there is not None:
+            there = next((one for one in self._there.columns if one.name == name), None)
+            if there is None or there.generated:
+                has = "has no column" if there is None else "computes its column"
+                self.fault(
+                    "CDCM-MAPPING-COLUMN",
+                    field,
+                    f"{target} {has} {name}",
+                    "Let the hook give what the target takes.",
+                )
+                return None
+        kind = self._cast(Draft(name, expression, None, type_text, field))
+        if kind is None:
+            return None
+        if there is not None and kind.base != there.base_type:
+            self.fault(
+                "CDCM-MAPPING-COLUMN",
+                field,
+                f"{target}.{name} is {there.type_text}, and the hook gives {kind.text}",
+                f"Write {name}: {there.type_text}.",
+            )
+            return None
+        to = kind if there is None else Typed(there.type_text, there.base_type)
+        return MappedColumn(name, expression, uses, None, to.text, to.base)
+
     def where(self) -> tuple[str, ...]:
         """The columns that the filter reads."""
-        condition = self._entry.wanted.where
+        condition = self.entry.wanted.where
         if condition is None:
             return ()
         known = self._known("where", None, condition, Bench.condition)
         if known is None:
             return ()
         uses = self._uses(known)
-        self._usable("where", None, uses)
+        self.usable("where", None, uses)
         return uses
 
     def constants(self, columns: Sequence[MappedColumn]) -> dict[str, str]:
@@ -183,14 +214,15 @@ class Columns:
                     found[one.name] = value
         return found
 
-    def _fault(self, code: str, field: str, message: str, remedy: str) -> None:
-        self.faults.append(Fault(code, self._place(self._entry.number, field), message, remedy))
+    def fault(self, code: str, field: str, message: str, remedy: str) -> None:
+        """Keep what is wrong with a field of the entry."""
+        self.faults.append(Fault(code, self._place(self.entry.number, field), message, remedy))
 
     def _absent(self, draft: Draft) -> None:
         assert self._there is not None
-        target = self._entry.target
+        target = self.entry.target
         meant = near(draft.name, [one.name for one in self._there.columns])
-        self._fault(
+        self.fault(
             "CDCM-MAPPING-COLUMN",
             draft.field,
             f"{target} has no column {draft.name}{meant}",
@@ -205,9 +237,9 @@ class Columns:
             found = self._sides.type_named(side, draft.cast)
             if found is not None:
                 return found
-        self._fault(
+        self.fault(
             "CDCM-MAPPING-TYPE",
-            f"cast.{draft.name}",
+            f"cast.{draft.name}" if draft.name in self.entry.wanted.cast else draft.field,
             f"neither server has a type {draft.cast}",
             "Name a type with its schema, unless it is PostgreSQL's own.",
         )
@@ -222,7 +254,7 @@ class Columns:
         except Rejected as rejected:
             self._refused(field, name, "source", rejected)
             return None
-        if not self._usable(field, name, here.uses or ()):
+        if not self.usable(field, name, here.uses or ()):
             return None
         try:
             there = self._sides.ask("target", lambda one: question(one, text))
@@ -232,7 +264,7 @@ class Columns:
             self._refused(field, name, "target", rejected)
             return None
         if here.type.base != there.type.base:
-            self._fault(
+            self.fault(
                 "CDCM-MAPPING-EXPRESSION",
                 field,
                 f"{self._called(name)} is {here.type.text} on the {self._sides.called['source']} "
@@ -243,7 +275,7 @@ class Columns:
         return there
 
     def _refused(self, field: str, name: str | None, side: str, rejected: Rejected) -> None:
-        self._fault(
+        self.fault(
             "CDCM-MAPPING-EXPRESSION",
             field,
             f"{self._called(name)}: the {self._sides.called[side]} says: {rejected.told}",
@@ -252,22 +284,22 @@ class Columns:
 
     def _called(self, name: str | None) -> str:
         what = f"column {name}" if name is not None else "the filter"
-        return f"{self._entry.table.name}, {what}"
+        return f"{self.entry.table.name}, {what}"
 
     def _uses(self, known: Known) -> tuple[str, ...]:
         """Where neither server could tell, any column may be among them."""
         if known.uses is not None:
             return known.uses
-        return tuple(one.name for one in self._entry.table.carried)
+        return tuple(one.name for one in self.entry.table.carried)
 
-    def _usable(self, field: str, name: str | None, uses: Sequence[str]) -> bool:
+    def usable(self, field: str, name: str | None, uses: Sequence[str]) -> bool:
         """Whether the columns that an expression reads are in the stream, and the target knows
         their types."""
         before = len(self.faults)
         for one in uses:
-            column = self._entry.table.column(one)
+            column = self.entry.table.column(one)
             if column.generated:
-                self._fault(
+                self.fault(
                     "CDCM-MAPPING-EXPRESSION",
                     field,
                     f"{self._called(name)} reads {one}, which is generated: its values do not "
@@ -275,7 +307,7 @@ class Columns:
                     f"Write what {one} is made of in its place.",
                 )
             elif self._sides.lacks(column):
-                self._fault(
+                self.fault(
                     "CDCM-MAPPING-TYPE",
                     field,
                     f"{self._called(name)} reads {one}, whose type {column.type_text} the "

@@ -16,7 +16,7 @@ from cdc_migrator.databases.postgres import catalog
 from cdc_migrator.databases.postgres.coded import speaking
 from cdc_migrator.model.mapping import Route, Wanted
 from cdc_migrator.model.tables import Table, TableName
-from cdc_migrator.transform import probe
+from cdc_migrator.transform import hooks, probe
 from cdc_migrator.transform.aside import demanding, toasting
 from cdc_migrator.transform.columns import Columns, Sides
 from cdc_migrator.transform.entries import Entry, Place, entries, plain_place
@@ -46,7 +46,8 @@ def compile_routes(
 
     Raises:
         ConfigurationError: CDCM-MAPPING-TABLE, CDCM-MAPPING-COLUMN, CDCM-MAPPING-EXPRESSION,
-            CDCM-MAPPING-KEY, CDCM-MAPPING-MERGE: with every fault and its place.
+            CDCM-MAPPING-KEY, CDCM-MAPPING-MERGE, CDCM-MAPPING-HOOK and those that begin so: with
+            every fault and its place.
         Refused: CDCM-MAPPING-TYPE, CDCM-MAPPING-IDENTITY, CDCM-MAPPING-UNLIKE.
         MigratorError: a database failed.
     """
@@ -55,6 +56,8 @@ def compile_routes(
     ways, faults = ways_of(source, target, wanted, tables, place, foreseen=foreseen)
     if not faults:
         faults = probe.unlike(source, target, ways, place, foreseen=foreseen)
+    if not faults:
+        faults = hooks.unfit(source, target, ways, place, foreseen=foreseen)
     if faults:
         raise refusal(faults)
     return routes(ways)
@@ -125,12 +128,16 @@ def _way(
     with ExitStack() as stack:
         sides = Sides(source, target, entry.table, stack, foreseen)
         work = Columns(entry, there, sides, place)
-        found = [one for draft in columns if (one := work.column(draft)) is not None]
+        own = hooks.without_given(entry, columns)
+        found = [one for draft in own if (one := work.column(draft)) is not None]
         where_uses = work.where()
         constants = work.constants(found)
+        hook, given = hooks.worked_out(work, found)
     if work.faults:
         return None, work.faults
-    route = Route(entry.table.name, entry.target, tuple(found), (), entry.wanted.where, where_uses)
+    whole = (*found, *given)
+    where = entry.wanted.where
+    route = Route(entry.table.name, entry.target, whole, (), where, where_uses, hook=hook)
     return Way(entry, route, there, constants), []
 
 

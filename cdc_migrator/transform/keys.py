@@ -57,7 +57,7 @@ def keyed(way: Way, shared: Collection[str], place: Place) -> tuple[Way, list[Fa
         ]
     own = [of[name] for name in table.key]
     there = way.there
-    decided = {one.name for one in route.columns if set(one.uses) <= set(table.key)}
+    decided = {one.name for one in route.made if set(one.uses) <= set(table.key)}
     if there is not None and {*own, *shared} <= set(there.key) <= decided:
         return replace(way, route=replace(route, key=there.key)), []
     key = (*(name for name in shared if name not in own), *own)
@@ -162,11 +162,12 @@ def unseen(way: Way, toasted: Collection[str], place: Place) -> list[Fault]:
             Fault("CDCM-MAPPING-IDENTITY", place(way.entry.number, field), why, statement)
         )
 
-    for one in route.columns:
+    # What one hook gives has one reason.
+    for one in (*route.made, *route.given[:1]):
         aside = [name for name in one.uses if name in toasted]
         if aside and len(one.uses) > 1:
             fault(
-                f"set.{one.name}",
+                "hook.reads" if one in route.given else f"set.{one.name}",
                 f"{route.target}.{one.name} is made of {', '.join(aside)} of {table.name} and of "
                 "others: an update that leaves it alone does not say what it is",
             )

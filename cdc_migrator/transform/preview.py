@@ -11,6 +11,8 @@ from psycopg import sql
 from cdc_migrator.databases.postgres import mapped, names
 from cdc_migrator.databases.postgres.coded import coded
 from cdc_migrator.databases.postgres.sqlstate import Disposition, disposition
+from cdc_migrator.hook.calling import Caller, Cells, HookRefused
+from cdc_migrator.model import mapping
 from cdc_migrator.model.mapping import Route
 from cdc_migrator.model.tables import Table
 from cdc_migrator.transform.errors import said
@@ -52,7 +54,7 @@ def preview(
     doing = f"reading rows of {table.name}"
     columns = [one.name for one in table.columns]
     query = sql.SQL("SELECT ctid::text, {} FROM ONLY {} LIMIT {}").format(
-        sql.SQL(", ").join(_text(sql.Identifier(name)) for name in columns),
+        sql.SQL(", ").join(mapped.text_of(sql.Identifier(name)) for name in columns),
         names.table(table.name),
         sql.Literal(rows),
     )
@@ -75,28 +77,78 @@ def _shown(source: psycopg.Connection, route: Route, place: str) -> Shown:
         return Shown(None, None, {"where": answer})
     if answer["where"] not in ("t", "true"):
         return Shown(False, None, {})
-    values = {one.name: mapped.stored(one) for one in route.columns}
-    whole = _try(source, route, place, values)
+    after, failing = _each(source, route, place, {c.name: mapped.stored(c) for c in route.made})
+    if route.hook is not None:
+        given, wrong = _given(source, route, place)
+        after |= given
+        failing |= wrong
+    return Shown(True, after, failing)
+
+
+def _given(
+    source: psycopg.Connection, route: Route, place: str
+) -> tuple[dict[str, str | None], dict[str, str]]:
+    """What the hook gives for one row, and what fails."""
+    hook = route.hook
+    assert hook is not None
+    read, failing = _each(source, route, place, {c.name: mapped.stored(c) for c in hook.reads})
+    if failing:
+        told = f"the hook reads {', '.join(failing)}, which fails"
+        return {}, dict.fromkeys(hook.gives, told)
+    try:
+        (cells,) = Caller(route).run([tuple(read[one.name] for one in hook.reads)])
+    except HookRefused as refused:
+        return {}, dict.fromkeys(hook.gives, f"the hook {refused.why}")
+    values = {c.name: mapped.stored(c) for c in route.given}
+    return _each(source, route, place, values, cells)
+
+
+def _each(
+    source: psycopg.Connection,
+    route: Route,
+    place: str,
+    values: Mapping[str, sql.Composable],
+    given: Cells = (),
+) -> tuple[dict[str, str | None], dict[str, str]]:
+    """Values of one row by name, and what the server says of those that it has not."""
+    whole = _try(source, route, place, values, given)
     if not isinstance(whole, str):
-        return Shown(True, whole, {})
+        return whole, {}
     after: dict[str, str | None] = {}
     failing: dict[str, str] = {}
     for name, value in values.items():
-        alone = _try(source, route, place, {name: value})
+        alone = _try(source, route, place, {name: value}, given)
         if isinstance(alone, str):
             failing[name] = alone
         else:
             after |= alone
-    return Shown(True, after, failing)
+    return after, failing
 
 
 def _try(
-    source: psycopg.Connection, route: Route, place: str, values: Mapping[str, sql.Composable]
+    source: psycopg.Connection,
+    route: Route,
+    place: str,
+    values: Mapping[str, sql.Composable],
+    given: Cells = (),
 ) -> dict[str, str | None] | str:
-    """Values of one row by name, or what the server says instead."""
-    query = sql.SQL("SELECT {} FROM ONLY {} WHERE ctid = {}::tid").format(
-        sql.SQL(", ").join(_text(one) for one in values.values()),
+    """Values of one row by name, or what the server says instead.
+
+    Args:
+        given: by the hook, in the order of its columns.
+    """
+    beside = [
+        sql.SQL(", (SELECT {}::text AS {}) AS {}").format(
+            sql.Literal(cell),
+            sql.Identifier(mapping.given(number)),
+            sql.Identifier(f"cdcm_{number}"),
+        )
+        for number, cell in enumerate(given)
+    ]
+    query = sql.SQL("SELECT {} FROM ONLY {}{} WHERE ctid = {}::tid").format(
+        sql.SQL(", ").join(mapped.text_of(one) for one in values.values()),
         names.table(route.source),
+        sql.SQL("").join(beside),
         sql.Literal(place),
     )
     try:
@@ -108,8 +160,3 @@ def _try(
         return said(exc)
     assert row is not None
     return dict(zip(values, row, strict=True))
-
-
-def _text(value: sql.Composable) -> sql.Composable:
-    """What the type's output function writes; a row of nothing but nulls is not null."""
-    return sql.SQL("CASE WHEN num_nulls({0}) = 0 THEN concat({0}) END").format(value)

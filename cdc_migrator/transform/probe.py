@@ -61,8 +61,8 @@ def unlike(
 
 
 def asked(route: Route) -> list[MappedColumn]:
-    """The columns for which something is computed."""
-    return [one for one in route.columns if one.of is None or one.cast]
+    """The columns for which SQL computes something."""
+    return [one for one in route.made if one.of is None or one.cast]
 
 
 def _unlike(
@@ -148,11 +148,9 @@ def _compare(
     table, route = way.entry.table, way.route
     results = [f"cdcm {number}" for number in range(len(computed) + 1)]
     values = _values(route, computed)
-    with speaking("source", f"looking at {table.name}"):
-        size = source.execute(_SIZE, (names.table(table.name).as_string(),)).fetchone()
     query = sql.SQL("COPY (SELECT {} FROM {}) TO STDOUT").format(
         sql.SQL(", ").join([*(sql.Identifier(one.name) for one in columns), *values]),
-        sample(table, columns, size[0] if size is not None else 0),
+        sample(table, columns, size(source, table)),
     )
     shape = sql.SQL(", ").join(
         [
@@ -204,6 +202,13 @@ def _values(route: Route, computed: Sequence[MappedColumn]) -> list[sql.Composab
             for one in computed
         ),
     ]
+
+
+def size(source: psycopg.Connection, table: Table) -> int:
+    """How many blocks a table has."""
+    with speaking("source", f"looking at {table.name}"):
+        row = source.execute(_SIZE, (names.table(table.name).as_string(),)).fetchone()
+    return row[0] if row is not None else 0
 
 
 def sample(table: Table, columns: Sequence[Column], blocks: int) -> sql.Composed:

@@ -330,7 +330,7 @@ class _Turning:
         return self._forth.route.column(name)
 
     def _forth_of(self, name: str) -> MappedColumn | None:
-        return next((one for one in self._forth.route.columns if one.name == name), None)
+        return next((one for one in self._forth.route.made if one.name == name), None)
 
 
 def _seen(source: psycopg.Connection, there: Table) -> Table:

@@ -19,12 +19,12 @@ from cdc_migrator.databases.postgres.coded import coded
 from cdc_migrator.model.mapping import MappedColumn, Route
 from cdc_migrator.model.tables import Table
 
-FILTER = "where"
+FILTER, HOOK = "where", "hook"
 _SIZE = "SELECT pg_relation_size(to_regclass({})) / current_setting('block_size')::int8"
 # Blocks of a range that is not halved any more.
 _SMALL = 32
-_NULL, _TOO_LONG = "23502", "22001"
-_FAILING = frozenset({"22", "23", "38", "39", "44", "P0"})
+NULL, TOO_LONG = "23502", "22001"
+BAD_VALUES = frozenset({"22", "23", "38", "39", "44", "P0"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,9 @@ class Failing:
     """Rows on which one thing fails in one way.
 
     Attributes:
-        column: the target's; `FILTER` for the filter.
+        column: the target's; `FILTER` for the filter, `HOOK` for the hook.
+        sqlstate: empty where it is not the server that says so.
+        said: how the hook fails.
         keys: of some of the rows, where they were asked for: the key's columns as texts.
     """
 
@@ -40,6 +42,7 @@ class Failing:
     sqlstate: str
     rows: int
     keys: tuple[Mapping[str, str | None], ...] = ()
+    said: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +117,7 @@ class _Work:
         # What is a column of the source, of the same type, cannot fail.
         self._tried = [
             one
-            for one in route.columns
+            for one in route.made
             if one.of is None or one.cast or (one.name in self._demanding and not self._full(one))
         ]
         self.found = _Count()
@@ -134,7 +137,7 @@ class _Work:
             with self._source.transaction():
                 passing, *counts = self._row(self._whole(first, end))
         except psycopg.Error as exc:
-            if (exc.sqlstate or "")[:2] not in _FAILING:
+            if (exc.sqlstate or "")[:2] not in BAD_VALUES:
                 raise
             last = blocks if end is None else end
             if last - first <= _SMALL:
@@ -146,9 +149,9 @@ class _Work:
             return
         failing = Counter[tuple[str, str]]()
         for one, filled, long in zip(self._tried, counts[::2], counts[1::2], strict=True):
-            failing[one.name, _TOO_LONG] = long
+            failing[one.name, TOO_LONG] = long
             if one.name in self._demanding:
-                failing[one.name, _NULL] = passing - filled
+                failing[one.name, NULL] = passing - filled
         if self._examples and failing.total():
             # Who goes row by row names keys.
             self._singly(first, end)
@@ -222,9 +225,9 @@ class _Work:
                 "INTO cdcm_state {};"
             ).format(
                 stored,
-                sql.Literal(_NULL if one.name in self._demanding else ""),
+                sql.Literal(NULL if one.name in self._demanding else ""),
                 _long(one),
-                sql.Literal(_TOO_LONG),
+                sql.Literal(TOO_LONG),
                 here,
             )
             steps.append(

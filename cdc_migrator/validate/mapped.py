@@ -1,8 +1,9 @@
 """Tables whose rows become others, as rules look at them. Pure.
 
 A rule names the table of the source and the columns of the target. On the source it is asked of the
-rows that the target should have, on the target of those that belong to the table. Foreign keys are
-followed to where their columns went; one that cannot be is told, not left out.
+rows that the target should have, on the target of those that belong to the table. What a hook gives
+is not to be had on the source by SQL: no rule can name it. Foreign keys are followed to where their
+columns went; one that cannot be is told, not left out.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def _on_source(name: TableName, route: Route, here: Relation, there: Relation) -
     have = {column.name: column for column in here.columns}
     columns = [
         mapped.shown(column, have, other)
-        for column in route.columns
+        for column in route.made
         if (other := there.column(column.name)) is not None
     ]
     return Relation(

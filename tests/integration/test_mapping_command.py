@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,25 @@ PERSON = {
     "where": "NOT gone",
 }
 ADDRESS = {"table": "shop.customer", "to": "crm.address", "keep": ["id", "city"]}
+# A function that fails on some rows, and gives what is no number for others.
+AGES = """def ages(rows):
+    return [{'age': told(row['age']), 'short': row['name'][:3]} for row in rows]
+
+
+def told(age):
+    number = age and int(age)
+    return age if age is None or number % 1000 != 9 else age + ' years'
+"""
+AGED = {
+    "table": "shop.customer",
+    "to": "crm.aged",
+    "keep": ["id", "name"],
+    "hook": {
+        "call": "ages_of_customers:ages",
+        "reads": ["age", "name"],
+        "gives": {"age": "int", "short": "varchar(2)"},
+    },
+}
 Typed = Callable[..., tuple[int, Any, str]]
 
 
@@ -79,6 +99,8 @@ def typed(
 ) -> Typed:
     """Type a command line under a mapping: its exit code, its document, what it said."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "ages_of_customers.py").write_text(AGES)
 
     def type_(mapping: list[dict[str, Any]], *words: str) -> tuple[int, Any, str]:
         document = {"name": "mapped", "mapping": mapping}
@@ -258,3 +280,32 @@ def test_tables_that_lack_are_printed_and_made(typed: Typed, ends: tuple[str, st
         unlike = [*wanted[1:], Wanted("shop.place", "crm.new"), Wanted("eu.orders", "crm.new")]
         with pytest.raises(ConfigurationError, match="nothing tells their rows apart"):
             missing_tables(source, target, unlike, tables)
+
+
+def test_a_hook_beside_the_file_is_shown_and_run_over_all_rows(typed: Typed) -> None:
+    """What it gives, how it fails, and what the target would not take of it; no value is told."""
+    code, found, said = typed([AGED], "preview", "shop.customer", "--rows", "9", "-o", "json")
+    assert code == 0
+    (route,) = found["routes"]
+    assert route["hook"] == {"call": "ages_of_customers:ages", "reads": ["age", "name"]}
+    first, failing, nothing, refused = (route["rows"][at] for at in (0, 6, 7, 8))
+    assert first["after"] == {"id": "1", "name": "n1", "age": "1", "short": "n1"}
+    why = "the hook fails: ValueError at ages_of_customers.py:6"
+    assert failing["failing"] == {"age": why, "short": why}
+    assert nothing["after"]["age"] is None
+    assert refused["failing"] == {"age": "22P02, invalid text representation"}
+
+    code, found, said = typed([AGED], "check", "-o", "json", "--show-values", "1")
+    assert code == 1
+    assert [
+        (one["column"], one["sqlstate"], one["error"], one["rows"], one["keys"])
+        for one in found["routes"][0]["failing"]
+    ] == [
+        ("age", "22P02", "invalid text representation", 8, [{"id": "9"}]),
+        ("hook", None, "fails: ValueError at ages_of_customers.py:6", 8, [{"id": "7"}]),
+        ("short", "22001", "string data right truncation", 7984, [{"id": "10"}]),
+    ]
+    assert SECRET not in json.dumps(found) + said
+    people = typed([AGED], "check")
+    assert people[0] == 1
+    assert "the hook: 8 rows: fails: ValueError at ages_of_customers.py:6" in people[1]

@@ -4,6 +4,7 @@ back with what the services have written."""
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ SETTINGS = {
 }
 ROWS = """
 INSERT INTO mono.users (email, full_name, phone, street, city, deleted_at)
-    SELECT 'u' || g || '@example.org', 'User ' || g, nullif(g % 5, 0)::text || '00123',
+    SELECT 'u' || g || '@example.org', 'Usér ' || g, nullif(g % 5, 0)::text || '00123',
         'Street ' || g, 'City', CASE WHEN g % 4 = 0 THEN now() END FROM generate_series(1, 450) g;
 INSERT INTO mono.orders (user_id, status, total)
     SELECT 1 + g % 400, (ARRAY['open', 'paid', 'odd'])[1 + g % 3], g + 0.25
@@ -37,8 +38,9 @@ INSERT INTO mono.archived_orders SELECT id, user_id, 'cancelled', total, placed_
 """
 # What each of the target's tables must hold, said by nothing but SQL over the source.
 ORACLE = {
-    "accounts.person": "SELECT id, email, full_name, '…' || right(phone, 2), "
-    "(created_at AT TIME ZONE 'UTC')::date FROM mono.users WHERE deleted_at IS NULL",
+    "accounts.person": "SELECT id, email, full_name, translate(lower(full_name), 'é', 'e'), "
+    "'…' || right(phone, 2), (created_at AT TIME ZONE 'UTC')::date "
+    "FROM mono.users WHERE deleted_at IS NULL",
     "accounts.address": "SELECT id, street, city FROM mono.users WHERE deleted_at IS NULL",
     "accounts.login": "SELECT id, user_id, at FROM mono.logins",
     "sales.purchase": "SELECT o, id, user_id, CASE status WHEN 'odd' THEN 'unknown' ELSE status "
@@ -140,6 +142,7 @@ def live(stack: Any, source_db: str, target_db: str, tmp_path: Path) -> Iterator
         conn.execute(ROWS.encode())
     with psycopg.connect(target_db) as conn:
         conn.execute((EXAMPLE / "services.sql").read_bytes())
+    shutil.copy(EXAMPLE / "names.py", tmp_path)
     live = LiveMigration(tmp_path, "services", source_db, target_db, stack, SETTINGS)
     try:
         yield live
@@ -179,6 +182,7 @@ def test_a_monolith_becomes_two_services_under_its_writers(live: LiveMigration) 
             conn.execute("SET session_replication_role = replica")
             conn.execute("ALTER TABLE accounts.person DISABLE TRIGGER cdc_migrator_fence")
             conn.execute("UPDATE accounts.person SET phone_hint = 'unmasked' WHERE id = 441")
+            conn.execute("UPDATE accounts.person SET search_name = 'x' WHERE id = 443")
             conn.execute("DELETE FROM accounts.person WHERE id = 442")
             conn.execute("ALTER TABLE accounts.person ENABLE ALWAYS TRIGGER cdc_migrator_fence")
         found = json.loads(live.cli("reconcile", "--mode", "full", "-o", "json", check=1).stdout)

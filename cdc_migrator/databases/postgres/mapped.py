@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from itertools import chain
 
 from psycopg import sql
 
 from cdc_migrator.databases.postgres import names
+from cdc_migrator.model import mapping
 from cdc_migrator.model.mapping import MappedColumn, Returning, Route
 from cdc_migrator.model.tables import Column
 
@@ -16,6 +16,14 @@ from cdc_migrator.model.tables import Column
 def expression(text: str) -> sql.Composable:
     """An expression of the user's, which may end with a comment."""
     return sql.SQL("({}\n)").format(sql.SQL(text))
+
+
+def text_of(value: sql.Composable) -> sql.Composable:
+    """What the type's output function writes; a cast to text is not that for every type.
+
+    A row type with nothing but nulls in it IS NULL, but is not null.
+    """
+    return sql.SQL("CASE WHEN num_nulls({0}) = 0 THEN concat({0}) END").format(value)
 
 
 def written(column: MappedColumn) -> sql.Composable:
@@ -94,27 +102,50 @@ def belonging(route: Route) -> sql.Composable:
     return sql.SQL("true") if route.belongs is None else expression(route.belongs)
 
 
+def hook_read(place: int) -> str:
+    """The name under which `rows_of_source` has what the hook reads at this place."""
+    return f"cdcm_read_{place}"
+
+
 def rows_of_source(
-    route: Route, sampled: sql.Composable | None = None, beside: Iterable[tuple[str, str]] = ()
+    route: Route,
+    sampled: sql.Composable | None = None,
+    beside: Iterable[tuple[str, str]] = (),
+    given: bool = False,
 ) -> sql.Composable:
     """The source's rows as the target holds them, by the target's names and with ``ctid``: a row
     source without a name.
 
+    What a hook gives is not among their columns, but what it reads.
+
     Args:
         sampled: a TABLESAMPLE clause; None: all of its rows.
         beside: further columns, each with the column of the source that it is.
+        given: with what the hook gives, which comes along: the statement's parameters are arrays of
+            the rows' places (``$1``), then of texts for each of its columns.
     """
     table: sql.Composable = names.table(route.source)
-    return sql.SQL("(SELECT ctid, {} FROM ONLY {} WHERE {})").format(
+    columns = list(route.columns if given else route.made)
+    values = [(one.name, stored(one)) for one in columns]
+    values += [(name, sql.Identifier(column)) for name, column in beside]
+    reads = route.hook.reads if route.hook is not None and not given else ()
+    values += [(hook_read(place), stored(one)) for place, one in enumerate(reads)]
+    return sql.SQL("(SELECT ctid, {} FROM {}ONLY {} WHERE {})").format(
         sql.SQL(", ").join(
-            sql.SQL("{} AS {}").format(value, sql.Identifier(name))
-            for name, value in chain(
-                ((one.name, stored(one)) for one in route.columns),
-                ((name, sql.Identifier(column)) for name, column in beside),
-            )
+            sql.SQL("{} AS {}").format(value, sql.Identifier(name)) for name, value in values
         ),
+        _coming_along(route) if given else sql.SQL(""),
         table if sampled is None else sql.SQL("{} {}").format(table, sampled),
-        passing(route),
+        sql.SQL("ctid = cdcm_place AND {}").format(passing(route)) if given else passing(route),
+    )
+
+
+def _coming_along(route: Route) -> sql.Composable:
+    """The places and columns that parameters have, in front of a further row source."""
+    number = len(route.given)
+    return sql.SQL("unnest($1::tid[], {}) AS cdcm_given (cdcm_place, {}), ").format(
+        sql.SQL(", ").join(sql.SQL(f"${place + 2}::text[]") for place in range(number)),
+        names.columns(mapping.given(place) for place in range(number)),
     )
 
 

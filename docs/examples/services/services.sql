@@ -4,6 +4,7 @@ CREATE TABLE accounts.person (
     id bigint PRIMARY KEY,
     email text NOT NULL,
     name text NOT NULL,
+    search_name text NOT NULL,
     phone_hint text,
     since date NOT NULL
 );

@@ -13,7 +13,7 @@ from cdc_migrator.config import reference
 from cdc_migrator.config.loader import load
 from cdc_migrator.config.mapping import places
 from cdc_migrator.errors import ConfigurationError
-from cdc_migrator.model.mapping import NO_BACK, Wanted
+from cdc_migrator.model.mapping import NO_BACK, Wanted, WantedHook
 
 MINIMAL = """\
 name: shop
@@ -31,6 +31,11 @@ mapping:
       email: "'user' || id || '@example.invalid'"
       region: "'eu'"
     where: deleted_at IS NULL
+    hook:
+      call: my_names:folded
+      reads: [full_name]
+      gives:
+        folded: text
   - {table: shop.customer, to: crm.address, keep: [id, street]}
   - {table: "shop.*", to: "crm.*"}
 """
@@ -51,12 +56,14 @@ def test_an_entry_says_what_is_wanted_of_a_table(workdir: Path) -> None:
         cast={"total": "numeric(14,4)"},
         set={"email": "'user' || id || '@example.invalid'", "region": "'eu'"},
         where="deleted_at IS NULL",
+        hook=WantedHook("my_names:folded", ("full_name",), {"folded": "text"}),
     )
     assert replace(first, back=NO_BACK, leads=True) == first
     assert (second.to, second.keep, whole.table) == ("crm.address", ("id", "street"), "shop.*")
     place = places(path)
     assert place(0, "set.region") == "migration.yaml:12: mapping.0.set.region"
-    assert place(1, "where") == "migration.yaml:14: mapping.1.where"
+    assert place(0, "hook.gives.folded") == "migration.yaml:18: mapping.0.hook.gives.folded"
+    assert place(1, "where") == "migration.yaml:19: mapping.1.where"
     assert places(None)(2, "to") == "mapping.2.to"
 
 
@@ -71,6 +78,16 @@ def test_an_entry_says_what_is_wanted_of_a_table(workdir: Path) -> None:
         ("{table: s.t, set: {a: ' '}}", "mapping.0.set.a"),
         ("{table: s.t, were: 'true'}", "did you mean mapping.0.where?"),
         ("{table: s.t, drop: [a]}, {table: s.t, drop: [b]}", "2 entries take s.t to s.t"),
+        ("{table: s.t, hook: {call: f, reads: [a], gives: {b: text}}}", "mapping.0.hook.call"),
+        (
+            "{table: s.t, set: {b: '1'}, hook: {call: 'm:f', reads: [a], gives: {b: text}}}",
+            "b: given by the hook, and by set or cast",
+        ),
+        (
+            "{table: s.t, hook: {call: 'm:f', reads: [a, a], gives: {b: text}}}",
+            "the hook reads a column twice",
+        ),
+        ("{table: s.t, hook: {call: 'm:f', reads: [], gives: {b: text}}}", "mapping.0.hook.reads"),
         ("{table: 's.*', to: 'a.*'}, {table: 's.*', to: 'b.*'}", "2 entries speak of s.*"),
     ],
 )
@@ -92,4 +109,5 @@ def test_editors_know_it(workdir: Path) -> None:
     (workdir / "migration.yaml").write_text(MINIMAL + MAPPING)
     shown = reference.redacted(load())["mapping"]
     assert shown[0]["set"]["region"] == "'eu'"
+    assert shown[0]["hook"]["gives"] == {"folded": "text"}
     assert shown[1]["keep"] == ["id", "street"]

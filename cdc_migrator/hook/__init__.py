@@ -1,0 +1,1 @@
+"""The user's function that computes columns of a mapping: the one place where it is run."""
