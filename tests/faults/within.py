@@ -31,7 +31,7 @@ SETTINGS: dict[str, Any] = {
         {"table": f"{OLD}.*", "to": f"{NEW}.*"},
     ],
     "backup": {"required": False},
-    "cutover": {"hooks": [{"kind": "route"}], "without_way_back": "a test", "budget": "4s"},
+    "cutover": {"hooks": [{"kind": "route"}], "without_way_back": "a test", "budget": "8s"},
 }
 # Where the old tables and the new ones do not hold the same; empty is right.
 _APART = (

@@ -11,6 +11,7 @@ from typing import Any
 
 import psycopg
 import pytest
+import yaml
 
 from cdc_migrator.cutover.machine import State
 from tests.faults import within
@@ -153,6 +154,21 @@ def test_killed_around_the_opening_it_is_gone_on_with(
             end_of(live)
 
 
+def terminated(live: LiveMigration) -> None:
+    """The cutover ends who stays in the old tables' way, and nobody else in the database."""
+    document = yaml.safe_load(live.config.read_text())
+    document["cutover"]["fence_budget"] = "1s"
+    live.config.write_text(yaml.safe_dump(document))
+    with psycopg.connect(live.source) as in_the_way, psycopg.connect(live.source) as beside:
+        in_the_way.execute("INSERT INTO app.log VALUES (76, 1)")
+        beside.execute("CREATE TABLE public.beside AS SELECT 1 FROM app.entry LIMIT 1")
+        assert cut(live, "--yes", "--terminate")["details"]["terminated"] >= 1
+        beside.commit()
+        with pytest.raises(psycopg.OperationalError):
+            in_the_way.execute("SELECT 1")
+        in_the_way.close()
+
+
 @pytest.mark.long
 def test_what_stands_in_the_way_is_told(live: LiveMigration) -> None:
     """A hung process is ended and undone, a hole in the fence is found before and after, what goes
@@ -177,7 +193,7 @@ def test_what_stands_in_the_way_is_told(live: LiveMigration) -> None:
         assert switched(live)["error"]["code"] == "CDCM-CUTOVER-HOLE"
         write_on(apps)
 
-        cut(live, "--yes")
+        terminated(live)
         write_on(apps)
     assert apps.wrong(done=True) == []
 
