@@ -301,7 +301,7 @@ def _source(
         with suppress(psycopg.errors.InsufficientPrivilege):
             if ddl_trigger.remove(source):
                 work.gone("event triggers on the source")
-        if _one(source, target):
+        if _one(source, target) and schema.exists(source, "target"):
             schema.drop(source, "source")  # the schema itself goes with the target's part
         elif keep_fence and schema.drop_tables(source):
             work.gone("control tables of cdc_migrator on the source; its fence stays up")

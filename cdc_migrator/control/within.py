@@ -22,13 +22,18 @@ def both_sides(conn: psycopg.Connection) -> bool:
 def require_apart(conn: psycopg.Connection) -> None:
     """For what goes back to the source. Raises Refused: CDCM-WAY-BACK-SAME-DATABASE."""
     if both_sides(conn):
-        raise Refused(
-            "CDCM-WAY-BACK-SAME-DATABASE",
-            "source and target are one database, which has one migration into it: there is no way "
-            "back inside it",
-            "Say in cutover.without_way_back why none is needed. The source's tables stay as they "
-            "were when they were left, until you drop them.",
-        )
+        raise no_way_back()
+
+
+def no_way_back() -> Refused:
+    """CDCM-WAY-BACK-SAME-DATABASE."""
+    return Refused(
+        "CDCM-WAY-BACK-SAME-DATABASE",
+        "source and target are one database, which has one migration into it: there is no way "
+        "back inside it",
+        "Say in cutover.without_way_back why none is needed. The source's tables stay as they "
+        "were when they were left, until you drop them.",
+    )
 
 
 def guard(conn: psycopg.Connection) -> Guard:

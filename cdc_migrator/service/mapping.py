@@ -11,7 +11,7 @@ import psycopg
 from cdc_migrator.capture import findings
 from cdc_migrator.capture.findings import Finding
 from cdc_migrator.capture.preflight import Preflight
-from cdc_migrator.control import load, mapping, migration, relations
+from cdc_migrator.control import load, mapping, migration, relations, within
 from cdc_migrator.control.load import NO_ROUTES, Routes
 from cdc_migrator.databases.postgres import same
 from cdc_migrator.databases.postgres.connect import connect
@@ -87,6 +87,9 @@ def looked_at(found: Preflight, options: MigrateOptions) -> Preflight:
         with _both(options.source_dsn, options.target_dsn, options.name, "check") as both:
             if same.one_database(*both):
                 told += _in_one_database(mapped, [table.name for table in found.tables])
+                if options.way_back:
+                    error = within.no_way_back()
+                    told.append(findings.warn(error.code, "mapping", error.cause, error.remedy))
             there = migration.find(both[1], options.name)
             known = load.read_tables(both[1]) if there is not None else []
             if known:

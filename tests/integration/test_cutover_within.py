@@ -209,7 +209,7 @@ def test_what_stands_in_the_way_is_told(live: LiveMigration) -> None:
     for verb in ("--yes",), ("status",), ("--dry-run",), ("abort",):
         assert "CDCM-WAY-BACK-SAME-DATABASE" in refused(live, "rollback", *verb), verb
     report = json.loads(live.cli("report", "-o", "json").stdout)
-    assert report["status"] == "COMPLETED"
+    assert report["summary"]["status"] == "COMPLETED"
     live.cli("finish", "--yes", "--unfence-source")
     with psycopg.connect(live.source, autocommit=True) as conn:
         conn.execute("INSERT INTO app.log VALUES (78, 1)")
