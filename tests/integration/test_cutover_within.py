@@ -163,6 +163,7 @@ def terminated(live: LiveMigration) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(600)
 def test_what_stands_in_the_way_is_told(live: LiveMigration) -> None:
     """A hung process is ended and undone, a hole in the fence is found before and after, what goes
     back is refused, and the way to end it can let the old tables be written again."""
