@@ -85,11 +85,9 @@ def looked_at(found: Preflight, options: MigrateOptions) -> Preflight:
     mapped = destinations(options.wanted, (table.name for table in found.tables))
     try:
         with _both(options.source_dsn, options.target_dsn, options.name, "check") as both:
-            if same.one_database(*both):
+            one = same.one_database(*both)
+            if one:
                 told += _in_one_database(mapped, [table.name for table in found.tables])
-                if options.way_back:
-                    error = within.no_way_back()
-                    told.append(findings.warn(error.code, "mapping", error.cause, error.remedy))
             there = migration.find(both[1], options.name)
             known = load.read_tables(both[1]) if there is not None else []
             if known:
@@ -98,7 +96,10 @@ def looked_at(found: Preflight, options: MigrateOptions) -> Preflight:
                 ways = compile_routes(
                     *both, options.wanted, found.tables, options.place, foreseen=True
                 )
-            if options.way_back:
+            if options.way_back and one:
+                error = within.no_way_back()
+                told.append(findings.warn(error.code, "mapping", error.cause, error.remedy))
+            elif options.way_back:
                 told += _back(both, ways, options.wanted)
     except MigratorError as error:
         told.append(findings.from_error(error, "mapping"))
