@@ -25,12 +25,15 @@ from cdc_migrator.backfill.sequences import (
     proven,
 )
 from cdc_migrator.control import journal
+from cdc_migrator.databases.postgres import same
 from cdc_migrator.databases.postgres import sequences as catalog
 from cdc_migrator.databases.postgres.coded import describe, speaking
 from cdc_migrator.databases.postgres.sqlstate import connection_lost
 from cdc_migrator.errors import Refused
 from cdc_migrator.model.sequences import Fed, SequenceName, SequenceState
 from cdc_migrator.model.tables import TableName
+
+_Pairs = list[tuple[SequenceState, SequenceState | None]]
 
 _log = logging.getLogger("cdc_migrator.sequences")
 
@@ -62,9 +65,10 @@ def plan(
 ) -> list[Decision]:
     """What `sync` would do with each sequence of the source that goes to the target.
 
-    These are all that the schema step brings over, those that a default of one of `tables`
-    takes values from, and those that feed one of `tables` or `reshaped` on the target only. The
-    source is read first: rows that come to the target later can only be further.
+    These are all that the schema step brings over (none where both sides are one database), those
+    that a default of one of `tables` takes values from, and those that feed one of `tables` or
+    `reshaped` on the target only. The source is read first: rows that come to the target later can
+    only be further.
 
     Args:
         tables: those that are on the target what they are on the source.
@@ -78,7 +82,7 @@ def plan(
         ours, left_out, migrated = _in_scope(source, tables)
     with speaking("target", "reading its sequences"):
         theirs = catalog.read_sequences(target)
-        pairs = _pairs(ours, theirs)
+        pairs = _apart(source, target, _pairs(ours, theirs))
         paired = {other.oid for _, other in pairs if other}
         alone = [
             one
@@ -178,9 +182,7 @@ def _in_scope(
     return scope, {one.oid for one in scope if one.oid in gone}, migrated
 
 
-def _pairs(
-    ours: Iterable[SequenceState], theirs: Iterable[SequenceState]
-) -> list[tuple[SequenceState, SequenceState | None]]:
+def _pairs(ours: Iterable[SequenceState], theirs: Iterable[SequenceState]) -> _Pairs:
     """Each sequence of the source with the target's of that name, or else of that column.
 
     A table that was made by hand may have its identity's sequence under another name.
@@ -194,6 +196,14 @@ def _pairs(
             other = other or fed.get((column.table, column.column))
         pairs.append((one, other))
     return pairs
+
+
+def _apart(source: psycopg.Connection, target: psycopg.Connection, pairs: _Pairs) -> _Pairs:
+    """The pairs without those that are one sequence, which both sides of a migration inside one
+    database use: it is past all that it gave as it is."""
+    two = [(one, other) for one, other in pairs if other is None or one.oid != other.oid]
+    # Servers that were copied from one another number alike.
+    return two if len(two) < len(pairs) and same.one_database(source, target) else pairs
 
 
 def _feeds(one: SequenceState, other: SequenceState | None) -> list[Fed]:

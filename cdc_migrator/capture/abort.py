@@ -21,7 +21,7 @@ from cdc_migrator.capture import slot as slots
 from cdc_migrator.capture.connect_rest import ConnectClient
 from cdc_migrator.capture.topics import Topics
 from cdc_migrator.control import cutover, fence, journal, migration, schema
-from cdc_migrator.databases.postgres import ddl_trigger
+from cdc_migrator.databases.postgres import ddl_trigger, same
 from cdc_migrator.databases.postgres.coded import speaking
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.errors import MigratorError, Refused
@@ -148,7 +148,9 @@ def abort(
                 slots.end_sessions(target, name, source)
                 if not way_back and (fenced := fence.remove(target)):
                     work.gone(f"fence of {fenced} tables of the target")
-                if schema.drop(target, "target"):
+                if _one(source, target):
+                    _both(work, target, keep_fence)
+                elif schema.drop(target, "target"):
                     work.gone("control schema cdc_migrator on the target")
     return Aborted(tuple(work.removed), tuple(work.kept), tuple(left))
 
@@ -220,6 +222,24 @@ def _foreign(
     return owner is not None and owner != there.placeholder
 
 
+def _both(work: _Work, database: psycopg.Connection, keep_fence: bool) -> None:
+    """Remove the target's part where the source's was in the same database, and is gone.
+
+    Without either part the schema holds nothing but the function of a fence that was kept.
+    """
+    there = schema.sides(database)
+    if there == {"target"} and keep_fence:
+        schema.drop_tables(database)
+        work.gone("control tables of cdc_migrator; the source's fence stays up")
+    elif there and schema.drop(database, "target"):
+        work.gone("control schema cdc_migrator")
+
+
+def _one(source: psycopg.Connection | None, target: psycopg.Connection | None) -> bool:
+    """Whether both sides are one database."""
+    return source is not None and target is not None and same.one_database(source, target)
+
+
 def _connectors(work: _Work, workers: Workers, name: str, secrets_dir: Path) -> None:
     pattern = re.compile(rf"cdcm-{name}-\d+")
     with ConnectClient(workers) as client:
@@ -281,7 +301,9 @@ def _source(
         with suppress(psycopg.errors.InsufficientPrivilege):
             if ddl_trigger.remove(source):
                 work.gone("event triggers on the source")
-        if keep_fence and schema.drop_tables(source):
+        if _one(source, target) and schema.exists(source, "target"):
+            schema.drop(source, "source")  # the schema itself goes with the target's part
+        elif keep_fence and schema.drop_tables(source):
             work.gone("control tables of cdc_migrator on the source; its fence stays up")
         elif not keep_fence and schema.drop(source, "source"):
             work.gone("control schema cdc_migrator on the source")

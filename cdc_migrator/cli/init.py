@@ -108,6 +108,9 @@ def init(
     CDC_MIGRATOR_TARGET__PASSWORD, PGPASSWORD or ~/.pgpass; one that stands in a DSN goes to a
     file of its own that only you can read, .cdc-migrator/source.password.
 
+    Where tables move to other names of their own database, give it twice and say with --include
+    which: the file has a mapping then, to be filled.
+
     With --grants it writes nothing and runs nothing: the SQL on stdout is for who administers the
     servers, and can be run again. [bold]cdc-migrator check[/bold] then looks at each grant.
 
@@ -129,6 +132,9 @@ def init(
             "Name another file with --file, or replace it with --force.",
         )
     sides = _both(source, target)
+    within = _same_place(sides)
+    if within and not include:
+        raise _one_database("say with --include which tables of it move to another name")
     chosen = name or _name_from(sides["source"])
     if not re.fullmatch(NAME_PATTERN, chosen):
         raise typer.BadParameter(f"must match {NAME_PATTERN}", param_hint="--name")
@@ -147,6 +153,7 @@ def init(
         include=include or (),
         exclude=exclude or (),
         problems=[(str(p.table), p.reason, p.remedy) for p in problems],
+        within=within,
     )
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(text(found), encoding="utf-8")
@@ -163,7 +170,10 @@ def _grants(
     managed: Managed,
 ) -> None:
     if source is not None or target is not None:
-        print_grants(ctx, _both(source, target), include, exclude, managed, way_back=True)
+        sides = _both(source, target)
+        if _same_place(sides):
+            raise _one_database("have the roles of migration.yaml printed, without --source")
+        print_grants(ctx, sides, include, exclude, managed, way_back=True)
         return
     databases, found = configured(ctx)
     chosen = (include or found.tables.include, exclude or found.tables.exclude)
@@ -173,12 +183,7 @@ def _grants(
 
 
 def _both(source: str | None, target: str | None) -> dict[Part, Database]:
-    sides: dict[Part, Database] = {
-        "source": _database("source", source),
-        "target": _database("target", target),
-    }
-    _require_two(sides)
-    return sides
+    return {"source": _database("source", source), "target": _database("target", target)}
 
 
 def _database(side: str, dsn: str | None) -> Database:
@@ -191,17 +196,20 @@ def _database(side: str, dsn: str | None) -> Database:
         raise typer.BadParameter(message, param_hint=f"--{side}") from None
 
 
-def _require_two(sides: Mapping[Part, Database]) -> None:
+def _same_place(sides: Mapping[Part, Database]) -> bool:
     places = [
         (p.get("host", ""), p.get("port", "5432"), p.get("dbname") or p.get("user", ""))
         for p in (side.parameters() for side in sides.values())
     ]
-    if places[0] == places[1]:
-        raise ConfigurationError(
-            "CDCM-CONFIG-SAME-DATABASE",
-            "source and target are the same database",
-            "Give the target's own connection string with --target.",
-        )
+    return places[0] == places[1]
+
+
+def _one_database(otherwise: str) -> ConfigurationError:
+    return ConfigurationError(
+        "CDCM-CONFIG-SAME-DATABASE",
+        "source and target are the same database",
+        f"Give the target's own connection string with --target; or {otherwise}.",
+    )
 
 
 def _name_from(source: Database) -> str:

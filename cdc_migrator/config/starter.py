@@ -35,7 +35,8 @@ class Side:
 @dataclass(frozen=True, slots=True)
 class Found:
     """What `init` found. `problems` are (table, reason, statement that helps); `include` and
-    `exclude` are the patterns that were asked for, empty for all tables and none."""
+    `exclude` are the patterns that were asked for, empty for all tables and none; `within`: source
+    and target are one database."""
 
     name: str
     source: Side
@@ -44,6 +45,7 @@ class Found:
     problems: Sequence[tuple[str, str, str]]
     include: Sequence[str] = ()
     exclude: Sequence[str] = ()
+    within: bool = False
 
 
 def text(found: Found) -> str:
@@ -60,6 +62,7 @@ def text(found: Found) -> str:
             *_side("source", found.source),
             *_side("target", found.target),
             *_tables(found),
+            *(_mapping(found) if found.within else ()),
             "# Your own Kafka and Kafka Connect; without them the local stack's",
             "# (`cdc-migrator stack up`) are used.",
             "# kafka:",
@@ -120,6 +123,22 @@ def _tables(found: Found) -> list[str]:
         "",
     ]
     return lines
+
+
+def _mapping(found: Found) -> list[str]:
+    schemas = sorted({table.name.schema for table in found.tables})
+    places = (
+        json.dumps({"table": f"{schema}.*", "to": f"{schema}_new.*"}, ensure_ascii=False)
+        for schema in schemas
+        if not {".", "*"} & set(schema)  # which cannot be named here
+    )
+    return [
+        "# Source and target are one database: every table goes to another name. What else can be",
+        "# said here: docs/transform.md.",
+        "mapping:",
+        *(f"  - {place}" for place in places),
+        "",
+    ]
 
 
 def table_lines(tables: Sequence[Table]) -> list[str]:

@@ -18,7 +18,7 @@ from psycopg import sql
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
-from cdc_migrator.control import journal, schema
+from cdc_migrator.control import journal, schema, within
 from cdc_migrator.errors import Failed, Refused
 from cdc_migrator.model.tables import TableName
 
@@ -144,13 +144,14 @@ def strays(conn: psycopg.Connection) -> int | None:
     """Changes that applications wrote on the source after the target was opened.
 
     None before, and where there is a way back: that writes there, and nobody else as long as the
-    fence is up.
+    fence is up. Inside one database there is none.
     """
     row = conn.execute(
         "SELECT changes_ignored FROM cdc_migrator.stream_progress "
         "WHERE stream = 'forward' AND NOT active"
     ).fetchone()
-    return int(row[0]) if row and not schema.exists(conn, "source") else None
+    back = schema.exists(conn, "source") and not within.both_sides(conn)
+    return int(row[0]) if row and not back else None
 
 
 def require_not_open(conn: psycopg.Connection) -> None:

@@ -120,8 +120,9 @@ def drop(conn: psycopg.Connection, side: str) -> bool:
     """
     there = sides(conn)
     if there - {side}:
-        _drop(conn, [name for name in _tables(conn) if _of_source(name) == (side == "source")])
-        conn.execute("DELETE FROM cdc_migrator.schema_version WHERE side = %s", (side,))
+        with conn.transaction():
+            _drop(conn, [name for name in _tables(conn) if _of_source(name) == (side == "source")])
+            conn.execute("DELETE FROM cdc_migrator.schema_version WHERE side = %s", (side,))
         return side in there
     found = conn.execute("SELECT to_regnamespace('cdc_migrator') IS NOT NULL").fetchone()
     conn.execute("DROP SCHEMA IF EXISTS cdc_migrator CASCADE")
@@ -130,7 +131,8 @@ def drop(conn: psycopg.Connection, side: str) -> bool:
 
 def drop_tables(conn: psycopg.Connection) -> int:
     """Remove all tables of the control schema, and leave its functions; how many there were."""
-    return _drop(conn, [*_tables(conn), *_SHARED])
+    with conn.transaction():
+        return _drop(conn, [*_tables(conn), *_SHARED])
 
 
 def _of_source(table: str) -> bool:

@@ -1,5 +1,6 @@
 """The fence of the side that is left: no row of these tables changes behind its marker, until it
-is lifted. On the way there that is the source, on the way back the target.
+is lifted. On the way there that is the source, on the way back the target. `guard` is the function
+of its triggers: another than usual where the other side is in the same database.
 
 Triggers are made beforehand and disabled. Then one transaction locks every table against writers,
 which waits for those that are open, enables the triggers and writes the marker. Its locks go only
@@ -26,7 +27,7 @@ from cdc_migrator.cutover.obstacles import GIVE_WAY, Kind, Obstacle, obstacles
 from cdc_migrator.databases.postgres import fence
 from cdc_migrator.databases.postgres.brief import briefly
 from cdc_migrator.databases.postgres.coded import coded, speaking
-from cdc_migrator.databases.postgres.fence import State
+from cdc_migrator.databases.postgres.fence import Guard, State
 from cdc_migrator.errors import Failed, Refused
 from cdc_migrator.faultpoints import reach
 from cdc_migrator.model.tables import TableName
@@ -37,10 +38,12 @@ _PREPARE_LOCK_MS = 200
 _LIFT_LOCK_MS = 500
 _LIFT_SECONDS = 60.0
 _LOCKED_AT = "cdc_migrator.locked_at"
-_HINT = (
-    "This database is being left for another one. Reconnect to where the application is switched "
-    "to; if the switch is given up, writing is possible here again."
-)
+_HINTS = {
+    Guard.OWN: "This database is being left for another one. Reconnect to where the application is "
+    "switched to; if the switch is given up, writing is possible here again.",
+    Guard.LEFT: "This table is being left for another one of this database. Write to where the "
+    "application is switched to; if the switch is given up, writing is possible here again.",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +93,7 @@ def prepare(
     digest: str,
     patience: float = 120.0,
     side: str = "source",
+    guard: Guard = Guard.OWN,
 ) -> list[TableName]:
     """Make the function, and on each table a disabled trigger; what is there stays.
 
@@ -107,20 +111,20 @@ def prepare(
     Raises:
         Refused: CDCM-FENCE-OWNER. Failed: CDCM-FENCE-LOCKED.
     """
-    body = fence.body(migration, digest, _HINT)
+    body = fence.body(migration, digest, _HINTS[guard])
     with speaking(side, "preparing its fence"):
-        found = fence.read(conn, tables)
+        found = fence.read(conn, tables, guard)
         lacking = [one for one in found if one.state in (State.NONE, State.OTHER)]
         if foreign := [one.table for one in found if not one.owned and one.state is not State.DOWN]:
             raise fence.not_owned(side, foreign, "writers")
-        if not fence.defined(conn, body):
+        if not fence.defined(conn, body, guard):
             for one in found:
                 # With the new body it would refuse writes before anybody has waited for writers.
                 if one.state is State.UP:
                     _briefly(conn, side, [fence.disable(one.table)], [one.table], patience)
-            _briefly(conn, side, [fence.define(body)], tables, patience)
+            _briefly(conn, side, [fence.define(body, guard)], tables, patience)
         for one in lacking:
-            _briefly(conn, side, fence.ready(one), [one.table], patience)
+            _briefly(conn, side, fence.ready(one, guard), [one.table], patience)
             reach("fence.prepared")
     return [one.table for one in found]
 
@@ -138,6 +142,7 @@ def raise_fence(
     options: FenceOptions | None = None,
     also: Sequence[sql.Composed] = (),
     side: str = "source",
+    guard: Guard = Guard.OWN,
 ) -> Raised:
     """Stop every writer of these tables, and put the `fence` marker behind their last change.
 
@@ -169,7 +174,7 @@ def raise_fence(
             continue
         tries += 1
         try:
-            held = _try(conn, migration, order, marker, options, also)
+            held = _try(conn, migration, order, marker, options, also, guard)
             return Raised(marker, tries, held, terminated)
         except psycopg.errors.LockNotAvailable as exc:
             order = _first(order, exc.diag.schema_name, exc.diag.table_name)
@@ -197,13 +202,18 @@ def lower(
     tables: Sequence[TableName],
     marker: str,
     side: str = "source",
+    guard: Guard = Guard.OWN,
 ) -> None:
     """Let everybody write again, behind an `unfence` marker. The triggers stay, disabled.
 
     Raises Failed: CDCM-FENCE-LOCKED.
     """
     statements = [
-        *(fence.disable(one.table) for one in fence.read(conn, tables) if one.state is State.UP),
+        *(
+            fence.disable(one.table)
+            for one in fence.read(conn, tables, guard)
+            if one.state is State.UP
+        ),
         _marker(migration, "unfence", marker),
     ]
     with speaking(side, "lifting its fence"):
@@ -211,12 +221,15 @@ def lower(
 
 
 def holes(
-    conn: psycopg.Connection, tables: Sequence[TableName], side: str = "source"
+    conn: psycopg.Connection,
+    tables: Sequence[TableName],
+    side: str = "source",
+    guard: Guard = Guard.OWN,
 ) -> list[TableName]:
     """The tables, partitions that came since included, whose fence is not up; empty is proof."""
     with speaking(side, "looking at its fence"):
-        found = fence.read(conn, tables)
-        refuses = fence.refuses(conn)
+        found = fence.read(conn, tables, guard)
+        refuses = fence.refuses(conn, guard)
     up = {one.table for one in found if one.state is State.UP and refuses}
     return sorted({*tables, *(one.table for one in found)} - up)
 
@@ -238,12 +251,13 @@ def _try(
     marker: str,
     options: FenceOptions,
     also: Sequence[sql.Composed],
+    guard: Guard,
 ) -> float:
     with conn.transaction():
         conn.execute(_locking(order, options))
-        known = {one.table: one.state for one in fence.read(conn, order)}
+        known = {one.table: one.state for one in fence.read(conn, order, guard)}
         unready = [t for t in {*order, *known} if known.get(t) not in (State.DOWN, State.UP)]
-        if unready or not fence.refuses(conn):
+        if unready or not fence.refuses(conn, guard):
             raise Failed(
                 "CDCM-FENCE-CHANGED",
                 f"{few(sorted(unready)) or 'its function'} came or changed since the fence was "

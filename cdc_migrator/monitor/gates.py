@@ -340,6 +340,9 @@ def way_back(sample: Sample, limits: Limits) -> Gate:
         if back is None:
             return unknown(name, "the source does not say whether there is a way back", prepare)
         given = "in cutover.without_way_back why none is needed."
+        if back.within:
+            cause = "there can be no way back: source and target are one database"
+            return fails(name, cause, f"Say {given}", given_up=None)
         return fails(
             name,
             "there is no way back to the source once the target is open",

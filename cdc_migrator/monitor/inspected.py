@@ -140,10 +140,6 @@ def _source_fence(name: str, found: Found, *_: Sample | Limits) -> Gate:
         names = few(one["name"] for one in subscribed)
         why = f"the fence does not stop what subscriptions of the source write: {names}"
         return fails(name, why, f"{subscribed[0]['remedy']}.", **evidence)
-    if found.get("one_database"):  # which an earlier release did not look at
-        why = "source and target are one database: one fence could not tell them apart"
-        remedy = "Leave the source without a cutover: `cdc-migrator cutover` says how."
-        return fails(name, why, remedy, **evidence)
     if found["not_owned"]:
         why = f"the source's role may not fence {few(found['not_owned'])}"
         remedy = "GRANT the owner's role to the role of the source's connection string."

@@ -13,10 +13,10 @@ from typing import Any, TypeVar
 
 import psycopg
 
-from cdc_migrator.control import load, migration, progress, relations, schema, watch
+from cdc_migrator.control import load, migration, progress, relations, schema, watch, within
 from cdc_migrator.control.watch import Baseline
 from cdc_migrator.databases.postgres import fence
-from cdc_migrator.databases.postgres.fence import State
+from cdc_migrator.databases.postgres.fence import Guard, State
 from cdc_migrator.errors import MigratorError
 from cdc_migrator.model.tables import TableName
 from cdc_migrator.monitor import baseline, traffic
@@ -158,14 +158,16 @@ def _read_source(conn: psycopg.Connection, tables: tuple[TableName, ...]) -> _So
     now, ahead = clock(conn)
     stream = halted = None
     differences = 0
-    # Only then is the schema there that of a migration's target.
-    if schema.has(conn, "stream_progress"):
+    one = within.both_sides(conn)
+    # Only then is the schema there that of the target of a way back.
+    if schema.has(conn, "stream_progress") and not one:
         stream = progress.read(conn)
         there = migration.read(conn)
         halted = there.last_error if there else None
         differences = _count(conn)
-    found = fence.read(conn, tables)
-    refused = fence.refuses(conn)
+    guard = Guard.LEFT if one else Guard.OWN
+    found = fence.read(conn, tables, guard)
+    refused = fence.refuses(conn, guard)
     up = {one.table for one in found if refused and one.state is State.UP}
     holes = sorted({*tables, *(one.table for one in found)} - up)
     return _Source(

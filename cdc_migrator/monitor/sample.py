@@ -189,7 +189,7 @@ class WayBackSample:
         tables: those that it captures. missing: those of the migration that it does not.
         ways: the source's tables, each with the target's that rows come back from.
         without: the same of those whose rows do not, knowingly.
-        error: what it has stopped for.
+        error: what it has stopped for. within: there can be none, inside one database.
     """
 
     prepared: bool
@@ -201,6 +201,7 @@ class WayBackSample:
     error: str | None = None
     ways: frozenset[tuple[str, str]] = frozenset()
     without: tuple[tuple[str, str], ...] = ()
+    within: bool = False
 
 
 @dataclass(frozen=True, slots=True)

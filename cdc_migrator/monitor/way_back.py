@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import psycopg
 
-from cdc_migrator.control import load, mapping, migration, progress, schema
+from cdc_migrator.control import load, mapping, migration, progress, schema, within
 from cdc_migrator.control.migration import Phase
 from cdc_migrator.model.naming import way_back_of
 from cdc_migrator.monitor.sample import WayBackSample
@@ -15,7 +15,7 @@ def read(source: psycopg.Connection, name: str) -> WayBackSample:
     there = migration.read(source) if schema.exists(source, "target") else None
     stored = progress.read(source) if there is not None else None
     if there is None or stored is None or there.name != way_back_of(name):
-        return WayBackSample(prepared=False)
+        return WayBackSample(prepared=False, within=within.both_sides(source))
     tables = load.read_tables(source)
     return WayBackSample(
         prepared=there.phase.reached(Phase.STREAM),

@@ -17,7 +17,7 @@ from typing import Any
 import psycopg
 
 from cdc_migrator.control import cutover as rows
-from cdc_migrator.control import migration, schema
+from cdc_migrator.control import migration, schema, within
 from cdc_migrator.control.cutover import Attempt
 from cdc_migrator.cutover.machine import BEYOND, ENDED, STALLED, Signal, State, after
 from cdc_migrator.databases.postgres.coded import coded, speaking
@@ -71,7 +71,8 @@ def cut_over(
 
     Raises:
         Refused: CDCM-CUTOVER-OPEN: it was done before. CDCM-CUTOVER-RUNNING: another process is
-            at it. CDCM-MIGRATION-MISSING, CDCM-CUTOVER-SAME-DATABASE.
+            at it. CDCM-MIGRATION-MISSING, CDCM-WAY-BACK-NONE,
+            CDCM-WAY-BACK-SAME-DATABASE.
         MigratorError: a server was away before anything was begun, or stays away: run it again.
     """
     with (
@@ -79,7 +80,6 @@ def cut_over(
         Steps(options, sessions, tell) as steps,
     ):
         _require(sessions.control, options)
-        sessions.require_apart()
         sessions.alone()
         sessions.end_others()
         with speaking(options.entering, "reading the cutover's state"):
@@ -145,6 +145,8 @@ def _sessions(options: CutoverOptions) -> Sessions:
 
 def _require(conn: psycopg.Connection, options: CutoverOptions) -> None:
     with speaking(options.entering, "reading the migration"):
+        if options.back:
+            within.require_apart(conn)
         if options.back and migration.find(conn, options.name) is None:
             raise Refused(
                 "CDCM-WAY-BACK-NONE",

@@ -53,21 +53,6 @@ class Sessions:
     def _open(self, side: str) -> psycopg.Connection:
         return connect(self._dsn[side], application_name=self._called, side=self._sides[side])
 
-    def require_apart(self) -> None:
-        """See that both sides are databases of their own: one fence could not be up on one side
-        and open on the other. Raises Refused: CDCM-CUTOVER-SAME-DATABASE."""
-        with speaking(self._sides["source"], "looking where it is"):
-            one = same.one_database(self.source, self.control)
-        if one:
-            raise Refused(
-                "CDCM-CUTOVER-SAME-DATABASE",
-                "source and target are one database, where one fence could not stop writers of the "
-                "source and let them in on the target",
-                "Stop the writers, wait until `cdc-migrator status` shows no lag, `reconcile`, "
-                "`sequences sync`, then `abort --yes`, which leaves the target's tables; switch "
-                "the applications over.",
-            )
-
     def alone(self) -> None:
         """Be the only one who carries a cutover out. Raises Refused: CDCM-CUTOVER-RUNNING."""
         if not self.try_alone(3.0):
@@ -91,10 +76,14 @@ class Sessions:
 
     def end_others(self) -> None:
         """End what a dead process has left running: it might raise the fence behind our back."""
-        ours = {
-            "source": [self.source.info.backend_pid],
-            "target": [self.control.info.backend_pid, self.listener.info.backend_pid],
-        }
+        with speaking(self._sides["source"], "looking where it is"):
+            one = same.one_database(self.source, self.control)
+        source = [self.source.info.backend_pid]
+        target = [self.control.info.backend_pid, self.listener.info.backend_pid]
+        ours = {"source": source, "target": target}
+        if one:
+            # Two servers may number sessions alike: there each spares its own alone.
+            ours = dict.fromkeys(ours, source + target)
         for side, conn in (("source", self.source), ("target", self.control)):
             with speaking(self._sides[side], "ending the sessions of a former cutover"):
                 conn.execute(

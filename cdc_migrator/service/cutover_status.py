@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 
 from cdc_migrator.control import cutover as rows
-from cdc_migrator.control import migration, schema
+from cdc_migrator.control import migration, schema, within
 from cdc_migrator.control.cutover import Attempt
 from cdc_migrator.cutover.machine import ENDED, STALLED, State
 from cdc_migrator.databases.postgres.coded import speaking
@@ -51,7 +51,7 @@ def read(
         _look(target_dsn, called, entered) as target,
         speaking(entered, "reading the last cutover"),
     ):
-        migration.require(target, name)
+        _require(target, name, back)
         known = schema.has(target, "cutover")
         latest = rows.latest(target) if known else None
         ignored = rows.strays(target) if known else None
@@ -85,7 +85,7 @@ def plan(
         _look(target_dsn, called, entered) as target,
         speaking(entered, "reading the last rehearsal"),
     ):
-        migration.require(target, name)
+        _require(target, name, back)
         tried = rows.rehearsed(target) if schema.has(target, "cutover") else None
     seconds = tried.details.get("seconds", {}) if tried else {}
     listed = [
@@ -107,6 +107,12 @@ def plan(
         "command": "rollback" if back else "cutover",
         "basis": f"the rehearsal of {tried.started_at:%Y-%m-%d %H:%M} UTC" if tried else None,
     }
+
+
+def _require(conn: psycopg.Connection, name: str, back: bool) -> None:
+    if back:
+        within.require_apart(conn)
+    migration.require(conn, name)
 
 
 def _stall(seconds: dict[str, float]) -> float | None:

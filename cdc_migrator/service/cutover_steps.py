@@ -40,6 +40,7 @@ from cdc_migrator.model.wording import few
 from cdc_migrator.service.cutover_compare import Comparison
 from cdc_migrator.service.cutover_options import CutoverOptions
 from cdc_migrator.service.cutover_sessions import Sessions
+from cdc_migrator.service.left_fence import LeftFence
 from cdc_migrator.service.opening import Opening
 from cdc_migrator.service.way_back import ping
 
@@ -64,6 +65,7 @@ class Steps:
         self._sequences_set = False
         # Maps of chunks by those of the other way; empty: not by this process.
         self._laid: dict[int, int] = {}
+        self._fence = LeftFence(options, sessions)
         self._opening = Opening(sessions, lambda: relations.plain(self._known()))
         self._comparison = Comparison(options.name, options.source_dsn, options.target_dsn)
         self.details: dict[str, Any] = dict(options.settings)
@@ -110,14 +112,7 @@ class Steps:
             for did in options.hooks.run(Moment.CHECK, attempt.attempt):
                 self._tell(f"hook {did}")
         self._tell(f"the {options.leaving}'s fence, not raised yet")
-        fenced = fence.prepare(
-            self._sessions.source,
-            options.name,
-            self.tables(),
-            self._passing(),
-            side=options.leaving,
-        )
-        self.details["fenced_tables"] = len(fenced)
+        self.details["fenced_tables"] = self._fence.prepare(self.tables())
         self._ping()
         self.details |= self._opening.prepare(self._tell)
         self.details |= standing.behind(self._sessions.source, self._sessions.control, self._tell)
@@ -140,17 +135,7 @@ class Steps:
 
     def raise_fence(self, attempt: Attempt) -> None:
         """Stop the source's writers."""
-        with speaking(self._options.leaving, "reading its fence"):
-            tables = fence.prepared(self._sessions.source, self.tables())
-        raised = fence.raise_fence(
-            self._sessions.source,
-            self._options.name,
-            tables,
-            attempt.marker,
-            self._options.fence,
-            [rows.copy_fenced(self._options.name, attempt, tables, self._sessions.entered())],
-            self._options.leaving,
-        )
+        raised = self._fence.up(self.tables(), attempt)
         self.fenced_at = time.monotonic() - raised.held_ms / 1000
         self.details |= {
             "fence_tries": raised.tries,
@@ -174,7 +159,7 @@ class Steps:
     def verify(self, left: float) -> None:
         """Compare what was written to since its last proof, or at least keep the point."""
         self._comparison.keep_point()
-        self._require_fenced()
+        self._fence.require(self.tables())
         if self._options.inside:
             seconds = min(left, self._options.verify_seconds)
             # Both read what does not change any more, on sessions of their own.
@@ -192,7 +177,7 @@ class Steps:
     def open_target(self, attempt: Attempt) -> None:
         """The point of no return: retire the stream and open the target, in one transaction."""
         options, control = self._options, self._sessions.control
-        self._require_fenced()
+        self._fence.require(self.tables())
         with speaking(options.leaving, f"saying that the {options.entering} is about to be opened"):
             if not rows.about_to_open(self._sessions.source, options.name, attempt.attempt):
                 raise Failed(
@@ -280,29 +265,13 @@ class Steps:
                 f"--{self._options.leaving}-only --{self._options.entering}-is-gone`.",
             )
         if state is not None:
-            fence.lower(
-                self._sessions.source,
-                name,
-                self._lifted(),
-                attempt.lifted_marker,
-                self._options.leaving,
-            )
+            self._fence.down(attempt)
         if self._options.hooks is not None and reached is not State.PREPARING:
             for did in self._options.hooks.run(Moment.UNDO, attempt.attempt):
                 self._tell(f"hook {did}")
         if told and not self._options.keep_fence and not self._options.back:
             with speaking(self._options.entering, "removing its fence"):
                 target_fence.keep(self._sessions.control, name, wanted=False)
-
-    def _require_fenced(self) -> None:
-        """What was read so far was read behind the fence. Raises Failed."""
-        if holes := fence.holes(self._sessions.source, self.tables(), self._options.leaving):
-            raise Failed(
-                "CDCM-CUTOVER-HOLE",
-                f"the {self._options.leaving}'s fence is not up on {few(holes)}: somebody took it "
-                "off, or made a partition",
-                "Find out who did; then run the same command again.",
-            )
 
     def _carry(self, attempt: Attempt) -> None:
         """What is equal need not be compared again on the other way."""
@@ -331,14 +300,6 @@ class Steps:
                 "Find out who took it off, `cdc-migrator reconcile`, then type this again.",
             )
 
-    def _passing(self) -> str:
-        """What stands for the token that passes the fence of the side that is left."""
-        # Of that side itself, where the other way will write there.
-        for conn in (self._sessions.source, self._sessions.control):
-            if schema.has(conn, "fence") and (digest := target_fence.digest(conn)):
-                return digest
-        return ""
-
     def _ping(self) -> None:
         """The other way is captured and applied at this very moment, if there is one."""
         if not self._options.back and self._captured_back:
@@ -362,10 +323,6 @@ class Steps:
                 schema.has(control, "captured")
                 and slots.owner(control, self._options.opposite) is not None
             )
-
-    def _lifted(self) -> list[TableName]:
-        copy = rows.read_copy(self._sessions.source, self._options.name)
-        return list(copy.tables) if copy else []
 
     def _set_sequences(self) -> None:
         both, known = (self._sessions.source, self._sessions.control), self._known()

@@ -33,7 +33,7 @@ from cdc_migrator.control.inspection import MOST, Part
 from cdc_migrator.control.load import TableLoad
 from cdc_migrator.control.migration import Phase
 from cdc_migrator.cutover.obstacles import obstacles
-from cdc_migrator.databases.postgres import fence, same
+from cdc_migrator.databases.postgres import fence
 from cdc_migrator.databases.postgres.coded import coded, speaking
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.errors import MigratorError
@@ -119,13 +119,7 @@ def inspect(options: InspectOptions) -> dict[str, Part]:
                 lambda: _schemas(source, target, tables, options.grants),
             )
             look.at((inspection.SEQUENCES,), "target", lambda: [_sequences(source, target, tables)])
-            look.at(
-                (inspection.SOURCE,),
-                "source",
-                lambda: [
-                    _source(source, ours) | {"one_database": same.one_database(source, target)}
-                ],
-            )
+            look.at((inspection.SOURCE,), "source", lambda: [_source(source, ours)])
         health = {"in_recovery": in_recovery, "read_only": read_only}
         look.at((inspection.TARGET,), "target", lambda: [health | _target(target, theirs)])
         look.at((inspection.PREPARATIONS,), "target", lambda: [_preparations(target)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cdc_migrator.control import cutover as rows
+from cdc_migrator.control import within
 from cdc_migrator.cutover import fence
 from cdc_migrator.databases.postgres.coded import speaking
 from cdc_migrator.databases.postgres.connect import connect
@@ -19,13 +20,20 @@ def lift_alone(name: str, source_dsn: str, target_is_gone: bool, back: bool = Fa
 
     Returns False where the source is not fenced.
 
-    Raises Refused: CDCM-CUTOVER-MAYBE-OPEN.
+    Raises Refused: CDCM-CUTOVER-MAYBE-OPEN, CDCM-CUTOVER-SAME-DATABASE.
     """
     left, other, verb = (
         ("target", "source", "rollback") if back else ("source", "target", "cutover")
     )
     with connect(source_dsn, application_name=f"cdcm-{name}-abort", side=left) as source:
         with speaking(left, "reading its copy of the cutover"):
+            if within.both_sides(source):
+                raise Refused(
+                    "CDCM-CUTOVER-SAME-DATABASE",
+                    f"{left} and {other} are one database, so the {other} is not lost while the "
+                    f"{left} answers",
+                    f"`cdc-migrator {verb} abort` asks both.",
+                )
             copy = rows.read_copy(source, name)
             if copy is None:
                 return False

@@ -11,7 +11,7 @@ import psycopg
 from cdc_migrator.capture import findings
 from cdc_migrator.capture.findings import Finding
 from cdc_migrator.capture.preflight import Preflight
-from cdc_migrator.control import load, mapping, migration, relations
+from cdc_migrator.control import load, mapping, migration, relations, within
 from cdc_migrator.control.load import NO_ROUTES, Routes
 from cdc_migrator.databases.postgres import same
 from cdc_migrator.databases.postgres.connect import connect
@@ -85,7 +85,8 @@ def looked_at(found: Preflight, options: MigrateOptions) -> Preflight:
     mapped = destinations(options.wanted, (table.name for table in found.tables))
     try:
         with _both(options.source_dsn, options.target_dsn, options.name, "check") as both:
-            if same.one_database(*both):
+            one = same.one_database(*both)
+            if one:
                 told += _in_one_database(mapped, [table.name for table in found.tables])
             there = migration.find(both[1], options.name)
             known = load.read_tables(both[1]) if there is not None else []
@@ -95,7 +96,10 @@ def looked_at(found: Preflight, options: MigrateOptions) -> Preflight:
                 ways = compile_routes(
                     *both, options.wanted, found.tables, options.place, foreseen=True
                 )
-            if options.way_back:
+            if options.way_back and one:
+                error = within.no_way_back()
+                told.append(findings.warn(error.code, "mapping", error.cause, error.remedy))
+            elif options.way_back:
                 told += _back(both, ways, options.wanted)
     except MigratorError as error:
         told.append(findings.from_error(error, "mapping"))

@@ -34,6 +34,7 @@ from cdc_migrator.control import (
     migration,
     progress,
     schema,
+    within,
 )
 from cdc_migrator.control import fence as fences
 from cdc_migrator.control.migration import Phase
@@ -85,8 +86,8 @@ def prepare(options: WayBackOptions, notify: Callable[[str], None] = lambda _: N
 
     Raises:
         Refused: CDCM-WAY-BACK-EARLY, CDCM-WAY-BACK-LATE, CDCM-TARGET-TAKEN: the source has the
-            way back of another migration; CDCM-MAPPING-NO-WAY-BACK. MigratorError: as
-            `start_capture`.
+            way back of another migration; CDCM-MAPPING-NO-WAY-BACK, CDCM-WAY-BACK-SAME-DATABASE.
+            MigratorError: as `start_capture`.
     """
     called = f"cdcm-{options.back}-prepare"
     with (
@@ -94,6 +95,7 @@ def prepare(options: WayBackOptions, notify: Callable[[str], None] = lambda _: N
         connect(options.target_dsn, application_name=called, side="target") as target,
     ):
         with speaking("target", "reading the migration"):
+            within.require_apart(target)
             loads, leg = _require_in_time(target, options.name)
         with speaking("source", "reading its way back"):
             there = _find(source, options.back)
@@ -239,6 +241,8 @@ def may_be_there(options: WayBackOptions) -> bool:
 
 
 def _find(source: psycopg.Connection, back: str) -> migration.Migration | None:
+    if within.both_sides(source):
+        return None
     try:
         return migration.find(source, back)
     except Refused:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
+from psycopg.conninfo import make_conninfo
 
 from tests.support.live import LiveMigration, wait_for
 
@@ -112,15 +113,15 @@ class Writer:
         try:
             with conn.transaction():
                 conn.execute(
-                    "INSERT INTO app.entry (writer, number) VALUES (%s, %s)", (self.number, number)
+                    "INSERT INTO entry (writer, number) VALUES (%s, %s)", (self.number, number)
                 )
                 conn.execute(
-                    "UPDATE app.total SET entries = entries + 1 WHERE writer = %s", (self.number,)
+                    "UPDATE total SET entries = entries + 1 WHERE writer = %s", (self.number,)
                 )
-                conn.execute("INSERT INTO app.log VALUES (%s, %s)", (self.number, number))
+                conn.execute("INSERT INTO log VALUES (%s, %s)", (self.number, number))
                 if number % _COUNTED == 0:
                     conn.execute(
-                        "INSERT INTO app.counted (writer, number) VALUES (%s, %s)",
+                        "INSERT INTO counted (writer, number) VALUES (%s, %s)",
                         (self.number, number),
                     )
         except psycopg.errors.ReadOnlySqlTransaction:
@@ -172,7 +173,7 @@ class Probe:
                         self.tries += 1
                         began = time.monotonic()
                         try:
-                            conn.execute("DELETE FROM app.entry WHERE false")
+                            conn.execute("DELETE FROM entry WHERE false")
                             self.open.append((began, time.monotonic()))
                         except psycopg.errors.ReadOnlySqlTransaction:
                             pass
@@ -182,21 +183,35 @@ class Probe:
 
 
 class Switching:
-    """A migration of `SCHEMA` with its applications; a context manager."""
+    """A migration of `SCHEMA` with its applications; a context manager.
 
-    def __init__(self, live: LiveMigration, writers: int = 3, pause: float = 0.004) -> None:
+    Args:
+        schemas: where its tables are on either side; applications go there by `search_path`.
+    """
+
+    def __init__(
+        self,
+        live: LiveMigration,
+        writers: int = 3,
+        pause: float = 0.004,
+        schemas: tuple[str, str] = ("app", "app"),
+    ) -> None:
         self.live = live
-        dsns = {"source": live.source, "target": live.target}
+        dsns = {
+            side: make_conninfo(dsn, options=f"-c search_path={schema}")
+            for side, dsn, schema in zip(SIDES, (live.source, live.target), schemas, strict=True)
+        }
+        self._dsns = dsns
         self._stop = threading.Event()
         self.writers = [Writer(n, dsns, self._stop, pause) for n in range(writers)]
         self.probes = {side: Probe(side, dsns[side], self._stop) for side in SIDES}
         self._threads: list[threading.Thread] = []
 
     @staticmethod
-    def prepare(live: LiveMigration) -> None:
+    def prepare(live: LiveMigration, schema: str = SCHEMA) -> None:
         """Make the schema, load it, start the service, and compare once."""
         with psycopg.connect(live.source, autocommit=True) as conn:
-            conn.execute(SCHEMA.encode())
+            conn.execute(schema.encode())
         live.prepare()
         live.start("run")
         assert live.drain(), live.halted()
@@ -241,13 +256,13 @@ class Switching:
             done: the target was opened; then it has everything, else the source.
             led: how often a side was opened, and the other one closed; None: once at most.
         """
-        holder = self.live.target if done else self.live.source
+        holder = self._dsns["target" if done else "source"]
         found = [f"writer {w.number}: {w.failed}" for w in self.writers if w.failed]
         with psycopg.connect(holder, autocommit=True) as conn:
-            rows = conn.execute("SELECT writer, number FROM app.entry WHERE writer >= 0").fetchall()
-            logged = conn.execute("SELECT writer, number FROM app.log").fetchall()
-            totals = dict(conn.execute("SELECT writer, entries FROM app.total").fetchall())
-            counted = conn.execute("SELECT writer, number FROM app.counted").fetchall()
+            rows = conn.execute("SELECT writer, number FROM entry WHERE writer >= 0").fetchall()
+            logged = conn.execute("SELECT writer, number FROM log").fetchall()
+            totals = dict(conn.execute("SELECT writer, entries FROM total").fetchall())
+            counted = conn.execute("SELECT writer, number FROM counted").fetchall()
             found += _collisions(conn)
         entries, logs = Counter(rows), Counter(logged)
         for writer in self.writers:
@@ -292,10 +307,10 @@ def _collisions(conn: psycopg.Connection) -> list[str]:
     """What the defaults give on the open side that was given before; no row of it stays."""
     edges = (
         "SELECT max(id), max(always), max(shared), -min(downward), max(cached), "
-        "max(substr(coded, 2)::int), (SELECT max(id) FROM app.entry) FROM app.counted"
+        "max(substr(coded, 2)::int), (SELECT max(id) FROM entry) FROM counted"
     )
     new = (
-        "INSERT INTO app.counted (writer, number) VALUES (0, 0) RETURNING "
+        "INSERT INTO counted (writer, number) VALUES (0, 0) RETURNING "
         "id, always, shared, -downward, cached, substr(coded, 2)::int"
     )
     try:
@@ -304,12 +319,12 @@ def _collisions(conn: psycopg.Connection) -> list[str]:
             given = conn.execute(new.encode()).fetchone() or ()
             given += (
                 conn.execute(
-                    "INSERT INTO app.entry (writer, number) VALUES (0, 0) RETURNING id"
+                    "INSERT INTO entry (writer, number) VALUES (0, 0) RETURNING id"
                 ).fetchone()
                 or ()
             )
             conn.execute(
-                "INSERT INTO app.counted (writer, number) SELECT 0, 0 FROM generate_series(1, 50)"
+                "INSERT INTO counted (writer, number) SELECT 0, 0 FROM generate_series(1, 50)"
             )
     except psycopg.errors.UniqueViolation as error:
         return [f"a default collides: {error.diag.message_detail}"]

@@ -143,6 +143,33 @@ def test_writers_see_a_stall_and_no_error(
     assert [path.name for path in pooled.config.parent.glob("*.before-*")] == []
 
 
+@pytest.mark.long
+def test_a_line_may_lead_to_another_schema_of_the_same_database(source_db: str) -> None:
+    """Host, port and database stay; whoever is let go on finds the tables of the other schema."""
+    with psycopg.connect(source_db, autocommit=True) as conn:
+        conn.execute("CREATE TABLE written (writer int, number int); CREATE SCHEMA next")
+        conn.execute("CREATE TABLE next.written (LIKE written)")
+    with bouncer(source_db) as pooled:
+        line = LINE.format(**conninfo_to_dict(source_db))
+        target_line = f"{line} connect_query='SET search_path TO next'"
+        cutover = between((source_db, source_db), pooled, target_line=target_line)
+        writers = Writers(pooled.application)
+        with opened(cutover.made()) as hooks, writers.writing():
+            for moment in (Moment.CHECK, Moment.HOLD):
+                cutover.run(moment, hooks)
+            with psycopg.connect(source_db, autocommit=True) as conn:
+                before = conn.execute("TABLE written").fetchall()
+                cutover.run(Moment.SWITCH, hooks)
+                writers.go_on()
+                assert conn.execute("TABLE written").fetchall() == before
+                cutover.run(Moment.HOLD, hooks)
+                after = conn.execute("TABLE next.written").fetchall()
+                cutover.run(Moment.UNDO, hooks)
+                writers.go_on()
+                assert conn.execute("TABLE next.written").fetchall() == after
+        assert not writers.errors
+
+
 def test_each_moment_can_be_repeated(
     databases: tuple[str, str], pooled: Bouncer, cutover: Cutover
 ) -> None:

@@ -131,6 +131,15 @@ def test_a_target_that_does_not_answer_yet_is_a_warning(here: Here) -> None:
     assert "warning CDCM-DB-UNREACHABLE" in ran.err
 
 
+def test_inside_one_database_the_file_leads_every_table_elsewhere(here: Here) -> None:
+    """The tables that move are to be named; each schema of theirs is led to another."""
+    both = ("--source", here.source, "--target", here.source)
+    assert here.init(*both, "--include", "shop.*").code == 0
+    found = load(here.file)
+    assert [(one.table, one.to) for one in found.mapping] == [("shop.*", "shop_new.*")]
+    assert found.tables.include == ("shop.*",)
+
+
 def test_wrong_arguments_are_usage_errors(here: Here) -> None:
     """Exit code 2, and no part of a string that may hold a password is repeated."""
     for args in (

@@ -7,6 +7,8 @@ Statements and a look at what is there; who is fenced when, is decided elsewhere
 * It fires ALWAYS where the fence is up: `session_replication_role` does not pass it.
 * The function's body is there for everybody to read; so it holds the token's digest.
 * Triggers need no right on their function or its schema: whoever may write meets the fence.
+* A side is opened by another body of its function. So where one database is both sides of a
+  migration, the tables that are left have a function of their own (`Guard`).
 """
 
 from __future__ import annotations
@@ -26,7 +28,6 @@ from cdc_migrator.model.wording import few
 TRIGGER = "cdc_migrator_fence"
 SETTING = "cdc_migrator.token"
 
-_FUNCTION = "cdc_migrator.fence()"
 _SEARCH_PATH = "pg_catalog, pg_temp"
 # BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE, for each statement, as pg_trigger.tgtype.
 _TYPE = 2 | 4 | 8 | 16 | 32
@@ -51,6 +52,19 @@ BEGIN
         TABLE = TG_TABLE_NAME;
 END
 """
+
+
+class Guard(StrEnum):
+    """The function that the triggers of a fence call.
+
+    Attributes:
+        OWN: of a database that is one side of a migration, whether left or entered; and of the
+            tables that are entered where it is both.
+        LEFT: of the tables that are left in a database that is both.
+    """
+
+    OWN = "cdc_migrator.fence()"
+    LEFT = "cdc_migrator.fence_left()"
 
 
 class State(StrEnum):
@@ -83,20 +97,20 @@ def pass_all(migration: str) -> str:
     return f"\nBEGIN\n    RETURN NULL; -- opened by the migration {migration}\nEND\n"
 
 
-def define(body: str) -> sql.Composed:
+def define(body: str, guard: Guard = Guard.OWN) -> sql.Composed:
     """Make the function, or give it this body."""
     return sql.SQL(
-        "CREATE OR REPLACE FUNCTION cdc_migrator.fence() RETURNS trigger LANGUAGE plpgsql "
+        "CREATE OR REPLACE FUNCTION {} RETURNS trigger LANGUAGE plpgsql "
         "SECURITY INVOKER SET search_path = {} AS {}"
-    ).format(sql.SQL(_SEARCH_PATH), sql.Literal(body))
+    ).format(sql.SQL(guard), sql.SQL(_SEARCH_PATH), sql.Literal(body))
 
 
-def defined(conn: psycopg.Connection, body: str) -> bool:
+def defined(conn: psycopg.Connection, body: str, guard: Guard = Guard.OWN) -> bool:
     """Whether the function is there with this body and nothing else about it was changed."""
     row = conn.execute(
         "SELECT prosrc = %s AND proconfig = ARRAY[%s] AND NOT prosecdef "
         "FROM pg_proc WHERE oid = to_regprocedure(%s)",
-        (body, f"search_path={_SEARCH_PATH}", _FUNCTION),
+        (body, f"search_path={_SEARCH_PATH}", guard),
     ).fetchone()
     return row == (True,)
 
@@ -106,36 +120,36 @@ def digest(conn: psycopg.Connection) -> str:
     row = conn.execute(
         "SELECT substring(prosrc FROM '''([0-9a-f]{64})''') FROM pg_proc "
         "WHERE oid = to_regprocedure(%s)",
-        (_FUNCTION,),
+        (Guard.OWN,),
     ).fetchone()
     return str(row[0]) if row and row[0] else ""
 
 
-def refuses(conn: psycopg.Connection) -> bool:
+def refuses(conn: psycopg.Connection, guard: Guard = Guard.OWN) -> bool:
     """Whether the function is one that refuses: not that of a side that was opened."""
     row = conn.execute(
         "SELECT strpos(prosrc, 'RAISE EXCEPTION') > 0 FROM pg_proc WHERE oid = to_regprocedure(%s)",
-        (_FUNCTION,),
+        (guard,),
     ).fetchone()
     return row == (True,)
 
 
-def create(table: TableName) -> list[sql.Composed]:
+def create(table: TableName, guard: Guard = Guard.OWN) -> list[sql.Composed]:
     """Make the trigger, disabled: run both in one transaction."""
     return [
         sql.SQL(
             "CREATE TRIGGER {} BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON {} "
-            "FOR EACH STATEMENT EXECUTE FUNCTION cdc_migrator.fence()"
-        ).format(_NAME, quoted.table(table)),
+            "FOR EACH STATEMENT EXECUTE FUNCTION {}"
+        ).format(_NAME, quoted.table(table), sql.SQL(guard)),
         disable(table),
     ]
 
 
-def ready(one: Fenceable) -> list[sql.Composed]:
+def ready(one: Fenceable, guard: Guard = Guard.OWN) -> list[sql.Composed]:
     """Let a table have the trigger, whatever it has of it; where it is ours it stays as it is."""
     if one.state in (State.UP, State.DOWN):
         return []
-    return [*([drop(one.table)] if one.state is State.OTHER else []), *create(one.table)]
+    return [*([drop(one.table)] if one.state is State.OTHER else []), *create(one.table, guard)]
 
 
 def not_owned(side: str, tables: Sequence[TableName], writers: str, otherwise: str = "") -> Refused:
@@ -177,18 +191,20 @@ def drop(table: TableName) -> sql.Composed:
 
 
 def drop_function() -> sql.Composed:
-    """Remove the function, and all triggers that call it."""
-    return sql.SQL("DROP FUNCTION IF EXISTS cdc_migrator.fence() CASCADE").format()
+    """Remove the function of the side that is entered, and all triggers that call it."""
+    return sql.SQL("DROP FUNCTION IF EXISTS {} CASCADE").format(sql.SQL(Guard.OWN))
 
 
 def fenced(conn: psycopg.Connection) -> list[Fenceable]:
-    """The tables that have a trigger of ours, whether or not it is enabled."""
-    return _read(conn, _OURS, ())
+    """The tables of the side that is entered that have a trigger of ours, enabled or not."""
+    return _read(conn, _OURS, (), Guard.OWN)
 
 
-def read(conn: psycopg.Connection, tables: Sequence[TableName]) -> list[Fenceable]:
+def read(
+    conn: psycopg.Connection, tables: Sequence[TableName], guard: Guard = Guard.OWN
+) -> list[Fenceable]:
     """Those of `tables` that are there, and all that their partitioned tables consist of."""
-    return _read(conn, _WHOLE, tables)
+    return _read(conn, _WHOLE, tables, guard)
 
 
 _OURS = sql.SQL("SELECT tgrelid FROM pg_trigger WHERE tgfoid = to_regprocedure(%(function)s)")
@@ -212,14 +228,14 @@ _STATES = sql.SQL(
 
 
 def _read(
-    conn: psycopg.Connection, chosen: sql.SQL, tables: Sequence[TableName]
+    conn: psycopg.Connection, chosen: sql.SQL, tables: Sequence[TableName], guard: Guard
 ) -> list[Fenceable]:
     rows = conn.execute(
         _STATES.format(chosen=chosen),
         {
             "schemas": [table.schema for table in tables],
             "names": [table.name for table in tables],
-            "function": _FUNCTION,
+            "function": guard,
             "type": _TYPE,
             "trigger": TRIGGER,
         },

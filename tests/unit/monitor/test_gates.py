@@ -273,6 +273,7 @@ def test_the_way_back_must_be_whole_alive_and_near() -> None:
     assert judged(None).verdict is UNKNOWN
     for back, why in (
         (WayBackSample(prepared=False), "no way back"),
+        (WayBackSample(prepared=False, within=True), "one database"),
         (replace(ready, missing=("shop.items",)), "shop.items"),
         (replace(ready, error="CDCM-APPLY-REJECTED"), "CDCM-APPLY-REJECTED"),
         (replace(ready, lag_seconds=None), "nobody applies"),
