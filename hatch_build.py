@@ -20,7 +20,7 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 SOURCES = Path(__file__).parent / "cdc_migrator" / "native"
-LIBRARY = SOURCES / "kernel.so"
+LIBRARY = SOURCES / "kernel.native"
 FLAGS = ("-std=c11", "-O3", "-fPIC", "-shared", "-Wall", "-Wextra", "-Wno-unused-parameter")
 
 

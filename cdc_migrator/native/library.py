@@ -13,7 +13,8 @@ from hashlib import sha256
 from pathlib import Path
 
 SOURCES = Path(__file__).parent
-PATH = SOURCES / "kernel.so"
+# Not .so: what ends so, Python takes for a module.
+PATH = SOURCES / "kernel.native"
 
 # Numbers that an event has: `event` in scan.h.
 FIELDS = 14

@@ -41,7 +41,7 @@ def _sanitized(arguments: list[str]) -> int:
     """The same in a process with the sanitizers' libraries in front of all others."""
     sources = sorted(library.SOURCES.glob("*.c"))
     with tempfile.TemporaryDirectory(prefix="cdcm-prove-") as directory:
-        built = Path(directory) / "kernel.so"
+        built = Path(directory) / "kernel.native"
         subprocess.run(
             [
                 *("gcc", "-std=c11", "-O1", "-g", "-fPIC", "-shared"),
