@@ -143,4 +143,5 @@ NOT_REAL = {
     "CDCM-SOURCE-MINOR": "no server of those releases is to be had",
     "CDCM-CONNECT-WORKER": "no worker before Kafka 3.7 is to be had",
     "CDCM-CONNECT-VERSION": "no connector before Debezium 3.7 is to be had",
+    "CDCM-NATIVE-MISSING": "the tests' own installation has its library",
 }

@@ -308,4 +308,5 @@ def test_a_hook_beside_the_file_is_shown_and_run_over_all_rows(typed: Typed) -> 
     assert SECRET not in json.dumps(found) + said
     people = typed([AGED], "check")
     assert people[0] == 1
-    assert "the hook: 8 rows: fails: ValueError at ages_of_customers.py:6" in people[1]
+    told = " ".join(people[1].split())
+    assert "the hook: 8 rows: fails: ValueError at ages_of_customers.py:6" in told

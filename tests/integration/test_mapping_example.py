@@ -116,11 +116,12 @@ class Services(Application):
     def statements(self, turn: int) -> Sequence[str]:
         new, one_of = 100_000 + turn, 1 + turn % 400
         return (
-            "INSERT INTO accounts.person (id, email, name, phone_hint, since) "
-            f"VALUES ({new}, 's{turn}@example.org', 'New', '…99', current_date)",
+            "INSERT INTO accounts.person (id, email, name, search_name, phone_hint, since) "
+            f"VALUES ({new}, 's{turn}@example.org', 'New', 'new', '…99', current_date)",
             f"INSERT INTO accounts.address VALUES ({new}, 'Street', 'City')",
             f"INSERT INTO accounts.login VALUES ({new}, {new}, now())",
-            f"UPDATE accounts.person SET name = 'Renamed {turn}' WHERE id = {one_of}",
+            f"UPDATE accounts.person SET name = 'Renamed {turn}', search_name = 'renamed {turn}' "
+            f"WHERE id = {one_of}",
             f"UPDATE accounts.address SET city = 'Elsewhere' WHERE person_id = {one_of}",
             f"DELETE FROM accounts.address WHERE person_id = {1 + turn * 7 % 400}",
             f"DELETE FROM accounts.address WHERE person_id = {new - 3}",

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from cdc_migrator.capture.checks import connect, kafka, source, tables, target
+from cdc_migrator.capture.checks import connect, here, kafka, source, tables, target
 from cdc_migrator.capture.checks.estimate import Estimate, expected
 from cdc_migrator.capture.findings import Severity
 from cdc_migrator.capture.leftover import WAIVABLE, accepted
@@ -35,6 +35,12 @@ GOOD = ServerFacts(
 def of_source(**facts: object) -> list[str]:
     changed = replace(GOOD, **facts)  # type: ignore[arg-type]
     return [f.code for f in source.server(changed, slot_exists=False, may_replicate=True)]
+
+
+def test_an_installation_without_its_library_is_told() -> None:
+    assert here.native(True) == []
+    (found,) = here.native(False)
+    assert (found.code, found.severity) == ("CDCM-NATIVE-MISSING", Severity.WARN)
 
 
 def test_a_good_source_has_no_findings() -> None:
