@@ -8,6 +8,7 @@ values that an update left as they are.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from ctypes import CDLL, byref, c_int64, create_string_buffer
 from dataclasses import dataclass, field
@@ -155,7 +156,7 @@ class _Fold:
         for block, start, stop, members in _spans(transactions):
             others = self._take(block, start, stop)
             for transaction, first, end in members if others else ():
-                places = [place for place in others if first <= place < end]
+                places = others[bisect_left(others, first) : bisect_left(others, end)]
                 if not places:
                     continue
                 changes = list(block.changes(places))
@@ -166,7 +167,7 @@ class _Fold:
         return rest
 
     def _take(self, block: Block, start: int, stop: int) -> list[int]:
-        """The places of rows that are of other tables."""
+        """The places of rows that are of other tables, in order."""
         if not self._blocks or self._blocks[-1] is not block:
             self._blocks.append(block)
         others = (c_int64 * (stop - start))()

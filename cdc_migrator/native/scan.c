@@ -239,7 +239,6 @@ typedef struct {
     int64_t count;
     int64_t plain; /* ROW: positions rise, and none is half of a key change */
     int64_t size;  /* bytes on the wire */
-    int64_t table; /* of all its rows; -1 where they are of several */
     int64_t xid;
     int64_t lsn;      /* of the first record, of the second where there is one, and of the last */
     int64_t second_lsn;
@@ -253,10 +252,7 @@ typedef struct {
 static int64_t rows_from(const event *e, const int64_t *offsets, int64_t i, int64_t count, run *r) {
     int64_t j = i;
     r->plain = 1;
-    r->table = e[i].table;
     do {
-        if (e[j].table != r->table)
-            r->table = -1;
         r->size += e[j].value_length + e[j].key_length;
         if (e[j].moved || (j > i && e[j].lsn <= e[j - 1].lsn))
             r->plain = 0;
@@ -271,7 +267,7 @@ static int64_t find_runs(const event *e, const int64_t *offsets, int64_t count, 
     int64_t found = 0, i = 0;
     while (i < count) {
         run *r = runs + found++;
-        *r = (run){.kind = e[i].kind, .first = i, .count = 1, .table = -1};
+        *r = (run){.kind = e[i].kind, .first = i, .count = 1};
         r->size = e[i].value_length + e[i].key_length;
         if (e[i].kind == ROW) {
             r->size = 0;

@@ -98,28 +98,38 @@ def reading(source: psycopg.Connection, table: TableName) -> Iterator[None]:
             raise TableMoved(str(table))
 
 
-def _under(
-    conn: psycopg.Connection, snapshot: str, table: TableName, query: sql.Composed
-) -> list[Row]:
-    """Two messages for five statements: a round trip is most of what a small table takes."""
+@contextmanager
+def _joined(conn: psycopg.Connection, snapshot: str, table: TableName) -> Iterator[None]:
+    """Read a table in a transaction under this snapshot; it is over afterwards.
+
+    Raises SnapshotLost, TableMoved.
+    """
     try:
         try:
             conn.execute(_BEGIN.format(sql.Literal(snapshot)))
         except _LOST as exc:
             raise SnapshotLost from exc
         try:
-            answers = conn.execute(_READ.format(query, _same_file(table)))
+            yield
         except _MOVED as exc:
             raise TableMoved(str(table)) from exc
+    finally:
+        if conn.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+            with suppress(psycopg.Error):
+                conn.execute("ROLLBACK")
+
+
+def _under(
+    conn: psycopg.Connection, snapshot: str, table: TableName, query: sql.Composed
+) -> list[Row]:
+    """Two messages for five statements: a round trip is most of what a small table takes."""
+    with _joined(conn, snapshot, table):
+        answers = conn.execute(_READ.format(query, _same_file(table)))
         rows = answers.fetchall()
         answers.nextset()
         if answers.fetchone() != (True,):
             raise TableMoved(str(table))
         return rows
-    finally:
-        if conn.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
-            with suppress(psycopg.Error):
-                conn.execute("ROLLBACK")
 
 
 def _hooked(
@@ -130,22 +140,12 @@ def _hooked(
     among: sql.Composable,
 ) -> list[Row]:
     """The same of rows that a hook gives columns."""
-    try:
-        try:
-            source.execute(_BEGIN.format(sql.Literal(snapshot)))
-        except _LOST as exc:
-            raise SnapshotLost from exc
-        try:
-            rows = list(hooked.read(source, pair, query, among))
-            unchanged = same_file(source, pair.relation(False))
-        except _MOVED as exc:
-            raise TableMoved(str(pair.relation(False))) from exc
-        if not unchanged:
-            raise TableMoved(str(pair.relation(False)))
+    table = pair.relation(False)
+    with _joined(source, snapshot, table):
+        rows = list(hooked.read(source, pair, query, among))
+        if not same_file(source, table):
+            raise TableMoved(str(table))
         return rows
-    finally:
-        with suppress(psycopg.Error):
-            source.execute("ROLLBACK")
 
 
 class Sides:

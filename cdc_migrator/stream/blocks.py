@@ -77,16 +77,12 @@ class Stretch(Sequence[Change]):
 
     Attributes:
         ranges: block, first place and the one behind the last, of each run.
-        only: the table of all of them; None where they are of several.
     """
 
-    __slots__ = ("_length", "only", "ranges")
+    __slots__ = ("_length", "ranges")
 
-    def __init__(
-        self, ranges: tuple[tuple[Block, int, int], ...], length: int, only: TableName | None
-    ) -> None:
+    def __init__(self, ranges: tuple[tuple[Block, int, int], ...], length: int) -> None:
         self.ranges = ranges
-        self.only = only
         self._length = length
 
     def __len__(self) -> int:
@@ -112,15 +108,13 @@ class Stretch(Sequence[Change]):
 
     def copied(self) -> Stretch:
         """The same, to be added to."""
-        return Stretch(self.ranges, self._length, self.only)
+        return Stretch(self.ranges, self._length)
 
     def extend(self, more: Sequence[Change]) -> None:
         """Add those of a further run."""
         assert isinstance(more, Stretch)
         self.ranges += more.ranges
         self._length += len(more)
-        if more.only is not self.only:
-            self.only = None
 
 
 class BlockDecoder:
@@ -191,9 +185,9 @@ class BlockDecoder:
     def _records(
         self, messages: Sequence[Message], block: Block, runs: Iterable[tuple[int, ...]]
     ) -> Iterator[Record]:
-        offsets, tables = block.offsets, self._tables
+        offsets = block.offsets
         for run in runs:
-            kind, first, count, plain, size, table, xid, lsn, second, end, at_us, one, last = run
+            kind, first, count, plain, size, xid, lsn, second, end, at_us, one, last = run
             offset = offsets[first]
             sent_ms = messages[first + count - 1].timestamp()[1]
             if kind == WHOLE:
@@ -202,11 +196,7 @@ class BlockDecoder:
                     lsn,
                     end,
                     at_us,
-                    Stretch(
-                        ((block, first + 1, first + count - 1),),
-                        count - 2,
-                        tables[table] if table >= 0 else None,
-                    ),
+                    Stretch(((block, first + 1, first + count - 1),), count - 2),
                     offset,
                     offset + count,
                     second != lsn,
@@ -215,8 +205,7 @@ class BlockDecoder:
                     sent_ms,
                 )
             elif kind == ROW:
-                only = tables[table] if table >= 0 else None
-                rows = Stretch(((block, first, first + count),), count, only)
+                rows = Stretch(((block, first, first + count),), count)
                 yield Rows(offset, size, sent_ms, xid, one, last, at_us, rows, bool(plain))
             elif kind == BEGIN:
                 yield Begin(offset, size, sent_ms, xid, lsn)
