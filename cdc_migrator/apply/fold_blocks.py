@@ -174,8 +174,7 @@ class _Fold:
         count = c_int64()
         found = self._lib.cdcm_fold_take(
             self._handle,
-            block.values,
-            block.keys,
+            byref(block.records.members),
             block.events,
             start,
             stop,

@@ -12,7 +12,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, ClusterMetadata  # type: ignore[attr-defined]
@@ -256,7 +256,11 @@ def _reason(error: KafkaError) -> str:
     return said.strip().rstrip(".") or str(error.name())
 
 
-def renew_login(client: Consumer | AdminClient, brokers: Brokers) -> bool:
+class _Client(Protocol):
+    def set_sasl_credentials(self, username: str, password: str, /) -> None: ...
+
+
+def renew_login(client: _Client, brokers: Brokers) -> bool:
     """Give a client the present user and password for its next connection; False where the
     settings name none. Raises ConfigurationError: CDCM-CONFIG-PASSWORD-FILE."""
     now = brokers.properties()

@@ -5,6 +5,7 @@
  * change), is no row for this: the table is given up, and Python folds it.
  */
 #include "map.h"
+#include "records.h"
 #include "rows.h"
 #include "scan.h"
 
@@ -127,14 +128,13 @@ enum { TAKEN, NO_MEMORY = -1 }; /* else the number of the table that is given up
 
 /* Take the rows among the records [start, stop) of a block. `mine` says which tables are folded;
  * the numbers of other tables' records go to `others`, and how many they are to `count`. */
-int64_t cdcm_fold_take(fold *f, const uint8_t *values, const uint8_t *keys, const event *events,
-                       int64_t start, int64_t stop, const uint8_t *mine, int64_t *others,
-                       int64_t *count) {
+int64_t cdcm_fold_take(fold *f, const records *polled, const event *events, int64_t start,
+                       int64_t stop, const uint8_t *mine, int64_t *others, int64_t *count) {
     *count = 0;
     if (f->block_count == 0 || f->blocks[f->block_count - 1].events != events) {
         if (!grow((void **)&f->blocks, f->block_count, &f->block_room, sizeof *f->blocks))
             return NO_MEMORY;
-        f->blocks[f->block_count++] = (block){values, keys, events};
+        f->blocks[f->block_count++] = (block){polled->values, polled->keys, events};
     }
     for (int64_t i = start; i < stop; i++) {
         const event *e = events + i;
@@ -144,7 +144,7 @@ int64_t cdcm_fold_take(fold *f, const uint8_t *values, const uint8_t *keys, cons
             others[(*count)++] = i;
             continue;
         }
-        text key = keys + e->key;
+        text key = polled->keys + e->key;
         int nameless = e->key_length == 0 || (e->key_length == 4 && memcmp(key, "null", 4) == 0);
         if (e->moved || e->op == 't' || nameless)
             return e->table + 1;

@@ -19,7 +19,7 @@ PATH = SOURCES / "kernel.native"
 # Numbers that an event has: `event` in scan.h.
 FIELDS = 14
 # Numbers that a run has: `run` in scan.c.
-RUN_FIELDS = 12
+RUN_FIELDS = 14
 
 ODD, BEGIN, END, ROW, WHOLE = range(5)
 WRITTEN, FULL, UNCHANGED, UNLIKE, MEMORY, NOT_STRAIGHT = range(6)
@@ -35,12 +35,19 @@ def digest() -> str:
 
 
 _Functions = {
+    "cdcm_fetcher_new": (c_void_p, (c_void_p, c_int64)),
+    "cdcm_fetcher_queue": (None, (c_void_p, c_void_p)),
+    "cdcm_fetcher_free": (None, (c_void_p,)),
+    "cdcm_fetch": (c_int64, (c_void_p, c_int64, c_int64, c_void_p)),
+    "cdcm_notes": (c_void_p, (c_void_p, c_void_p)),
+    "cdcm_records_new": (c_int64, (c_void_p, c_int64, c_int64, c_int64, c_int64)),
+    "cdcm_records_free": (None, (c_void_p,)),
     "cdcm_names_new": (c_void_p, ()),
     "cdcm_names_free": (None, (c_void_p,)),
     "cdcm_names_count": (c_int64, (c_void_p,)),
     "cdcm_name": (c_void_p, (c_void_p, c_int64, c_void_p, c_void_p)),
-    "cdcm_scan": (None, (c_void_p, c_char_p, c_void_p, c_void_p, c_int64, c_void_p)),
-    "cdcm_runs": (c_int64, (c_void_p, c_void_p, c_int64, c_void_p)),
+    "cdcm_scan": (None, (c_void_p, c_void_p, c_void_p)),
+    "cdcm_runs": (c_int64, (c_void_p, c_void_p, c_void_p)),
     "cdcm_layout_new": (
         c_void_p,
         (c_char_p, c_int64, c_void_p, c_void_p, c_char_p, c_char_p),
@@ -52,8 +59,7 @@ _Functions = {
         c_int64,
         (
             c_void_p,
-            c_char_p,
-            c_char_p,
+            c_void_p,
             c_void_p,
             c_int64,
             c_int64,

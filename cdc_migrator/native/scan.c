@@ -6,6 +6,7 @@
 #include "scan.h"
 #include "json.h"
 #include "map.h"
+#include "records.h"
 
 #ifndef CDCM_DIGEST
 #define CDCM_DIGEST "none"
@@ -216,20 +217,27 @@ static int scan_one(names *n, text values, text p, text end, event *e) {
     return e->table >= 0 ? ROW : ODD;
 }
 
-/* Take `count` records apart. Values and keys lie one behind the other, as long as `lengths`,
- * `key_lengths` say; `events` has their `moved` set. */
-void cdcm_scan(names *n, const uint8_t *values, const int64_t *lengths,
-               const int64_t *key_lengths, int64_t count, event *events) {
-    int64_t at = 0, key = 0;
-    for (int64_t i = 0; i < count; i++) {
+/* Take records apart; those that have headers are halves of a key change. */
+void cdcm_scan(names *n, const records *r, event *events) {
+    int64_t at = 0, key = 0, header[2];
+    for (int64_t i = 0; i < r->count; i++) {
         event *e = events + i;
         e->value = at;
-        e->value_length = lengths[i];
+        e->value_length = r->lengths[i] > 0 ? r->lengths[i] : 0;
         e->key = key;
-        e->key_length = key_lengths[i];
-        e->kind = scan_one(n, values, values + at, values + at + lengths[i], e);
-        at += lengths[i];
-        key += key_lengths[i];
+        e->key_length = r->key_lengths[i] > 0 ? r->key_lengths[i] : 0;
+        at += e->value_length;
+        key += e->key_length;
+        e->kind = scan_one(n, r->values, r->values + e->value, r->values + at, e);
+    }
+    for (text p = r->headers, end = p + r->headers_length; p < end;) {
+        memcpy(header, p, sizeof header);
+        events[header[0]].moved = 1;
+        p += sizeof header;
+        for (int64_t i = header[1], lengths[2]; i > 0; i--) {
+            memcpy(lengths, p, sizeof lengths);
+            p += sizeof lengths + lengths[0] + (lengths[1] > 0 ? lengths[1] : 0);
+        }
     }
 }
 
@@ -237,6 +245,8 @@ typedef struct {
     int64_t kind;  /* BEGIN, END, ROW (rows behind each other), WHOLE (BEGIN, rows, END), ODD */
     int64_t first; /* its first record, and how many they are */
     int64_t count;
+    int64_t offset;  /* of its first record */
+    int64_t sent_ms; /* of its last record */
     int64_t plain; /* ROW: positions rise, and none is half of a key change */
     int64_t size;  /* bytes on the wire */
     int64_t xid;
@@ -298,18 +308,20 @@ static int64_t find_runs(const event *e, const int64_t *offsets, int64_t count, 
 }
 
 /* What the records make together; `runs` has room for one each. How many there are. */
-int64_t cdcm_runs(const event *e, const int64_t *offsets, int64_t count, run *runs) {
-    int64_t found = find_runs(e, offsets, count, runs);
+int64_t cdcm_runs(const event *e, const records *r, run *runs) {
+    int64_t found = find_runs(e, r->offsets, r->count, runs);
     for (int64_t i = 0; i < found; i++) {
-        run *r = runs + i;
-        const event *first = e + r->first, *last = first + r->count - 1;
-        r->xid = first->xid;
-        r->lsn = first->lsn;
-        r->second_lsn = r->count > 1 ? first[1].lsn : -1;
-        r->last_lsn = last->lsn;
-        r->at_us = r->kind == WHOLE ? last[-1].at_us : last->at_us;
-        r->number = first->number;
-        r->last_number = last->number;
+        run *one = runs + i;
+        const event *first = e + one->first, *last = first + one->count - 1;
+        one->offset = r->offsets[one->first];
+        one->sent_ms = r->sent_ms[one->first + one->count - 1];
+        one->xid = first->xid;
+        one->lsn = first->lsn;
+        one->second_lsn = one->count > 1 ? first[1].lsn : -1;
+        one->last_lsn = last->lsn;
+        one->at_us = one->kind == WHOLE ? last[-1].at_us : last->at_us;
+        one->number = first->number;
+        one->last_number = last->number;
     }
     return found;
 }

@@ -7,69 +7,58 @@ event of a full topic is done for the block, by the library in C (`cdc_migrator.
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from ctypes import byref, c_int64, string_at
-from typing import Any, overload
+from typing import overload
 
 from cdc_migrator.model.changes import Change, Transaction
 from cdc_migrator.model.tables import TableName
 from cdc_migrator.native.library import BEGIN, END, FIELDS, ROW, RUN_FIELDS, WHOLE, library
+from cdc_migrator.native.records import Record as FetchedRecord
+from cdc_migrator.native.records import Records
 from cdc_migrator.stream.envelope import Begin, End, Envelope, Message, Record, Rows
 
 # With fewer records, or with larger ones, there is nothing to gain.
 FEW_RECORDS = 48
 _LARGE = 1 << 14
 
-_Headers = Any
 # Places of numbers in an event.
-_VALUE, _VALUE_LENGTH, _KEY, _KEY_LENGTH, _MOVED = 7, 8, 11, 12, 13
+_VALUE, _VALUE_LENGTH, _KEY, _KEY_LENGTH = 7, 8, 11, 12
 
 
 class Block:
     """The records of one poll.
 
     Attributes:
-        values, keys: their bytes, one behind the other.
+        records: their bytes.
         events: what the library found, `FIELDS` numbers for each record.
-        fields: the same to look at.
         tables: names by the number that events have; grows.
     """
 
-    __slots__ = ("_envelope", "_headers", "events", "fields", "keys", "offsets", "tables", "values")
+    __slots__ = ("_envelope", "_fields", "events", "records", "tables")
 
-    def __init__(
-        self,
-        envelope: Envelope,
-        values: bytes,
-        keys: bytes,
-        offsets: array[int],
-        headers: dict[int, _Headers],
-        tables: list[TableName],
-    ) -> None:
+    def __init__(self, envelope: Envelope, records: Records, tables: list[TableName]) -> None:
         self._envelope = envelope
-        self._headers = headers
-        self.values = values
-        self.keys = keys
-        self.offsets = offsets
-        self.events = (c_int64 * (len(offsets) * FIELDS))()
-        self.fields = memoryview(self.events).cast("B").cast("q")
+        self.records = records
+        self.events = (c_int64 * (len(records) * FIELDS))()
+        self._fields = memoryview(self.events).cast("B").cast("q")
         self.tables = tables
-        for place in headers:
-            self.fields[place * FIELDS + _MOVED] = 1
 
     def changes(self, places: Iterable[int]) -> Iterator[Change]:
         """The row events at these places."""
-        fields, decode = self.fields, self._envelope.another().decode_change
+        decode = self._envelope.another().decode_change
         for place in places:
-            at = place * FIELDS
-            value, key = fields[at + _VALUE], fields[at + _KEY]
-            yield decode(
-                self.offsets[place],
-                self.keys[key : key + fields[at + _KEY_LENGTH]],
-                self.values[value : value + fields[at + _VALUE_LENGTH]],
-                self._headers.get(place),
-            )
+            one = self.record(place)
+            yield decode(one.offset(), one.key() or b"", one.value() or b"", one.headers())
+
+    def record(self, place: int) -> FetchedRecord:
+        """One record as a message."""
+        fields, at = self._fields, place * FIELDS
+        return self.records.record(
+            place,
+            fields[at + _VALUE],
+            fields[at + _KEY],
+        )
 
 
 class Stretch(Sequence[Change]):
@@ -132,45 +121,27 @@ class BlockDecoder:
         if self._library is not None and self._names:
             self._library.cdcm_names_free(self._names)
 
-    def decode_many(self, messages: Sequence[Message]) -> Iterator[Record]:
+    def decode_many(self, messages: Sequence[Message] | Records) -> Iterator[Record]:
         """As `Envelope.decode_many`; what lies in one poll from BEGIN to END and is plain is given
         as the transaction that it makes."""
         if self._library is None or len(messages) < self._few:
             return self._envelope.decode_many(messages)
-        values = [message.value() or b"" for message in messages]
-        lengths = array("q", map(len, values))
-        if sum(lengths) > _LARGE * len(values):
-            return self._envelope.decode_many(messages)
-        return self._decode(messages, values, lengths)
+        records = messages if isinstance(messages, Records) else Records.of(messages)
+        if records.size > _LARGE * len(records):
+            return self._envelope.decode_many(records)
+        return self._decode(records)
 
-    def _decode(
-        self, messages: Sequence[Message], values: list[bytes], lengths: array[int]
-    ) -> Iterator[Record]:
-        lib, count = self._library, len(messages)
+    def _decode(self, records: Records) -> Iterator[Record]:
+        lib, count = self._library, len(records)
         assert lib is not None
-        keys = [message.key() or b"" for message in messages]
-        key_lengths = array("q", map(len, keys))
-        all_headers = [message.headers() for message in messages]
-        headers = {place: one for place, one in enumerate(all_headers) if one}
-        offsets = array("q", [message.offset() or 0 for message in messages])
-        block = Block(
-            self._envelope, b"".join(values), b"".join(keys), offsets, headers, self._tables
-        )
-        del values, keys, all_headers
-        lib.cdcm_scan(
-            self._names,
-            block.values,
-            lengths.buffer_info()[0],
-            key_lengths.buffer_info()[0],
-            count,
-            block.events,
-        )
+        block = Block(self._envelope, records, self._tables)
+        lib.cdcm_scan(self._names, byref(records.members), block.events)
         self._learn_names()
         if len(self._runs) < count * RUN_FIELDS:
             self._runs = (c_int64 * (count * RUN_FIELDS))()
-        found = lib.cdcm_runs(block.events, offsets.buffer_info()[0], count, self._runs)
+        found = lib.cdcm_runs(block.events, byref(records.members), self._runs)
         told = memoryview(self._runs).cast("B").cast("q")[: found * RUN_FIELDS].tolist()
-        return self._records(messages, block, zip(*[iter(told)] * RUN_FIELDS, strict=True))
+        return self._records(block, zip(*[iter(told)] * RUN_FIELDS, strict=True))
 
     def _learn_names(self) -> None:
         lib, tables = self._library, self._tables
@@ -182,14 +153,24 @@ class BlockDecoder:
             name = TableName(both[: schema.value].decode(), both[schema.value :].decode())
             tables.append(name)
 
-    def _records(
-        self, messages: Sequence[Message], block: Block, runs: Iterable[tuple[int, ...]]
-    ) -> Iterator[Record]:
-        offsets = block.offsets
+    def _records(self, block: Block, runs: Iterable[tuple[int, ...]]) -> Iterator[Record]:
         for run in runs:
-            kind, first, count, plain, size, xid, lsn, second, end, at_us, one, last = run
-            offset = offsets[first]
-            sent_ms = messages[first + count - 1].timestamp()[1]
+            (
+                kind,
+                first,
+                count,
+                offset,
+                sent_ms,
+                plain,
+                size,
+                xid,
+                lsn,
+                second,
+                end,
+                at_us,
+                one,
+                last,
+            ) = run
             if kind == WHOLE:
                 yield Transaction(
                     xid,
@@ -212,5 +193,5 @@ class BlockDecoder:
             elif kind == END:
                 yield End(offset, size, sent_ms, xid, lsn, one)
             else:
-                odd = messages[first]
+                odd = block.record(first)
                 yield self._envelope.decode(offset, sent_ms, odd.key(), odd.value(), odd.headers())

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -17,9 +17,14 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from cdc_migrator.clients.kafka import DENIED, Ear, Right, denied, explained, make, renew_login
 from cdc_migrator.errors import Failed, MigratorError, Refused, StreamHalted
 from cdc_migrator.model.outside import Brokers
+from cdc_migrator.native.records import Records
+from cdc_migrator.stream import fetcher
+from cdc_migrator.stream.fetcher import Fetcher
 
 PARTITION = 0
 HINT_SECONDS = 5.0
+# Of one poll.
+MOST_MESSAGES = 10_000
 _HEARSAY_SECONDS = 2.0
 _TURN_SECONDS = 1.0
 
@@ -62,7 +67,7 @@ class Polled:
     there is nothing more to wait for now.
     """
 
-    messages: list[Message]
+    messages: Sequence[Message] | Records
     at_end: bool
 
 
@@ -108,21 +113,17 @@ class StreamConsumer:
         self._failure: MigratorError | None = None
         self._ear = Ear()
         self._login_refused = False
+        self._settings = {**brokers.properties(), **_SETTINGS, "group.id": group}
+        self._fetcher: Fetcher | None = None
         self._consumer = make(
             Consumer,
-            {
-                **brokers.properties(),
-                **_SETTINGS,
-                "group.id": group,
-                "error_cb": self._note,
-                "on_commit": _ignore_hint_result,
-            },
+            {**self._settings, "error_cb": self._note, "on_commit": _ignore_hint_result},
             _log,
         )
         try:
             self._require_one_partition(start_timeout)
             self._require_offset_in_log(start_timeout)
-            self._consumer.assign([TopicPartition(topic, PARTITION, start_offset)])
+            self._fetcher = self._opened(start_offset)
         except BaseException:
             self.close()
             raise
@@ -146,31 +147,48 @@ class StreamConsumer:
             raise self._failure
         self._pass_hint_on()
         self._renew_login()
-        polled = self._consumer.consume(max_messages, timeout)
-        messages = [message for message in polled if message.error() is None]
-        if len(messages) == len(polled):
-            self._at_end = self._at_end and not messages
-        else:
-            self._note_others(polled)
+        messages, others = self._fetched(max_messages, timeout)
+        self._at_end = self._at_end and not messages
+        for place, error in others:
+            if error.code() != KafkaError._PARTITION_EOF:
+                self._failure = self._failure or self._final(error)
+                continue
+            self._at_end = place == len(messages)
+            self._waiting = None
         if messages:
-            self._next_offset = (messages[-1].offset() or 0) + 1
+            last = messages.last_offset if isinstance(messages, Records) else messages[-1].offset()
+            self._next_offset = (last or 0) + 1
             self._waiting = None
             self._ear.forget()
         elif self._failure is not None:
             raise self._failure
         return Polled(messages, self._at_end)
 
-    def _note_others(self, polled: list[Message]) -> None:
-        """What comes among records: the end of the log, and errors."""
-        for message in polled:
+    def _fetched(
+        self, most: int, timeout: float
+    ) -> tuple[Sequence[Message] | Records, list[tuple[int, KafkaError]]]:
+        """Records, and what came among them: with how many records in front of it."""
+        if self._fetcher is not None:
+            return self._fetcher.fetch(most, timeout)
+        messages: list[Message] = []
+        others: list[tuple[int, KafkaError]] = []
+        for message in self._consumer.consume(most, timeout):
             error = message.error()
             if error is None:
-                self._at_end = False
-            elif error.code() == KafkaError._PARTITION_EOF:
-                self._at_end = True
-                self._waiting = None
+                messages.append(message)
             else:
-                self._failure = self._failure or self._final(error)
+                others.append((len(messages), error))
+        return messages, others
+
+    def _opened(self, offset: int) -> Fetcher | None:
+        """Start to read; None where it is for `_consumer` to do."""
+        if fetcher.is_there():
+            try:
+                return Fetcher(self._settings, self._topic, PARTITION, offset, MOST_MESSAGES)
+            except KafkaException as exc:
+                _log.debug("fetching by messages: %s", exc.args[0].name())
+        self._consumer.assign([TopicPartition(self._topic, PARTITION, offset)])
+        return None
 
     def hint(self, next_offset: int) -> None:
         """Show lag exporters how far the target is; every few seconds, and never an error.
@@ -187,6 +205,8 @@ class StreamConsumer:
         if next_offset is None or now - self._hinted_at < HINT_SECONDS:
             return
         self._hint, self._hinted_at = None, now
+        if self._fetcher is not None:
+            self._consumer.poll(0)  # what nobody else asks it for: how the last hint went
         try:
             self._consumer.commit(
                 offsets=[TopicPartition(self._topic, PARTITION, next_offset)], asynchronous=True
@@ -196,6 +216,8 @@ class StreamConsumer:
 
     def close(self) -> None:
         """Leave the broker; may be called twice."""
+        if self._fetcher is not None:
+            self._fetcher.close()
         self._consumer.close()
 
     def _require_one_partition(self, timeout: float) -> None:
@@ -285,6 +307,8 @@ class StreamConsumer:
         if self._login_refused:
             self._login_refused = False
             self._ear.forget()
+            if self._fetcher is not None:
+                renew_login(self._fetcher, self._brokers)
             if renew_login(self._consumer, self._brokers):
                 _log.warning("kafka refused the login: trying the present one")
 
