@@ -224,7 +224,8 @@ class _Fold:
             self._write(
                 payload, _Write(number, rows, ROW_KEY, handle, f"{DELETE}\t", f"{behind}\n")
             )
-        staged = Staged(shape, False, tuple(payload), gone, present - len(odd), {})
+        complete = present - len(odd)
+        staged = Staged(shape, False, tuple(payload), gone, complete, {}, there=not fresh)
         if odd:
             by_hand = self._by_hand(number, odd, shape, inserts + updates + deletes)
             staged = _together(staged, by_hand)
@@ -295,6 +296,7 @@ def _together(one: Staged, other: Staged) -> Staged:
         one.deletes + other.deletes,
         one.complete + other.complete,
         other.partial,
+        there=one.there and not other.complete,
     )
 
 

@@ -44,7 +44,7 @@ SESSION_SETTINGS = {
 _SCAN = ("enable_hashjoin", "enable_mergejoin", "enable_seqscan")
 # Tables whose temporary tables are kept in a session.
 _KEPT = 256
-# After a table did not take rows by COPY.
+# After a table did not take rows by COPY, or did not have what was to be updated.
 _DETOURS = 64
 
 
@@ -79,6 +79,7 @@ class Merger:
         self._used: set[str] = set()
         # How many batches of a table are not tried to be copied straight into it.
         self._detours: dict[TableName, int] = {}
+        self._absent: dict[TableName, int] = {}
 
     def prepare(self, prepared: Prepared) -> None:
         """Make the temporary tables that a batch needs, and drop those long not used."""
@@ -252,11 +253,26 @@ class Merger:
             if update is not None:
                 self._expect(plan, "update", count, "update", update, staged)
         if staged.complete:
+            if staged.there and plan.route is None and self._rewrote(statements, staged):
+                return
             self._delete_unwanted(statements, staged)
             done = self._run("upsert", statements.upsert, staged, prepare=True)
             whole = len(plan.columns) > len(plan.key) and not plan.filtered
             if whole and done != staged.complete:
                 raise RowsMissing(plan.target, "insert", staged.complete, done)
+
+    def _rewrote(self, statements: Statements, staged: Staged) -> bool:
+        """Update the rows that the stream says are there; whether all of them were."""
+        if staged.few is not None or statements.rewrite is None:
+            return False
+        name = staged.shape.name
+        if self._absent.get(name, 0):
+            self._absent[name] -= 1
+            return False
+        if self._run("rewrite", statements.rewrite, staged) == staged.complete:
+            return True
+        self._absent[name] = _DETOURS
+        return False
 
     def places(self, staged: Staged, place: str) -> list[int]:
         """The different numbers that a table's staged keys have by this SQL over its key."""

@@ -52,6 +52,7 @@ class Staged:
         few: the same by column, where it is little enough to go along with a statement.
         fresh: all rows are complete and were inserted by the batch, and the payload has nothing
             but their columns, as texts that the target reads as they are.
+        there: the target had all complete rows before the batch.
         deletes, complete: number of rows of these kinds.
         partial: number of rows by kind ``u:…`` and ``m:…``.
     """
@@ -64,6 +65,7 @@ class Staged:
     partial: dict[str, int]
     few: list[list[str | None]] | None = None
     fresh: bool = False
+    there: bool = False
 
     def to_stage(self) -> Iterator[bytes]:
         """The payload for the staging table."""

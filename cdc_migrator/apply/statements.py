@@ -65,6 +65,7 @@ class Statements:
             self.delete_equal = self._delete_equal()
         else:
             self.upsert = self._insert(self._on_conflict())
+            self.rewrite = self._rewrite()
             self.delete = self._text(
                 "DELETE FROM ONLY {target} AS t USING {rows} WHERE s.k = {kind} AND {same}",
                 kind=sql.Literal(DELETE),
@@ -171,6 +172,24 @@ class Statements:
                 sql.SQL("{0} = excluded.{0}").format(sql.Identifier(name))
                 for name in self._settable()
             ),
+        )
+
+    def _rewrite(self) -> str | None:
+        """Set complete rows that are there; None where they have nothing but their key.
+
+        What an upsert does for such a row it does after it has locked the row, which it logs.
+        """
+        if not self._settable():
+            return None
+        values = dict(zip(self._columns, self._values(), strict=True))
+        return self._text(
+            "UPDATE ONLY {target} AS t SET {settings} FROM {rows} WHERE {chosen} AND {same}",
+            settings=_list(
+                sql.SQL("{} = {}").format(sql.Identifier(name), values[name])
+                for name in self._settable()
+            ),
+            chosen=self._chosen(COMPLETE),
+            same=self._same_key(self._own_key()),
         )
 
     def _on_conflict(self) -> str:

@@ -14,6 +14,7 @@ STATEMENTS = (
     "straight",
     "delete",
     "update",
+    "rewrite",
     "upsert",
     "finish_complete",
     "finish_partial",
