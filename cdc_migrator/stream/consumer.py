@@ -169,6 +169,7 @@ class StreamConsumer:
     ) -> tuple[Sequence[Message] | Records, list[tuple[int, KafkaError]]]:
         """Records, and what came among them: with how many records in front of it."""
         if self._fetcher is not None:
+            self._consumer.poll(0)  # has no records, but errors, and how the last hint went
             return self._fetcher.fetch(most, timeout)
         messages: list[Message] = []
         others: list[tuple[int, KafkaError]] = []
@@ -205,8 +206,6 @@ class StreamConsumer:
         if next_offset is None or now - self._hinted_at < HINT_SECONDS:
             return
         self._hint, self._hinted_at = None, now
-        if self._fetcher is not None:
-            self._consumer.poll(0)  # what nobody else asks it for: how the last hint went
         try:
             self._consumer.commit(
                 offsets=[TopicPartition(self._topic, PARTITION, next_offset)], asynchronous=True
