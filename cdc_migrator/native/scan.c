@@ -256,6 +256,7 @@ typedef struct {
     int64_t at_us;    /* the commit time, by the last row */
     int64_t number;   /* of the first record and of the last */
     int64_t last_number;
+    int64_t together; /* how many runs from here on are WHOLE, each to be committed later */
 } run;
 
 /* The rows from `i` on that follow each other in one transaction; where they end. */
@@ -322,6 +323,11 @@ int64_t cdcm_runs(const event *e, const records *r, run *runs) {
         one->at_us = one->kind == WHOLE ? last[-1].at_us : last->at_us;
         one->number = first->number;
         one->last_number = last->number;
+    }
+    for (int64_t i = found - 1; i >= 0; i--) {
+        run *one = runs + i;
+        int follows = i + 1 < found && one[1].last_lsn > one->last_lsn;
+        one->together = one->kind != WHOLE ? 0 : follows ? one[1].together + 1 : 1;
     }
     return found;
 }

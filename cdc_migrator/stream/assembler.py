@@ -140,21 +140,19 @@ class Assembler:
         return held + (self._open.size if self._open is not None else 0)
 
     def assemble(self, records: Iterable[Record]) -> Iterator[Transaction]:
-        """Feed each record; yield the transactions that they complete. Raises as `feed`."""
-        for record in records:
-            transaction = self.feed(record)
-            if transaction is not None:
-                yield transaction
-
-    def feed(self, record: Record) -> Transaction | None:
-        """Take the next record; the transaction that it completes, or None.
+        """Take each record; yield the transactions that they complete.
 
         Raises StreamHalted with one of the codes CDCM-STREAM-UNOPENED, -INTERRUPTED, -OVERLAP,
         -COUNT, -ORDER, -UNPROVEN-KEY, -UNPROVEN-COPY.
         """
+        for record in records:
+            if isinstance(record, list):
+                yield from self._wholes(record)
+            elif (transaction := self._feed(record)) is not None:
+                yield transaction
+
+    def _feed(self, record: Begin | End | Rows | Tombstone) -> Transaction | None:
         given: Transaction | None = None
-        if isinstance(record, Transaction):
-            return self._whole(record)
         # Control records leave a hole between two Kafka transactions; a cut always lies there.
         if record.offset != self._next_offset:
             self._note_pause(record)
@@ -174,23 +172,20 @@ class Assembler:
             self._open.cuts.append(len(self._open.changes))
             self._open.plain = False
 
-    def _whole(self, whole: Transaction) -> Transaction | None:
-        commit_lsn = whole.commit_lsn
+    def _wholes(self, wholes: list[Transaction]) -> Iterable[Transaction]:
         if (
             self._open is not None
             or self._aside
-            or commit_lsn <= self._last_commit
-            or commit_lsn in self._applied_ahead
+            or self._applied_ahead
+            or wholes[0].commit_lsn <= self._last_commit
         ):
-            given = None
-            for record in _records(whole):
-                given = self.feed(record)
-            return given
-        self._next_offset = whole.next_offset
-        self._last_sent_ms = whole.sent_ms or 0
-        self._last_commit = commit_lsn
-        self.counters.suspect += whole.suspect
-        return whole
+            return self.assemble(record for whole in wholes for record in _records(whole))
+        last = wholes[-1]
+        self._next_offset = last.next_offset
+        self._last_sent_ms = last.sent_ms or 0
+        self._last_commit = last.commit_lsn
+        self.counters.suspect += sum(whole.suspect for whole in wholes)
+        return wholes
 
     def _rows(self, rows: Rows) -> None:
         part = self._open

@@ -76,9 +76,10 @@ class Tombstone(_Placed, frozen=True, gc=False):
     """A record without a value: compaction's business, nothing to apply."""
 
 
-# A transaction is one whose records, BEGIN and END included, lie behind each other without a hole;
-# its rows are numbered without a gap and plain as in `Rows`.
-Record = Begin | End | Rows | Transaction | Tombstone
+# Transactions are such whose records, BEGIN and END included, lie behind each other without a hole;
+# their rows are numbered without a gap and plain as in `Rows`, and each is committed behind the one
+# before.
+Record = Begin | End | Rows | list[Transaction] | Tombstone
 
 
 class Message(Protocol):

@@ -60,12 +60,10 @@ class StreamReader:
             raise self._halt
         polled = self.consumer.poll(max_messages, timeout)
         transactions: list[Transaction] = []
-        feed = self.assembler.feed
         try:
-            for record in self._decode(polled.messages):
-                complete = feed(record)
-                if complete is not None:
-                    transactions.append(complete)
+            # One by one: those in front of a halt stay.
+            for transaction in self.assembler.assemble(self._decode(polled.messages)):
+                transactions.append(transaction)
         except StreamHalted as halt:
             self._halt = halt
             if not transactions:

@@ -1,4 +1,4 @@
-"""Rows that the batch only changed are updated, and what the target lacks of them is there after."""
+"""Rows that a batch only changed are updated, and what the target lacks of them is inserted."""
 
 from __future__ import annotations
 

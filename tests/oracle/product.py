@@ -296,19 +296,22 @@ class _Reader:
 
     def read(self, messages: list[Message]) -> Iterator[Batch]:
         polled = [Sent(m.offset, m.key, m.value, m.headers, m.sent_ms) for m in messages]
+        # Several may come out of the assembler at once: it stands behind the last of them.
         for record in self._decode(polled):
-            complete = self._assembler.feed(record)
-            if complete is None:
-                continue
-            full = self._batcher.add(complete, 0.0)
-            if full is not None:
-                yield full
-            elif self._r.random() < self._cutting:
-                yield from self.rest()
+            together = list(self._assembler.assemble([record]))
+            for place, complete in enumerate(together, 1):
+                full = self._batcher.add(complete, 0.0)
+                if full is not None:
+                    yield full
+                elif self._r.random() < self._cutting:
+                    yield from self._taken() if place < len(together) else self.rest()
 
     def rest(self) -> list[Batch]:
         """What is collected so far, or only how far the stream was read."""
         assembler = self._assembler
         self._batcher.reached(assembler.resume_offset, assembler.counters.redelivered)
+        return self._taken()
+
+    def _taken(self) -> list[Batch]:
         batch = self._batcher.take(0.0, idle=True)
         return [] if batch is None else [batch]

@@ -596,7 +596,7 @@ class TestResume:
         for raw, record in zip(
             load("form_ii_cut_twice.jsonl"), decode(load("form_ii_cut_twice.jsonl")), strict=True
         ):
-            transaction = assembler.feed(record)
+            transaction = next(assembler.assemble([record]), None)
             text = raw.value or b""
             if b'"BEGIN"' in text and b'"702:' in text and unfinished_at is None:
                 unfinished_at = raw.offset
@@ -638,8 +638,7 @@ class TestResume:
         assembler = Assembler(TOPIC, 0, 0)
         held = 0
         for record in decode(records):
-            transaction = assembler.feed(record)
-            if transaction is not None:
+            if next(assembler.assemble([record]), None) is not None:
                 assert assembler.pending_bytes == 0
             held = max(held, assembler.pending_bytes)
         assert held > 5 * 300

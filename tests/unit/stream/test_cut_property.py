@@ -141,9 +141,7 @@ def read(
         code = ""
         try:
             for record in [r for r in decoded if r.offset >= start][:stop]:
-                transaction = assembler.feed(record)
-                if transaction is not None:
-                    given_now.append(transaction)
+                given_now += assembler.assemble([record])
         except StreamHalted as halt:
             code = halt.code
         kept = given_now[: max(0, len(given_now) - unapplied)]
