@@ -21,7 +21,7 @@ import psycopg
 
 from cdc_migrator.backfill import chunks
 from cdc_migrator.backfill.columns import Passage, passage
-from cdc_migrator.backfill.emptied import empty, require_empty
+from cdc_migrator.backfill.emptied import empty, require_claimed, require_empty
 from cdc_migrator.backfill.progress import LoadProgress, Meter
 from cdc_migrator.backfill.reading import Job
 from cdc_migrator.backfill.snapshot import HeldSnapshot, Snapshot, still
@@ -241,6 +241,7 @@ class _Round:
             )
             for table in fresh:
                 require_empty(self._control, table.target, table.belongs)
+            require_claimed(self._control, (table.target for table in fresh))
             self.taken_off = fence.keep(owner, self._names.migration, self._options.fence)
 
     def _job(self, chunk: Chunk, table: TableLoad, way: Passage, snapshot: Snapshot) -> Job:
@@ -345,6 +346,8 @@ class _Round:
             self._held[name] = held
 
     def _plan(self, tables: Sequence[TableLoad]) -> None:
+        with speaking("target", "looking for rows of others"):
+            require_claimed(self._control, (table.target for table in tables))
         for table in tables:
             with speaking("source", f"measuring {table.source}"):
                 row = self._source.execute(

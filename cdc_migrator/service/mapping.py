@@ -31,6 +31,8 @@ from cdc_migrator.transform.entries import Place, plain_place
 def require_same(target: psycopg.Connection, wanted: Sequence[Wanted]) -> None:
     """See that of each table that the migration has the same is said as when it was begun.
 
+    What may be said otherwise, of rows that nobody claims, is kept from now on.
+
     Raises:
         Refused: CDCM-MAPPING-CHANGED.
     """
@@ -45,6 +47,28 @@ def require_same(target: psycopg.Connection, wanted: Sequence[Wanted]) -> None:
             f"`mapping` in migration.yaml says otherwise of {few(changed)} than when the migration "
             "was begun"
         )
+    now = _with_others(before, before, wanted)
+    if [one.others for one in now] != [one.others for one in before]:
+        mapping.say(target, now)
+
+
+def _with_others(
+    what: Sequence[Wanted], before: Sequence[Wanted], said: Sequence[Wanted]
+) -> list[Wanted]:
+    """Entries with what is said by now of rows that nobody claims.
+
+    Of an entry that says nothing there are none; but of one that was there before anything could
+    be said of it, that is left open.
+    """
+    known = {(one.table, one.to): one.others for one in before}
+    asked = {(one.table, one.to): one.others for one in said}
+
+    def settled(way: tuple[str, str | None]) -> bool | None:
+        if asked.get(way) is not None:
+            return asked[way]
+        return None if known.get(way, False) is None else False
+
+    return [replace(one, others=settled((one.table, one.to))) for one in what]
 
 
 def require_unchanged(options: MigrateOptions) -> None:
@@ -164,7 +188,7 @@ def routes(
             way = (known.relation, known.target)
             if known.route is not None and belongs.get(way) != known.belongs:
                 raise _changed(f"rows of another table shall come to {known.target}")
-        mapping.say(target, wanted)
+        mapping.say(target, _with_others(wanted, mapping.said(target), wanted))
         return made
 
 
