@@ -42,6 +42,8 @@ def require_claimed(conn: psycopg.Connection, tables: Iterable[TableName]) -> No
         Refused: CDCM-TARGET-NOT-EMPTY.
     """
     wanted = set(tables)
+    if not wanted:
+        return
     for one in unclaimed.read(conn, load.read_tables(conn)):
         if one.target in wanted and _holds(conn, one.target, one.belongs):
             raise Refused(

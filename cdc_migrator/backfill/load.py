@@ -241,8 +241,11 @@ class _Round:
             )
             for table in fresh:
                 require_empty(self._control, table.target, table.belongs)
-            require_claimed(self._control, (table.target for table in fresh))
+            # Later ones are compared as any others: reading a table again need not wait for them.
+            first = [table.target for table in fresh if not table.attempt]
+            require_claimed(self._control, first)
             self.taken_off = fence.keep(owner, self._names.migration, self._options.fence)
+            require_claimed(self._control, first)
 
     def _job(self, chunk: Chunk, table: TableLoad, way: Passage, snapshot: Snapshot) -> Job:
         share = chunk.weight / max(table.estimated_bytes, chunk.weight)
@@ -346,8 +349,6 @@ class _Round:
             self._held[name] = held
 
     def _plan(self, tables: Sequence[TableLoad]) -> None:
-        with speaking("target", "looking for rows of others"):
-            require_claimed(self._control, (table.target for table in tables))
         for table in tables:
             with speaking("source", f"measuring {table.source}"):
                 row = self._source.execute(
