@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 
 import psycopg
 
-from cdc_migrator.control import mapping
+from cdc_migrator.control import differences, mapping, proofs
 from cdc_migrator.control.load import LoadState, TableLoad
 from cdc_migrator.model.destinations import destination, entries
 from cdc_migrator.model.mapping import Route, Wanted
@@ -23,6 +23,19 @@ def read(conn: psycopg.Connection, tables: Iterable[TableLoad]) -> list[TableLoa
     """What is left over, of all tables of the migration; asks only where some are shared."""
     every = [one for one in tables if one.belongs is not None]
     return left_over(every, mapping.said(conn)) if every else []
+
+
+def say(conn: psycopg.Connection, tables: Iterable[TableLoad], now: Sequence[Wanted]) -> None:
+    """Keep the mapping with what it says of them by now; what is not looked at any more differs
+    no more."""
+    every = list(tables)
+    before = {one.source for one in left_over(every, mapping.said(conn))}
+    left = sorted(before - {one.source for one in left_over(every, now)})
+    with conn.transaction():
+        mapping.say(conn, now)
+        differences.left(conn, left)
+        for one in left:
+            proofs.forget(conn, one)
 
 
 def left_over(tables: Iterable[TableLoad], said: Sequence[Wanted]) -> list[TableLoad]:

@@ -11,7 +11,7 @@ import psycopg
 from cdc_migrator.capture import findings
 from cdc_migrator.capture.findings import Finding
 from cdc_migrator.capture.preflight import Preflight
-from cdc_migrator.control import load, mapping, migration, relations, within
+from cdc_migrator.control import load, mapping, migration, relations, unclaimed, within
 from cdc_migrator.control.load import NO_ROUTES, Routes
 from cdc_migrator.databases.postgres import same
 from cdc_migrator.databases.postgres.connect import connect
@@ -36,10 +36,10 @@ def require_same(target: psycopg.Connection, wanted: Sequence[Wanted]) -> None:
     Raises:
         Refused: CDCM-MAPPING-CHANGED.
     """
-    before = mapping.said(target)
+    before, tables = mapping.said(target), load.read_tables(target)
     changed = [
         table
-        for table in relations.of_source(load.read_tables(target))
+        for table in relations.of_source(tables)
         if entries(before, table) != entries(wanted, table)
     ]
     if changed:
@@ -49,7 +49,7 @@ def require_same(target: psycopg.Connection, wanted: Sequence[Wanted]) -> None:
         )
     now = _with_others(before, before, wanted)
     if [one.others for one in now] != [one.others for one in before]:
-        mapping.say(target, now)
+        unclaimed.say(target, tables, now)
 
 
 def _with_others(

@@ -140,8 +140,11 @@ def test_a_mapping_may_expect_them(mapped: Mapped) -> None:
     """From when it is said, also under way; where nothing could be said yet nobody looks."""
     plant(mapped)
     target = mapped.made.target
+    assert len(mapped.made.found(mapped.made.run())) == 5
     expected = [Wanted("eu.*", "crm.*", set={"region": "'eu'"}, others=True), *WANTED[1:]]
     require_same(target, expected)
+    opened = "SELECT source_table FROM cdc_migrator.difference WHERE state = 'open' GROUP BY 1"
+    assert target.execute(opened).fetchall() == [("log (of no table)",)], "it counts no more"
     report = mapped.made.run()
     assert {str(one.table) for one in report.tables if one.of_nobody} == {LOG}
     require_same(target, WANTED)
