@@ -49,12 +49,14 @@ class MappedLife:
     """One migration between two databases.
 
     Attributes:
-        struck: the faults that came about, in order. commits: of the writers, at the end.
+        tried, struck: faults, in order, and those of them that came about.
+        commits: of the writers, at the end.
     """
 
     live: LiveMigration
     stack_dir: Path
     seed: int
+    tried: list[str] = field(default_factory=list)
     struck: list[str] = field(default_factory=list)
     commits: int = 0
 
@@ -69,11 +71,13 @@ class MappedLife:
         with mapped_shop.Writers(self.live.source, self.seed) as writers:
             try:
                 for fault in load:
+                    self.tried.append(fault)
                     self._load(fault, chance)
                 self.live.cli("migrate", "--no-run")
                 for number, fault in enumerate(stream):
                     if number and time.monotonic() > until:
                         break
+                    self.tried.append(fault)
                     self._stream(fault, chance)
                     self._equal(writers)
                 self._compared(writers)
