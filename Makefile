@@ -9,7 +9,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-long check unit lock prove-resume prove-crash prove-apply prove-native prove-load \
-	prove-schemas prove-reconcile prove-reconcile-kills prove-fence prove-cutover prove-way-back prove-memory bench-load bench-reconcile \
+	prove-schemas prove-mapping prove-reconcile prove-reconcile-kills prove-fence prove-cutover prove-way-back prove-memory bench-load bench-reconcile \
 	bench-cutover bench-apply bench-mapped clean
 
 help: ## list the targets
@@ -70,6 +70,9 @@ prove-cutover: setup ## strike at cutovers under writers for 17 minutes; adds to
 
 prove-way-back: setup ## there and back under writers, struck at each step, for 17 minutes; adds to proofs/way_back.jsonl
 	@$(BIN)/python -m tests.faults.prove_cutover --back
+
+prove-mapping: setup ## kill mapped loads and streams, and cutovers inside one database, for 17 minutes; adds to proofs/mapping.jsonl
+	@$(BIN)/python -m tests.faults.prove_mapping $(if $(MINUTES),--minutes $(MINUTES))
 
 prove-schemas: setup ## schemas of others (SCHEMAS=directory: yours, too); adds to proofs/schemas.jsonl
 	@$(BIN)/python -m tests.schemas.prove $(if $(SCHEMAS),--directory $(SCHEMAS))

@@ -5,10 +5,12 @@ Where several tables of the source go to one, each sees to its own rows (`Route.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import psycopg
 from psycopg import sql
 
-from cdc_migrator.control import deferring
+from cdc_migrator.control import deferring, load, unclaimed
 from cdc_migrator.databases.postgres import names as quoted
 from cdc_migrator.databases.postgres.mapped import expression
 from cdc_migrator.errors import Refused
@@ -24,15 +26,33 @@ def require_empty(conn: psycopg.Connection, table: TableName, belongs: str | Non
     Raises:
         Refused: CDCM-TARGET-NOT-EMPTY.
     """
-    query = sql.SQL("SELECT EXISTS (SELECT FROM ONLY {}{})").format(
-        quoted.table(table), _those(belongs)
-    )
-    if conn.execute(query).fetchone() == (True,):
+    if _holds(conn, table, belongs):
         raise Refused(
             "CDCM-TARGET-NOT-EMPTY",
             f"the target's table {table} holds rows that this migration has not loaded",
             "Empty or drop it, or use another target, then run the same command again.",
         )
+
+
+def require_claimed(conn: psycopg.Connection, tables: Iterable[TableName]) -> None:
+    """See that these tables hold no row that no table of the source claims, where several of those
+    come to one and the mapping does not say that others' rows may be there.
+
+    Raises:
+        Refused: CDCM-TARGET-NOT-EMPTY.
+    """
+    wanted = set(tables)
+    if not wanted:
+        return
+    for one in unclaimed.read(conn, load.read_tables(conn)):
+        if one.target in wanted and _holds(conn, one.target, one.belongs):
+            raise Refused(
+                "CDCM-TARGET-NOT-EMPTY",
+                f"the target's table {one.target}, to which several tables go, holds rows that "
+                "none of them claims",
+                "Remove them; or, if they are meant to be there, say `others: true` in the entries "
+                "of `mapping` that go there. Then run the same command again.",
+            )
 
 
 def begin_empty(conn: psycopg.Connection, table: TableName, belongs: str | None = None) -> bool:
@@ -86,6 +106,13 @@ def _delete(conn: psycopg.Connection, name: sql.Composable, belongs: str | None)
     if not deferring.defers(conn):
         conn.execute("SET LOCAL session_replication_role = replica")
     conn.execute(sql.SQL("DELETE FROM ONLY {}{}").format(name, _those(belongs)))
+
+
+def _holds(conn: psycopg.Connection, table: TableName, belongs: str | None) -> bool:
+    query = sql.SQL("SELECT EXISTS (SELECT FROM ONLY {}{})").format(
+        quoted.table(table), _those(belongs)
+    )
+    return conn.execute(query).fetchone() == (True,)
 
 
 def _those(belongs: str | None) -> sql.Composable:

@@ -21,7 +21,7 @@ import psycopg
 
 from cdc_migrator.backfill import chunks
 from cdc_migrator.backfill.columns import Passage, passage
-from cdc_migrator.backfill.emptied import empty, require_empty
+from cdc_migrator.backfill.emptied import empty, require_claimed, require_empty
 from cdc_migrator.backfill.progress import LoadProgress, Meter
 from cdc_migrator.backfill.reading import Job
 from cdc_migrator.backfill.snapshot import HeldSnapshot, Snapshot, still
@@ -241,7 +241,11 @@ class _Round:
             )
             for table in fresh:
                 require_empty(self._control, table.target, table.belongs)
+            # Later ones are compared as any others: reading a table again need not wait for them.
+            first = [table.target for table in fresh if not table.attempt]
+            require_claimed(self._control, first)
             self.taken_off = fence.keep(owner, self._names.migration, self._options.fence)
+            require_claimed(self._control, first)
 
     def _job(self, chunk: Chunk, table: TableLoad, way: Passage, snapshot: Snapshot) -> Job:
         share = chunk.weight / max(table.estimated_bytes, chunk.weight)

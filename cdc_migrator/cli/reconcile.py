@@ -115,7 +115,9 @@ def reconcile(
 
     A table that is mapped is compared as what the target should hold of it, by the target's
     columns. Of one that is split each half may be chosen: 'shop.customer -> crm.address'; of those
-    that are merged each goes by its own name, and no row of another is touched.
+    that are merged each goes by its own name, and no row of another is touched. Rows of the
+    target's table that none of them claims are compared as a table of their own, 'crm.customer (of
+    no table)': each is extra_in_target, and a repair deletes it.
 
     Once the target is open and there is a way back, everything is the other way round: the target
     is the measure, and a repair writes to the source.
@@ -172,13 +174,22 @@ def _once(out: Printer, options: ReconcileOptions, plan: Path, watch: bool) -> R
         out.line(document)
     else:
         out.data(document, lambda: reconcile_view.view(document))
+    if nobodys := [str(one.table) for one in report.tables if one.of_nobody and not one.equal]:
+        out.say(
+            f"{', '.join(nobodys)}: a repair deletes these rows; if they are meant to be there, "
+            "say `others: true` in the entries of `mapping` that go there, and start `run` again"
+        )
     if options.dry_run:
         keys = sum(len(one.keys) for one in report.planned)
         out.say(f"{keys} rows would be written anew: see {plan}")
     elif not report.finished:
         out.next("cdc-migrator reconcile --resume")
-    elif any(one.more for one in report.tables):
-        tables = " ".join(f"--rebuild {quote(str(one.table))}" for one in report.tables if one.more)
+    elif any(one.more and not one.of_nobody for one in report.tables):
+        tables = " ".join(
+            f"--rebuild {quote(str(one.table))}"
+            for one in report.tables
+            if one.more and not one.of_nobody
+        )
         out.next(f"cdc-migrator repair {tables}", "more differs than is named")
     elif not report.equal and not options.repair:
         out.next("cdc-migrator reconcile --repair")

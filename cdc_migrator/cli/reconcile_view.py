@@ -55,6 +55,7 @@ def _table(
         rows.append(row)
     return {
         "table": str(one.table),
+        "of_no_table": one.of_nobody,
         "method": "aligned" if one.since else None,
         "equal": one.equal,
         "rows": one.rows,

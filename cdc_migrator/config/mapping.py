@@ -89,6 +89,14 @@ class TableMapping(Section):
         "this table of the target. Needed where several of them could.",
     )
 
+    others: bool | None = Field(
+        default=None,
+        description="Of a table of the target that several tables come to: whether rows that none "
+        "of them claims may be there. true: they are expected, and nothing looks at them. false, "
+        "the default: a load refuses to begin beside them, `reconcile` finds them, and a repair "
+        "deletes them.",
+    )
+
     @model_validator(mode="after")
     def _speaks_of_something(self) -> TableMapping:
         if self.keep and self.drop:
@@ -98,7 +106,7 @@ class TableMapping(Section):
             raise ValueError(
                 "table and to must both be schema.table, or both a whole schema (shop.*, crm.*)"
             )
-        if not self.model_fields_set - {"table", "back", "leads"}:
+        if not self.model_fields_set - {"table", "back", "leads", "others"}:
             raise ValueError(
                 "says nothing about the table: needs to, keep, drop, rename, cast, set, where or "
                 "hook"
@@ -128,6 +136,7 @@ class TableMapping(Section):
             WantedHook(self.hook.call, self.hook.reads, self.hook.gives) if self.hook else None,
             back=self.back,
             leads=self.leads,
+            others=self.others,
         )
 
 

@@ -140,6 +140,16 @@ def gone(conn: psycopg.Connection, run: int, tables: Sequence[TableName]) -> int
     return done.rowcount
 
 
+def left(conn: psycopg.Connection, tables: Sequence[TableName]) -> None:
+    """Nobody looks at these tables any more: what was found there is history."""
+    conn.execute(
+        "UPDATE cdc_migrator.difference SET state = 'gone', changed_at = clock_timestamp() "
+        "WHERE (source_schema, source_table) IN "
+        "(SELECT * FROM unnest(%s::text[], %s::text[])) AND state IN ('open', 'accepted')",
+        columns(tables),
+    )
+
+
 def repaired(conn: psycopg.Connection, found: Sequence[int], at: datetime) -> None:
     """These were written anew and seen to be equal at a moment."""
     conn.execute(

@@ -19,13 +19,14 @@ def destinations(
 ) -> Mapping[TableName, Sequence[TableName]]:
     """The tables of the target that rows go to, of each of these tables that is spoken of."""
     return {
-        table: [_destination(one, table) for one in said]
+        table: [destination(one, table) for one in said]
         for table in tables
         if (said := entries(wanted, table))
     }
 
 
-def _destination(one: Wanted, table: TableName) -> TableName:
+def destination(one: Wanted, table: TableName) -> TableName:
+    """The table of the target that an entry has a table's rows go to."""
     if one.to is None:
         return table
     schema, _, name = one.to.partition(".")

@@ -167,6 +167,12 @@ class Route:
         return self.columns[-len(self.hook.gives) :] if self.hook is not None else ()
 
     @property
+    def claims_rest(self) -> bool:
+        """Whether it brings nothing: its rows of the target are those that no other route to the
+        same table claims."""
+        return not self.columns
+
+    @property
     def reads(self) -> frozenset[str]:
         """The columns of the source that anything of it reads."""
         return frozenset(self.where_uses).union(*(column.uses for column in self.columns))
@@ -312,6 +318,9 @@ class Wanted:
             changes nothing of what the target holds, so two that differ in it say the same.
         leads: where several tables make one row of the source, the row comes and goes with this
             one's. False for all: with that of the only one that can.
+        others: in the target's table, which several tables come to, there may be rows that none of
+            them claims. False: such a row is a difference. None: nothing is said of it. It may be
+            said otherwise later.
         hook: computes columns that SQL cannot say.
     """
 
@@ -326,6 +335,7 @@ class Wanted:
     hook: WantedHook | None = None
     back: Mapping[str, str | None] | str = field(default_factory=dict, compare=False)
     leads: bool = field(default=False, compare=False)
+    others: bool | None = field(default=None, compare=False)
 
     @property
     def given(self) -> Mapping[str, str | None]:

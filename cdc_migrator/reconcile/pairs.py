@@ -86,6 +86,12 @@ class Pair:
         return self.route is not None and self.route.belongs is not None
 
     @property
+    def of_nobody(self) -> bool:
+        """Whether it is what no table claims of a shared one: the source has none of its rows, and
+        is not asked."""
+        return self.route is not None and self.route.claims_rest
+
+    @property
     def returns(self) -> bool:
         """Whether its rows come back to a table that has more than they carry."""
         return self.route is not None and self.route.back is not None
@@ -206,6 +212,8 @@ def read_pairs(
         if own not in here or other not in there:
             side = "target" if own in here else "source"
             found.append(Unpaired(name, f"the {side} has no such table"))
+        elif route and route.claims_rest:
+            found.append(_of_nobody(name, route, there[other]))
         elif route:
             found.append(routed(name, route, here[own], there[other]))
         else:
@@ -287,6 +295,13 @@ def routed(name: TableName, route: Route, source: Table, target: Table) -> Pair 
     widened = {name: f"cdcm_k{place}" for place, name in enumerate(wide)}
     indexed = _Form.OTHER not in forms and _indexed(route, source, target)
     return Pair(made, target, compared, (), route, indexed, widened)
+
+
+def _of_nobody(name: TableName, route: Route, target: Table) -> Pair:
+    """Its rows are told apart by the target's own key."""
+    columns = tuple(Compared(column, column) for column in target.columns)
+    made = replace(target, name=name, estimated_rows=0, bytes=0)
+    return Pair(made, target, columns, (), route, indexed=False)
 
 
 class _Form(Enum):

@@ -94,6 +94,8 @@ def sample(
     sides: Sides, pair: Pair, hashing: Hashing, aligned: Aligned, sizes: Sizes
 ) -> list[Unit]:
     """A few chunks of a table by chance; raises as `lay_out`."""
+    if pair.of_nobody:
+        return units_of_chunks(pair, None, (), 0)
     rows, blocks = _size(sides, pair)
     by = _column(sides.source, pair, rows)
     bounds = _bounds(sides, pair, by, hashing, aligned, sizes, rows, blocks)
@@ -115,6 +117,8 @@ def lay_out(
     Raises:
         SnapshotLost, TableMoved, MigratorError.
     """
+    if pair.of_nobody:  # the stream writes none of them, so there is nothing to tell apart
+        return Layout(None, (), 0, None, True, _signature(pair, None, hashing))
     found = _lay_out(sides, pair, hashing, aligned, sizes, known)
     if isinstance(found, Grown):
         return replace(found, layout=_reachable(sides, pair, found.layout))

@@ -135,6 +135,8 @@ def carried(pair: Pair) -> list[tuple[Column, Column]]:
 
 def _rows(source: psycopg.Connection, pair: Pair, keys: Sequence[Key]) -> dict[Key, list[_Texts]]:
     """The source's rows of these keys, every carried column as text."""
+    if pair.of_nobody:
+        return {}
     own = [column.source for column in pair.key]
     of_them = sql.SQL("JOIN {} ON {}").format(
         expressions.wanted_keys(own, keys), expressions.same_key(own, "t")
@@ -311,6 +313,8 @@ def _counted(
     conn: psycopg.Connection, pair: Pair, digests: Sequence[str], target: bool
 ) -> dict[str, tuple[int, _Texts]]:
     """How often each of these rows is there, and its texts."""
+    if pair.of_nobody and not target:
+        return {}
     columns = [side[target] for side in carried(pair)]
     query = sql.SQL(
         "SELECT d, count(*), min(r) FROM (SELECT {digest} AS d, ARRAY[{row}] AS r "

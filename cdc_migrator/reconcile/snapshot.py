@@ -210,6 +210,8 @@ class Sides:
         Raises:
             SnapshotLost, TableMoved: it must be tried again at another point.
         """
+        if pair.of_nobody and not target:
+            return []
         conn = self._open[target]
         snapshot = aligned.target_snapshot if target else aligned.source_snapshot
         try:

@@ -11,7 +11,7 @@ import psycopg
 from cdc_migrator.capture import findings
 from cdc_migrator.capture.findings import Finding
 from cdc_migrator.capture.preflight import Preflight
-from cdc_migrator.control import load, mapping, migration, relations, within
+from cdc_migrator.control import load, mapping, migration, relations, unclaimed, within
 from cdc_migrator.control.load import NO_ROUTES, Routes
 from cdc_migrator.databases.postgres import same
 from cdc_migrator.databases.postgres.connect import connect
@@ -31,13 +31,15 @@ from cdc_migrator.transform.entries import Place, plain_place
 def require_same(target: psycopg.Connection, wanted: Sequence[Wanted]) -> None:
     """See that of each table that the migration has the same is said as when it was begun.
 
+    What may be said otherwise, of rows that nobody claims, is kept from now on.
+
     Raises:
         Refused: CDCM-MAPPING-CHANGED.
     """
-    before = mapping.said(target)
+    before, tables = mapping.said(target), load.read_tables(target)
     changed = [
         table
-        for table in relations.of_source(load.read_tables(target))
+        for table in relations.of_source(tables)
         if entries(before, table) != entries(wanted, table)
     ]
     if changed:
@@ -45,6 +47,28 @@ def require_same(target: psycopg.Connection, wanted: Sequence[Wanted]) -> None:
             f"`mapping` in migration.yaml says otherwise of {few(changed)} than when the migration "
             "was begun"
         )
+    now = _with_others(before, before, wanted)
+    if [one.others for one in now] != [one.others for one in before]:
+        unclaimed.say(target, tables, now)
+
+
+def _with_others(
+    what: Sequence[Wanted], before: Sequence[Wanted], said: Sequence[Wanted]
+) -> list[Wanted]:
+    """Entries with what is said by now of rows that nobody claims.
+
+    Of an entry that says nothing there are none; but of one that was there before anything could
+    be said of it, that is left open.
+    """
+    known = {(one.table, one.to): one.others for one in before}
+    asked = {(one.table, one.to): one.others for one in said}
+
+    def settled(way: tuple[str, str | None]) -> bool | None:
+        if asked.get(way) is not None:
+            return asked[way]
+        return None if known.get(way, False) is None else False
+
+    return [replace(one, others=settled((one.table, one.to))) for one in what]
 
 
 def require_unchanged(options: MigrateOptions) -> None:
@@ -164,7 +188,7 @@ def routes(
             way = (known.relation, known.target)
             if known.route is not None and belongs.get(way) != known.belongs:
                 raise _changed(f"rows of another table shall come to {known.target}")
-        mapping.say(target, wanted)
+        mapping.say(target, _with_others(wanted, mapping.said(target), wanted))
         return made
 
 

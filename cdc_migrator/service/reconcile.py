@@ -21,6 +21,7 @@ from cdc_migrator.control import (
     proofs,
     reconcile,
     schema,
+    unclaimed,
 )
 from cdc_migrator.control.differences import Known
 from cdc_migrator.control.load import LoadState, TableLoad
@@ -134,7 +135,7 @@ def run(
         # The first worker's sessions are got while it is found out what there is to compare.
         first = Sides(options.source_dsn, options.target_dsn, options.called)
         ahead = None if ready else open_.enter_context(meanwhile(first))
-        tables = tables_of(options, target)
+        tables = tables_of(options, target, left_over=True)
         current = _run(options, target, list(tables))
         tables = {one: tables[one] for one in current.tables if one in tables}
         loaded = {one: table for one, table in tables.items() if streams(table)}
@@ -269,10 +270,17 @@ def streams(table: TableLoad) -> bool:
     return table.state is LoadState.LOADED and table.joining is None
 
 
-def tables_of(options: ReconcileOptions, target: psycopg.Connection) -> dict[TableName, TableLoad]:
-    """The tables that are chosen. Raises ConfigurationError: CDCM-RECONCILE-TABLES: none is."""
+def tables_of(
+    options: ReconcileOptions, target: psycopg.Connection, *, left_over: bool = False
+) -> dict[TableName, TableLoad]:
+    """The tables that are chosen. Raises ConfigurationError: CDCM-RECONCILE-TABLES: none is.
+
+    Args:
+        left_over: also what no table claims of those that several go to.
+    """
     with speaking("target", "reading the migration's tables"):
         known = load.read_tables(target)
+        known += unclaimed.read(target, known) if left_over else []
     tables = {one.source: one for one in known if chosen(_called(one), options.tables, ())}
     if not tables:
         raise ConfigurationError(
@@ -286,7 +294,7 @@ def tables_of(options: ReconcileOptions, target: psycopg.Connection) -> dict[Tab
 def _called(table: TableLoad) -> list[str]:
     """The names by which a table is chosen. That of the source's chooses all that it is split into;
     each of these has one that says where it goes."""
-    if table.route is None:
+    if table.route is None or table.route.claims_rest:
         return [str(table.source)]
     return [str(table.relation), f"{table.relation} -> {table.target}"]
 

@@ -38,6 +38,7 @@ class TableReport:
         more: there are more differences than were named.
         unproven: why it was not compared, or not to its end; None: it was.
         left_out: generated columns that are not compared.
+        of_nobody: these are the rows that no table claims of one of the target's.
     """
 
     table: TableName
@@ -51,6 +52,7 @@ class TableReport:
     chunks: int
     digested: int
     standing_chunks: int
+    of_nobody: bool = False
 
     @property
     def equal(self) -> bool:
@@ -111,6 +113,7 @@ def reports(
         standing.setdefault(one.table, []).append(one)
     reasons = {**{o.table: o.reason for o in looked if isinstance(o, Unpaired)}, **outcome.unproven}
     left_out = {o.source.name: o.left_out for o in looked if isinstance(o, Pair)}
+    nobodys = {o.source.name for o in looked if isinstance(o, Pair) and o.of_nobody}
     made = []
     for name in current.tables:
         proven = known.get(name)
@@ -134,6 +137,7 @@ def reports(
                 chunks.chunks if chunks else 0,
                 proven.digested if proven else 0,
                 chunks.earlier if chunks and current.mode in _RELYING else 0,
+                name in nobodys,
             )
         )
     return tuple(made)

@@ -11,7 +11,7 @@ from typing import Any
 
 import psycopg
 
-from cdc_migrator.control import load, proofs
+from cdc_migrator.control import load, proofs, unclaimed
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.errors import Failed, Refused
 from cdc_migrator.model.alignment import Rebuild, Repair
@@ -101,7 +101,9 @@ class Repairs:
                 login(self._target_dsn(), Role.APPLY), application_name=called, side="target"
             ) as target,
         ):
-            tables = [one for one in load.read_tables(target) if one.source in wanted]
+            known = load.read_tables(target)
+            known += unclaimed.read(target, known)
+            tables = [one for one in known if one.source in wanted]
             return only(pairs_of(source, target, tables))
 
 

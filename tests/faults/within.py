@@ -58,6 +58,10 @@ def prepared(live: LiveMigration) -> None:
     Switching.prepare(live, SCHEMA + EXPANDED)
 
 
-def applications(live: LiveMigration) -> Switching:
-    """Writers that write to the old tables, and to the new ones once they are led there."""
-    return Switching(live, schemas=SCHEMAS)
+def applications(live: LiveMigration, pause: float = 0.004) -> Switching:
+    """Writers that write to the old tables, and to the new ones once they are led there.
+
+    Args:
+        pause: of each, between two commits, in seconds.
+    """
+    return Switching(live, pause=pause, schemas=SCHEMAS)

@@ -279,13 +279,13 @@ class Mapped:
                 wanted[str(table), tuple(key.split())] = (what[0], *" ".join(what[1:]).split())
         return wanted
 
-    def exact(self) -> None:
+    def exact(self, foreign: bool = True) -> None:
         """See that every table of the target holds what was written by hand, and the row of
-        somebody else."""
+        somebody else, if one is to be there."""
         for into, query in HELD.items():
             table, _, columns = into.partition(" ")
             held = self.made.source.execute(f"SELECT * FROM ({query}) q".encode()).fetchall()
-            held += [FOREIGN[table]] if table in FOREIGN else []
+            held += [FOREIGN[table]] if foreign and table in FOREIGN else []
             found = self.made.target.execute(
                 f"SELECT {columns.strip('()')} FROM {table}".encode()
             ).fetchall()

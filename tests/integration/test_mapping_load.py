@@ -10,6 +10,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg
@@ -18,7 +19,7 @@ import pytest
 from cdc_migrator.backfill.load import LoadOptions
 from cdc_migrator.capture import slot as slots
 from cdc_migrator.capture import start as starting
-from cdc_migrator.control import load, relations
+from cdc_migrator.control import load, mapping, relations
 from cdc_migrator.databases.postgres import catalog
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.errors import Refused
@@ -243,14 +244,20 @@ def test_a_shard_is_read_again_without_the_other(rig: Mapped) -> None:
 
 @pytest.mark.long
 def test_only_rows_of_its_own_stand_against_the_load_of_a_shard(rig: Mapped) -> None:
-    """Rows of nobody's stay in a shared table; a row that belongs to a shard is refused."""
+    """A row that belongs to a shard is refused; one of nobody's is as well, unless the mapping says
+    that it may be there: then it stays."""
     with psycopg.connect(rig.target, autocommit=True) as conn:
         conn.execute("INSERT INTO crm.orders VALUES ('apac', 1, 1), ('us', 1, 1)")
     rig.begin()
-    with pytest.raises(Refused, match=r"CDCM-TARGET-NOT-EMPTY.*crm\.orders"):
-        rig.load(SMALL)
-    with psycopg.connect(rig.target, autocommit=True) as conn:
-        conn.execute("DELETE FROM crm.orders WHERE region = 'us'")
+    with connect(rig.target, application_name="test") as conn:
+        mapping.say(conn, [replace(one, others=False) for one in WANTED])
+    for wrong in ("rows that this migration", "none of them claims"):
+        with pytest.raises(Refused, match=rf"CDCM-TARGET-NOT-EMPTY.*crm\.orders.*{wrong}"):
+            rig.load(SMALL)
+        with psycopg.connect(rig.target, autocommit=True) as conn:
+            conn.execute("DELETE FROM crm.orders WHERE region = 'us'")
+    with connect(rig.target, application_name="test") as conn:
+        mapping.say(conn, [replace(one, others=True) for one in WANTED])
 
     holder_of(rig).kill()
     loaded = rig.load(SMALL)

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from cdc_migrator.stack.local import StackInfo
+from tests.support.fenced import let_in
 from tests.support.live import LiveMigration, one
 
 pytestmark = pytest.mark.stack
@@ -168,6 +169,15 @@ def test_a_mapped_migration_from_its_file_to_its_stream(live: LiveMigration) -> 
         9,
     ]
     assert live.cli("reconcile", check=None).returncode == 0
+    with let_in(target) as conn:
+        conn.execute("INSERT INTO crm.orders (region, id) VALUES ('mars', 1)")
+    refused = live.cli("reconcile", "--tables", "crm.*", "-o", "json", check=1)
+    (nobodys,) = json.loads(refused.stdout)["tables"]
+    assert nobodys["table"] == "crm.orders (of no table)"
+    assert [row["key"] for row in nobodys["differences"]] == [{"region": "mars", "id": "1"}]
+    assert "others: true" in refused.stderr
+    live.cli("reconcile", "--repair")
+    assert one(target, SHARDS) == "50 rows of 2"
 
     execute(
         live.source,
