@@ -153,9 +153,10 @@ class _Fold:
     def take(self, transactions: Sequence[Transaction]) -> list[Transaction]:
         """Fold all rows of the tables that are plain; the transactions with the others."""
         rest: list[Transaction] = []
-        for block, start, stop, members in _spans(transactions):
+        for block, start, stop, begin, behind in _spans(transactions):
             others = self._take(block, start, stop)
-            for transaction, first, end in members if others else ():
+            members = _members(transactions, begin, behind, block) if others else ()
+            for transaction, first, end in members:
                 places = others[bisect_left(others, first) : bisect_left(others, end)]
                 if not places:
                     continue
@@ -300,27 +301,33 @@ def _together(one: Staged, other: Staged) -> Staged:
     )
 
 
-_Members = list[tuple[Transaction, int, int]]
-
-
-def _spans(transactions: Sequence[Transaction]) -> Iterator[tuple[Block, int, int, _Members]]:
-    """Runs of records in one block, and whose rows they are.
+def _spans(transactions: Sequence[Transaction]) -> Iterator[tuple[Block, int, int, int, int]]:
+    """Runs of records in one block, and the places of the transactions whose rows they are.
 
     Between the rows of two transactions there may be just the END of one and the BEGIN of the next,
     which are no rows.
     """
     block: Block | None = None
-    start = stop = 0
-    members: _Members = []
-    for one in transactions:
+    start = stop = begin = 0
+    for number, one in enumerate(transactions):
         if not isinstance(one.changes, Stretch):
             continue
         for place, first, end in one.changes.ranges:
             if place is not block or not 0 <= first - stop <= 2:
                 if block is not None:
-                    yield block, start, stop, members
-                block, start, members = place, first, []
+                    yield block, start, stop, begin, number + 1
+                block, start, begin = place, first, number
             stop = end
-            members.append((one, first, end))
     if block is not None:
-        yield block, start, stop, members
+        yield block, start, stop, begin, len(transactions)
+
+
+def _members(
+    transactions: Sequence[Transaction], begin: int, behind: int, block: Block
+) -> Iterator[tuple[Transaction, int, int]]:
+    """Those of some transactions that have rows in a block, and which rows."""
+    for one in transactions[begin:behind]:
+        if isinstance(one.changes, Stretch):
+            for place, first, end in one.changes.ranges:
+                if place is block:
+                    yield one, first, end

@@ -36,7 +36,7 @@ from dataclasses import dataclass
 from cdc_migrator.errors import StreamHalted
 from cdc_migrator.model.changes import Change, Transaction
 from cdc_migrator.model.tables import TableName
-from cdc_migrator.stream.blocks import Stretch
+from cdc_migrator.stream.blocks import Stretch, first_lsn, last_lsn
 from cdc_migrator.stream.envelope import Begin, End, Record, Rows, Tombstone
 from cdc_migrator.stream.parts import (
     Joint,
@@ -198,7 +198,7 @@ class Assembler:
             part.plain = part.plain and rows.plain
         else:
             if part.plain:
-                part.plain = rows.plain and rows.changes[0].lsn > changes[-1].lsn
+                part.plain = rows.plain and first_lsn(rows.changes) > last_lsn(changes)
             if part.size + rows.size > self._spill.bytes or len(changes) >= self._spill.rows:
                 changes = self._spill_out(part)
             if isinstance(changes, Stretch) and not isinstance(rows.changes, Stretch):
@@ -247,7 +247,7 @@ class Assembler:
             and not self._aside
             and part.first_order == 1
             and part.last_order == len(changes) == end.event_count
-            and changes[-1].lsn <= end.commit_lsn
+            and last_lsn(changes) <= end.commit_lsn
         ):
             # So is nearly every transaction; `_prove` would find the same.
             whole, suspect = part, begins_elsewhere(part)

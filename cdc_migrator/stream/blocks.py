@@ -25,7 +25,7 @@ FEW_RECORDS = 48
 _LARGE = 1 << 14
 
 # Places of numbers in an event.
-_VALUE, _VALUE_LENGTH, _KEY, _KEY_LENGTH = 7, 8, 11, 12
+_LSN, _VALUE, _KEY = 3, 7, 11
 
 
 class Block:
@@ -53,14 +53,14 @@ class Block:
             one = self.record(place)
             yield decode(one.offset(), one.key() or b"", one.value() or b"", one.headers())
 
+    def lsn(self, place: int) -> int:
+        """The position of the row event at this place."""
+        return self._fields[place * FIELDS + _LSN]
+
     def record(self, place: int) -> FetchedRecord:
         """One record as a message."""
         fields, at = self._fields, place * FIELDS
-        return self.records.record(
-            place,
-            fields[at + _VALUE],
-            fields[at + _KEY],
-        )
+        return self.records.record(place, fields[at + _VALUE], fields[at + _KEY])
 
 
 class Stretch(Sequence[Change]):
@@ -109,6 +109,22 @@ class Stretch(Sequence[Change]):
         assert isinstance(more, Stretch)
         self.ranges += more.ranges
         self._length += len(more)
+
+
+def first_lsn(changes: Sequence[Change]) -> int:
+    """The position of the first of some changes, without decoding it where it lies in a block."""
+    if isinstance(changes, Stretch):
+        block, start, _ = changes.ranges[0]
+        return block.lsn(start)
+    return changes[0].lsn
+
+
+def last_lsn(changes: Sequence[Change]) -> int:
+    """That of the last one."""
+    if isinstance(changes, Stretch):
+        block, _, stop = changes.ranges[-1]
+        return block.lsn(stop - 1)
+    return changes[-1].lsn
 
 
 class BlockDecoder:

@@ -13,6 +13,7 @@ from itertools import pairwise, takewhile
 
 from cdc_migrator.model.changes import Change, Op
 from cdc_migrator.model.tables import TableName
+from cdc_migrator.stream.blocks import first_lsn
 from cdc_migrator.stream.parts import Part, Unproven, plain_insert
 from cdc_migrator.stream.spill import joined
 
@@ -32,7 +33,7 @@ def begins_elsewhere(whole: Part) -> bool:
     the transaction. Where no row is there, that thing was a logical message or an unpublished
     write, which is innocent, or a row that is lost.
     """
-    return not whole.changes or whole.changes[0].lsn != whole.begin_lsn
+    return not whole.changes or first_lsn(whole.changes) != whole.begin_lsn
 
 
 def drop_repeats(whole: Part) -> None:
