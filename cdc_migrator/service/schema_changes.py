@@ -32,7 +32,7 @@ from cdc_migrator.model.described import Described
 from cdc_migrator.model.logins import Role, login
 from cdc_migrator.model.tables import TableName
 from cdc_migrator.monitor.sample import ServiceState
-from cdc_migrator.service.altering import Kind
+from cdc_migrator.service.alteration import Kind
 from cdc_migrator.service.mapped_changes import borne
 from cdc_migrator.service.options import RunOptions
 from cdc_migrator.service.registry import Registry
@@ -294,8 +294,10 @@ class SchemaChanges:
         others: Collection[str],
         at: Place,
     ) -> None:
+        where = at.position, at.commit_lsn
         for one in wanted:
-            shapes.settle(conn, one.name, at.position, at.commit_lsn, one.tokens, one.document())
+            former = one.before.name
+            shapes.settle(conn, one.name, *where, one.tokens, one.document(), former)
             if one.after is None:
                 shapes.leave(conn, one.before.name)
                 continue
@@ -315,10 +317,10 @@ class SchemaChanges:
                 if one.before.name != one.after.name:
                     shapes.rename(conn, one.before.name, one.after.name)
                 shapes.note(conn, [one.after])
-            shapes.settle(conn, one.name, at.position, at.commit_lsn, one.tokens, [])
+            shapes.settle(conn, one.name, *where, one.tokens, [], one.before.name)
         if others:
             nobody = TableName("", "")
-            shapes.settle(conn, nobody, at.position, at.commit_lsn, others, [])
+            shapes.settle(conn, nobody, *where, others, [])
 
     def _tell(self, wanted: Sequence[Step], refused: str, at: Place) -> None:
         """Say what is waited for; once, and again where it has changed."""
