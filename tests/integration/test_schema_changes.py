@@ -70,6 +70,11 @@ class Changing(LiveMigration):
         assert found["code"] == "CDCM-SCHEMA-CHANGED", found
         return found
 
+    def gate(self) -> dict[str, Any]:
+        """What `schema-changes` says."""
+        found: list[dict[str, Any]] = self.status()["ready"]["gates"]
+        return next(one for one in found if one["name"] == "schema-changes")
+
     def by_hand(self, change: str, statement: str) -> None:
         """The stream stops at the change and says what the target needs; that is run there."""
         self.source_runs(change)
@@ -100,15 +105,17 @@ def live(stack: Any, source_db: str, target_db: str, tmp_path: Path) -> Iterator
 def test_the_stream_stops_at_each_change_and_goes_on_once_the_target_has_it(
     live: Changing,
 ) -> None:
-    """Added, retyped, renamed and dropped columns, and a table that is renamed, all by hand."""
+    """Added, retyped, renamed and dropped columns, a table that is renamed, a partition that is
+    detached, all by hand; the gate says so for as long as it stands."""
     live.prepare()
     live.start("run")
     with Writer(live.source):
         wait_for("run streams", live.working)
         live.source_runs("ALTER TABLE shop.item ADD COLUMN size int DEFAULT 7")
         found = live.waits()
-        status = live.status()
-        assert not status["ready"]["verdict"]
+        gate = live.gate()
+        assert (gate["verdict"], gate["remedy"]) == ("fail", found["remedy"])
+        assert "shop.item (column added: size)" in gate["reason"]
         assert "column added: size (integer)" in found["cause"]
         before = one(live.target, "SELECT count(*) FROM shop.item")
         live.target_runs("ALTER TABLE shop.item ADD COLUMN size integer DEFAULT 7")
@@ -125,10 +132,14 @@ def test_the_stream_stops_at_each_change_and_goes_on_once_the_target_has_it(
             "ALTER TABLE shop.item DROP COLUMN old", "ALTER TABLE shop.item DROP COLUMN old"
         )
     live.by_hand("ALTER TABLE shop.item RENAME TO goods", "ALTER TABLE shop.item RENAME TO goods")
+    detach = "ALTER TABLE shop.day DETACH PARTITION shop.day_1"
+    live.by_hand(detach, detach)
     live.source_runs(
         "UPDATE shop.goods SET large = large + 1, word = 'longer than before' WHERE id < 9"
     )
-    assert live.differing(["shop.day", "shop.goods", "shop.scan"]) == []
+    live.source_runs("INSERT INTO shop.day_1 VALUES (5000, 5000)")
+    assert live.differing(["shop.day_1", "shop.goods", "shop.scan"]) == []
+    assert live.gate()["verdict"] == "pass"
 
 
 def test_what_is_safe_is_run_in_its_place_and_all_ends_equal(live: Changing) -> None:
