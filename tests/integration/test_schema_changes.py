@@ -9,9 +9,12 @@ from typing import Any
 
 import psycopg
 import pytest
+from psutil import Process
 
+from cdc_migrator.capture.connect_rest import ConnectClient
 from cdc_migrator.demo.digest import compare, digest_both
 from cdc_migrator.faultpoints import VARIABLE
+from cdc_migrator.model.outside import Workers
 from tests.integration.schema_rig import Changing
 from tests.support.live import one, wait_for
 from tests.support.writing import Writing
@@ -212,6 +215,58 @@ def test_whoever_is_killed_at_a_change_goes_on_with_it(live: Changing, place: st
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("policy", ["apply", "halt"])
+def test_a_table_that_changes_once_more_before_it_is_read_again_ends_equal(
+    live: Changing, policy: str
+) -> None:
+    """Whoever is killed in front of the reading: the next one has the target follow first."""
+    live.prepare()
+    run = live.start("run", "--ddl", "apply", env={VARIABLE: "ddl.settled:1:KILL"})
+    wait_for("run streams", live.working)
+    live.source_runs("ALTER TABLE shop.item ADD COLUMN seen timestamptz DEFAULT now()")
+    assert run.wait(60) == -signal.SIGKILL
+    live.source_runs("ALTER TABLE shop.item ADD COLUMN size int NOT NULL DEFAULT 7")
+    live.source_runs("INSERT INTO shop.item (amount, size) VALUES (1, 2)")
+    live.source_runs("ALTER TABLE shop.item DROP COLUMN old")
+    live.source_runs("UPDATE shop.item SET size = size + id WHERE id < 9")
+    live.start("run", "--ddl", policy)
+    assert "ALTER TABLE shop.item DROP COLUMN old" in live.waits()["remedy"]
+    if policy == "halt":
+        live.target_runs("ALTER TABLE shop.item ADD COLUMN size int NOT NULL DEFAULT 7")
+    live.target_runs("ALTER TABLE shop.item DROP COLUMN old")
+    wait_for("it goes on", lambda: not live.halted())
+    live.source_runs("DELETE FROM shop.item WHERE id = 5")
+    assert live.differing(["shop.day", "shop.item", "shop.scan"]) == []
+    assert live.gate()["verdict"] == "pass"
+
+
+@pytest.mark.long
+def test_who_stood_by_takes_over_with_what_was_settled_meanwhile(live: Changing) -> None:
+    """A table without a key was read again, and looks as before: what was seen comes once."""
+    live.settings |= {"service": {"http_port": 0, "takeover_after": "10s"}}
+    live.__post_init__()
+    live.prepare()
+    run = live.start("run", "--ddl", "apply", env={VARIABLE: "ddl.settled:1:STOP"})
+    wait_for("run streams", live.working)
+    live.start("run", "--ddl", "apply", log="other.log")
+    wait_for("the other stands by", lambda: '"standby"' in live.log("other.log"))
+    live.source_runs("ALTER TABLE shop.scan ALTER COLUMN what TYPE int USING what + 1")
+    wait_for("it stands in front of the reading", lambda: Process(run.pid).status() == "stopped")
+    with ConnectClient(Workers.at(live.stack.connect_url)) as connect:
+        connect.stop("cdcm-altered-1")
+        active = "SELECT active FROM pg_replication_slots WHERE slot_name = %s"
+        wait_for("nothing is captured", lambda: not one(live.source, active, live.slot))
+        live.source_runs("INSERT INTO shop.scan SELECT 9, 'seen' FROM generate_series(1, 50)")
+        run.send_signal(signal.SIGCONT)
+        wait_for("it is behind the change", lambda: one(live.target, BEHIND))
+        run.kill()
+        wait_for("the other goes on", lambda: '"stream-claimed"' in live.log("other.log"))
+        connect.resume("cdcm-altered-1")
+    live.source_runs("INSERT INTO shop.scan SELECT 9, 'behind' FROM generate_series(1, 50)")
+    assert live.differing(["shop.day", "shop.item", "shop.scan"]) == []
+
+
+@pytest.mark.long
 def test_a_table_too_large_to_be_read_again_halts_with_its_way_out(live: Changing) -> None:
     """What is typed then ends equal."""
     live.prepare()
@@ -230,6 +285,12 @@ def test_a_table_too_large_to_be_read_again_halts_with_its_way_out(live: Changin
     assert live.differing(["shop.day", "shop.item", "shop.scan"]) == []
 
 
+# The transaction that has changed the schema is applied.
+BEHIND = """
+SELECT commit_position >= (SELECT max(commit_position) FROM cdc_migrator.schema_change)
+AND (SELECT count(*) FROM cdc_migrator.schema_change WHERE settled_at IS NOT NULL) > 0
+FROM cdc_migrator.stream_progress
+"""
 JOINED = "SELECT count(*) = %s AND bool_and(joining IS NULL) FROM cdc_migrator.table_progress"
 HAS_COLUMN = (
     "SELECT count(*) FROM pg_attribute WHERE attrelid = 'shop.item'::regclass AND attname = %s"
