@@ -83,6 +83,24 @@ def rename(conn: psycopg.Connection, before: TableName, after: TableName) -> Non
         )
 
 
+def former(conn: psycopg.Connection) -> dict[TableName, tuple[TableName, ...]]:
+    """By the tables' names: what they were called before, the latest first."""
+    rows = conn.execute(
+        "SELECT s.source_schema, s.source_table, c ->> 'before' FROM cdc_migrator.schema_change s, "
+        "jsonb_array_elements(s.changes) c WHERE s.settled_at IS NOT NULL "
+        "AND c ->> 'kind' = 'table renamed' ORDER BY s.id DESC"
+    ).fetchall()
+    present: dict[TableName, TableName] = {}
+    found: dict[TableName, tuple[TableName, ...]] = {}
+    for schema, name, before in rows:
+        after = TableName(schema, name)
+        now = present.get(after, after)
+        was = TableName(*before.split(".", 1))
+        present.setdefault(was, now)
+        found[now] = (*found.get(now, ()), was)
+    return found
+
+
 def leave(conn: psycopg.Connection, table: TableName) -> None:
     """A table is part of the migration no longer."""
     conn.execute(

@@ -123,6 +123,7 @@ def read(target: psycopg.Connection, source_dsn: Callable[[], str], migration: s
     with speaking("target", "reading what its tables are"):
         noted = shapes.read(target)
         settled = shapes.settled(target)
+        former = shapes.former(target)
     registered = {one.relation for one in loads}
     noted = {name: one for name, one in noted.items() if name in registered}
     unknown = registered - noted.keys()
@@ -164,7 +165,11 @@ def read(target: psycopg.Connection, source_dsn: Callable[[], str], migration: s
         tables=tables,
         sides={name: one for name, one in beside.items() if name in applied},
         rereads={
-            one.source: Reread(Snapshot.parse(one.reread_snapshot), lsn_to_int(one.reread_until))
+            one.source: Reread(
+                Snapshot.parse(one.reread_snapshot),
+                lsn_to_int(one.reread_until),
+                former.get(one.relation, ()),
+            )
             for one in loads
             if one.joining is None and one.reread_snapshot and one.reread_until
         },
