@@ -91,13 +91,9 @@ class Stops:
         )
 
     def _says_nothing(self, marker: Marker) -> bool:
-        """Whether the table is what it was, such as where a trigger was switched on or off."""
         try:
             said = msgspec.json.decode(marker.details or "", type=dict[str, Any])
-            if said["event"] != "change" or said["tag"] == "CREATE INDEX":
-                return False
-            before = self._shapes.get(int(said["oid"]))
-            return before is not None and described.read(said["table"]).same(before)
+            return described.says_nothing(said, self._shapes)
         except (msgspec.DecodeError, KeyError, TypeError, ValueError):
             return False  # whoever settles it says what is wrong with it
 

@@ -65,10 +65,13 @@ class Reread:
     Transactions that the snapshot saw are in the loaded rows already. Commit order is not
     visibility order, so the transaction id is tested; `until` is a log position behind which no
     commit can be visible in the snapshot, which spares the test from there on.
+
+    `former`: what the stream calls the table until it comes to where it was renamed.
     """
 
     snapshot: Snapshot
     until: int
+    former: tuple[TableName, ...] = ()
 
     def holds(self, transaction: Transaction) -> bool:
         """Whether the loaded rows contain this transaction."""
@@ -134,7 +137,7 @@ class Shape:
 
 
 def by_stream_name(shapes: Iterable[Shape]) -> dict[TableName, Shape]:
-    """Each shape under its table's name in the stream and under that of its side table.
+    """Each shape under its table's name in the stream, former ones, and that of its side table.
 
     Where a table is split it is the first one's, which has the `others`.
     """
@@ -147,4 +150,8 @@ def by_stream_name(shapes: Iterable[Shape]) -> dict[TableName, Shape]:
         found[name] = whole
         if whole.side is not None:
             found[whole.side] = whole
+    for shape in list(found.values()):
+        for name in shape.reread.former if shape.reread else ():
+            # Another table may have taken the name.
+            found.setdefault(name, replace(shape, relation=name))
     return found

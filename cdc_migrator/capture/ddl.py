@@ -25,10 +25,11 @@ def install(
     To be called before the slot is made: whatever changes from then on is told in the stream.
     """
     with speaking("source", "making the event triggers"):
-        if ddl_trigger.up(source):
+        there = ddl_trigger.up(source)
+        if there and ddl_trigger.up_to_date(source):
             return True
         if not ddl_trigger.may_make(source):
-            return False
+            return there
         step("event triggers that tell of changes of the schema")
         with speaking("target", "writing the journal"):
             journal.write(target, "ddl-triggers-create")

@@ -56,6 +56,7 @@ def begin(
             "joining = CASE WHEN joining IS NOT NULL THEN 'loading' END"
         )
         conn.execute("DELETE FROM cdc_migrator.table_shape")
+        conn.execute("DELETE FROM cdc_migrator.schema_change WHERE settled_at IS NULL")
         conn.execute(
             "DELETE FROM cdc_migrator.backfill_chunk c USING cdc_migrator.table_progress t "
             "WHERE t.keeps "

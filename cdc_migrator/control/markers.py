@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import psycopg
@@ -61,6 +62,17 @@ def prune(conn: psycopg.Connection, migration: str, kind: str, days: int) -> Non
         "AND at < now() - make_interval(days => %s)",
         (migration, kind, days),
     )
+
+
+def told_since(
+    conn: psycopg.Connection, migration: str, kind: str, since: datetime
+) -> list[tuple[str, dict[str, Any]]]:
+    """Token and details of what was sent after this moment of the source, in its order."""
+    return conn.execute(
+        "SELECT token, details FROM cdc_migrator.marker "
+        "WHERE migration = %s AND kind = %s AND at > %s AND details IS NOT NULL ORDER BY id",
+        (migration, kind, since),
+    ).fetchall()
 
 
 def is_applied(conn: psycopg.Connection, token: str) -> bool:

@@ -83,12 +83,48 @@ def rename(conn: psycopg.Connection, before: TableName, after: TableName) -> Non
         )
 
 
+def former(conn: psycopg.Connection) -> dict[TableName, tuple[TableName, ...]]:
+    """By the tables' names: what they were called before, the latest first."""
+    rows = conn.execute(
+        "SELECT s.source_schema, s.source_table, c ->> 'before' FROM cdc_migrator.schema_change s, "
+        "jsonb_array_elements(s.changes) c WHERE s.settled_at IS NOT NULL "
+        "AND c ->> 'kind' = 'table renamed' ORDER BY s.id DESC"
+    ).fetchall()
+    present: dict[TableName, TableName] = {}
+    found: dict[TableName, tuple[TableName, ...]] = {}
+    for schema, name, before in rows:
+        after = TableName(schema, name)
+        now = present.get(after, after)
+        was = TableName(*before.split(".", 1))
+        present.setdefault(was, now)
+        found[now] = (*found.get(now, ()), was)
+    return found
+
+
 def leave(conn: psycopg.Connection, table: TableName) -> None:
     """A table is part of the migration no longer."""
     conn.execute(
         "DELETE FROM cdc_migrator.table_progress WHERE (source_schema, source_table) = (%s, %s)",
         (table.schema, table.name),
     )
+
+
+def of(conn: psycopg.Connection, oids: Collection[int]) -> dict[int, Described]:
+    """What is noted of the tables with these oids of the source."""
+    rows = conn.execute(
+        "SELECT described FROM cdc_migrator.table_shape WHERE source_oid = ANY(%s)", (list(oids),)
+    )
+    return {one.oid: one for one in (described.read(document) for (document,) in rows)}
+
+
+def passed(conn: psycopg.Connection, tokens: Collection[str]) -> set[str]:
+    """Those of these markers that the stream is behind."""
+    rows = conn.execute(
+        "SELECT token FROM cdc_migrator.schema_change "
+        "WHERE token = ANY(%s) AND settled_at IS NOT NULL",
+        (list(tokens),),
+    )
+    return {str(token) for (token,) in rows}
 
 
 def settled(conn: psycopg.Connection) -> frozenset[str]:
@@ -128,13 +164,19 @@ def settle(
     commit_position: int,
     tokens: Collection[str],
     changes: Sequence[Mapping[str, Any]],
+    former: TableName | None = None,
 ) -> None:
-    """The stream goes on behind these markers; in the caller's transaction."""
-    conn.execute(
-        "DELETE FROM cdc_migrator.schema_change WHERE settled_at IS NULL "
-        "AND (source_schema, source_table) = (%s, %s)",
-        (table.schema, table.name),
-    )
+    """The stream goes on behind these markers; in the caller's transaction.
+
+    Args:
+        former: what the table was called in front of them, where it was told under that name.
+    """
+    for name in {table, former or table}:
+        conn.execute(
+            "DELETE FROM cdc_migrator.schema_change WHERE settled_at IS NULL "
+            "AND (source_schema, source_table) = (%s, %s)",
+            (name.schema, name.name),
+        )
     journal.write(conn, "schema-change", table=str(table), position=position, changes=list(changes))
     for token in tokens or (None,):
         conn.execute(

@@ -39,6 +39,18 @@ class DescribedColumn:
 
 
 @dataclass(frozen=True, slots=True)
+class Ancestor:
+    """A partitioned table that a table is part of; its own `bound` where that is part of another.
+
+    `oid`: 0 where an earlier release described the table, which knew of the outermost one alone.
+    """
+
+    oid: int
+    name: TableName
+    bound: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Described:
     """One table; `document` is what it was read from.
 
@@ -48,6 +60,8 @@ class Described:
         columns: dropped ones left out, in their order.
         constraints: keys, unique, check and exclusion constraints by name, with definitions.
         indexes: unique indexes that belong to no constraint, likewise.
+        ancestors: from the table that it is a partition of to the outermost one.
+        bound: its own as a partition, as SQL has it.
     """
 
     oid: int
@@ -57,14 +71,17 @@ class Described:
     constraints: Mapping[str, str]
     indexes: Mapping[str, str]
     document: Mapping[str, Any]
+    ancestors: tuple[Ancestor, ...]
+    bound: str | None
 
     @property
     def name(self) -> TableName:
         return self.table.name
 
     def same(self, other: Described) -> bool:
-        """Whether nothing but sizes and files differs."""
-        return _lasting(self.document) == _lasting(other.document)
+        """Whether nothing but sizes and files differs of what both releases describe."""
+        one, two = _lasting(self.document), _lasting(other.document)
+        return all(one[key] == two[key] for key in one.keys() & two.keys())
 
 
 _PASSING = frozenset({"rows", "bytes", "file"})
@@ -95,7 +112,34 @@ def read(document: Mapping[str, Any]) -> Described:
         constraints=document["constraints"],
         indexes=document["indexes"],
         document=document,
+        ancestors=_ancestors(document),
+        bound=document.get("bound"),
     )
+
+
+def _ancestors(document: Mapping[str, Any]) -> tuple[Ancestor, ...]:
+    if "ancestors" in document:
+        return tuple(
+            Ancestor(int(oid), TableName(schema, name), bound)
+            for oid, schema, name, bound in document["ancestors"]
+        )
+    root = document["root"]
+    return (Ancestor(0, TableName(document["root_schema"], root), None),) if root else ()
+
+
+def says_nothing(said: Mapping[str, Any], before: Mapping[int, Described]) -> bool:
+    """Whether a `ddl` marker tells of a table that is what it was, such as where a trigger was
+    switched on or off.
+
+    Args:
+        before: what the tables are, by oid.
+
+    Raises KeyError or ValueError where it is no such marker.
+    """
+    if said["event"] != "change" or said["tag"] == "CREATE INDEX":
+        return False
+    was = before.get(int(said["oid"]))
+    return was is not None and read(said["table"]).same(was)
 
 
 def in_schema(table: Described, schema: str) -> Described:

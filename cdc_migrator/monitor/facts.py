@@ -21,6 +21,8 @@ from cdc_migrator.monitor.sample import (
     StreamSample,
     WayBackSample,
 )
+from cdc_migrator.monitor.schema_reading import Told
+from cdc_migrator.monitor.schema_sample import WaitedFor
 from cdc_migrator.monitor.table_sample import TableSample
 
 
@@ -42,6 +44,7 @@ class TargetFacts:
     inspection: Mapping[str, Part] | None = None
     parked: Standing | None = None
     topic_id: str | None = None
+    waiting: tuple[WaitedFor, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,3 +58,4 @@ class SourceFacts:
     server: ServerSample | None = None
     way_back: WayBackSample | None = None
     identity: SourceIdentity | None = None
+    told: Told | None = None

@@ -18,6 +18,7 @@ from cdc_migrator.monitor import inspected
 from cdc_migrator.monitor.ground import WAY_OUT, losses, retained_beyond
 from cdc_migrator.monitor.limits import Limits
 from cdc_migrator.monitor.sample import Sample
+from cdc_migrator.monitor.schema_gate import schema_changes
 from cdc_migrator.monitor.unknowns import GO_ON, early, not_measured, span, unanswered
 
 _RUN = "Start `cdc-migrator run` (under a supervisor that restarts it)."
@@ -165,8 +166,7 @@ def connector(sample: Sample, _: Limits) -> Gate:
         why = f"the connector does not run (connector and tasks: {states})"
         known = failure(there.trace)
         if known is not None:
-            why = f"{why}: {known.cause}"
-            return fails(name, why, known.remedy, code=known.code, **evidence)
+            return fails(name, f"{why}: {known.cause}", known.remedy, code=known.code, **evidence)
         return fails(name, why, _CAPTURE, **evidence)
     return passes(name, "the connector and its tasks run", **evidence)
 
@@ -268,13 +268,8 @@ def equal(sample: Sample, _: Limits) -> Gate:
         return not_measured(name, sample, _NEVER)
     evidence = {"open": known.open, "accepted": known.accepted}
     if known.open:
-        return fails(
-            name,
-            f"{known.open} rows differ",
-            "`cdc-migrator reconcile history` names them; `cdc-migrator reconcile --repair` "
-            "writes them anew.",
-            **evidence,
-        )
+        how = "`cdc-migrator reconcile history` names them, `reconcile --repair` writes them anew."
+        return fails(name, f"{known.open} rows differ", how, **evidence)
     return passes(name, "no row is known to differ", **evidence)
 
 
@@ -378,6 +373,7 @@ GATES: tuple[Callable[[Sample, Limits], Gate], ...] = (
     tables,
     service,
     error,
+    schema_changes,
     lag,
     slot,
     connector,

@@ -11,6 +11,7 @@ from cdc_migrator.control.migration import Phase
 from cdc_migrator.monitor.ground import CODES, losses
 from cdc_migrator.monitor.inspected import last_validation
 from cdc_migrator.monitor.sample import Sample, ServerSample, ServiceState
+from cdc_migrator.monitor.schema_gate import coming, standing
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,6 +287,17 @@ LABELLED: Final = (
         lambda s: (
             {str(one): float(one is s.service.state) for one in ServiceState} if s.service else {}
         ),
+    ),
+    LabelledGauge(
+        "schema_changes_pending",
+        "Changes of the source's schema that the target does not have: tables at whose change the "
+        "stream stands (waiting), changes that it has not come to (ahead).",
+        "state",
+        lambda s: {
+            state: count
+            for state, count in (("waiting", standing(s)), ("ahead", coming(s)))
+            if count is not None
+        },
     ),
     LabelledGauge(
         "ground_lost",

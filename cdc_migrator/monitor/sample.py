@@ -17,6 +17,7 @@ from cdc_migrator.control.freshness import Freshness
 from cdc_migrator.control.inspection import Part
 from cdc_migrator.control.migration import Phase
 from cdc_migrator.monitor.ground_facts import GroundSample
+from cdc_migrator.monitor.schema_sample import SchemaSample
 from cdc_migrator.monitor.table_sample import TableSample
 
 
@@ -317,6 +318,7 @@ class Sample:
             where nobody looked.
         fence: None where nobody looked. way_back: None where the source did not say.
         parked: what the stream keeps back. ground: None before capture has begun.
+        schema: changes of the source's schema that the target does not have yet.
         notes: what could not be measured, and why.
     """
 
@@ -352,6 +354,7 @@ class Sample:
     way_back: WayBackSample | None = None
     parked: Standing | None = None
     ground: GroundSample | None = None
+    schema: SchemaSample | None = None
     notes: tuple[Note, ...] = ()
 
     @property

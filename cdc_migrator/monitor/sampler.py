@@ -31,7 +31,7 @@ from cdc_migrator.errors import MigratorError
 from cdc_migrator.model.naming import Names
 from cdc_migrator.model.outside import Brokers, Workers
 from cdc_migrator.model.retained import UNLIMITED, Retained
-from cdc_migrator.monitor import lag, reading
+from cdc_migrator.monitor import lag, reading, schema_reading
 from cdc_migrator.monitor.facts import SourceFacts, TargetFacts
 from cdc_migrator.monitor.ground_facts import GroundSample
 from cdc_migrator.monitor.remote import ConnectAsker, KafkaAsker, TopicFacts
@@ -144,6 +144,7 @@ class Sampler:
         row = target.migration if target else None
         generation = row.generation if row and row.name == name else None
         names = Names(name, generation) if generation is not None else None
+        applied = target.stream.source_committed_at if target and target.stream else None
         source_asked = self._pool.submit(
             self._source.ask,
             lambda conn: read_source(
@@ -153,6 +154,7 @@ class Sampler:
                 self._places.shall_move is not None,
                 self._dear.source,
                 self._dear.way_back,
+                applied,
             ),
         )
         connector: Future[ConnectorSample | None] | None = None
@@ -164,6 +166,9 @@ class Sampler:
             kafka = self._pool.submit(self._kafka.look, target.stream.topic)
         source = _get(source_asked, "source", notes)
         topic = _get(kafka, "kafka", notes) if kafka else None
+        waiting, told = target.waiting if target else None, source.told if source else None
+        asked = self._pool.submit(schema_reading.changes, waiting, told, self._target.ask)
+        schema_changes = _get(asked, "target", notes)
         sample = Sample(
             at=target.now if target else datetime.now(UTC),
             migration=name,
@@ -194,6 +199,7 @@ class Sampler:
                 way_back=_whole(source.way_back, target.tables) if source else None,
                 not_added=self._not_added(target, source) if source else None,
                 ground=self._ground(target, source, topic),
+                schema=schema_changes,
             )
         if row and generation is None:
             notes.append(
@@ -364,6 +370,7 @@ def _read_target(
     if schema.has(conn, "parked_key"):
         parked = dear.parked.get(lambda: unless_slow(conn, lambda: dead_letters.standing(conn)))
         facts = replace(facts, parked=parked)
+    facts = replace(facts, waiting=schema_reading.read_waiting(conn))
     if not schema.has(conn, "inspection"):
         return facts
     return replace(facts, freshness=freshness.read(conn), inspection=inspection.read(conn))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 import psycopg
@@ -9,7 +10,7 @@ import psycopg
 from cdc_migrator.control import schema
 from cdc_migrator.databases.postgres.catalog import table_names
 from cdc_migrator.model.naming import Names
-from cdc_migrator.monitor import way_back
+from cdc_migrator.monitor import schema_reading, way_back
 from cdc_migrator.monitor.facts import SourceFacts
 from cdc_migrator.monitor.ground_facts import SourceIdentity
 from cdc_migrator.monitor.sample import ServerSample, SlotSample, WayBackSample
@@ -46,8 +47,13 @@ def read_source(
     look_at_tables: bool,
     paced_server: Paced[ServerSample | None],
     paced_way_back: Paced[WayBackSample | None],
+    applied: datetime | None,
 ) -> SourceFacts:
-    """Look at the source of the migration `name`; `names` are None where the target did not say."""
+    """Look at the source of the migration `name`; `names` are None where the target did not say.
+
+    Args:
+        applied: when the last transaction that was applied was committed here.
+    """
     _, ahead = clock(conn)
     if names is None:
         names = _names_on_source(conn, name)
@@ -67,7 +73,8 @@ def read_source(
     who = conn.execute(_IDENTITY, (names.publication,)).fetchone()
     assert who is not None
     identity = SourceIdentity(who[0], who[1], who[2], reason)
-    return SourceFacts(ahead, slot, tables, written, server, back, identity)
+    told = schema_reading.read_told(conn, name, applied)
+    return SourceFacts(ahead, slot, tables, written, server, back, identity, told)
 
 
 def _names_on_source(conn: psycopg.Connection, name: str) -> Names | None:

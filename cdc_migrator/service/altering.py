@@ -9,89 +9,22 @@ value that it has on the source, or is followed by reading the table again.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
 
 from cdc_migrator.model import described
 from cdc_migrator.model.described import Described, DescribedColumn
 from cdc_migrator.model.tables import TableName
+from cdc_migrator.service import alter_partitions
 from cdc_migrator.service.alter_words import constant, literal, quoted, sequences, widens
 from cdc_migrator.service.alter_words import name as _name
-
-
-class Kind(StrEnum):
-    """What may change."""
-
-    COLUMN_ADDED = "column added"
-    COLUMN_DROPPED = "column dropped"
-    COLUMN_RENAMED = "column renamed"
-    TYPE_CHANGED = "type changed"
-    DEFAULT_CHANGED = "default changed"
-    NULL_ALLOWED = "null allowed"
-    NULL_REFUSED = "not null"
-    NO_LONGER_GENERATED = "no longer generated"
-    GENERATED_OTHERWISE = "generated otherwise"
-    IDENTITY_CHANGED = "identity changed"
-    VALUE_ADDED = "value added"
-    VALUE_RENAMED = "value renamed"
-    CONSTRAINT_DROPPED = "constraint dropped"
-    CONSTRAINT_ADDED = "constraint added"
-    TABLE_RENAMED = "table renamed"
-    TABLE_DROPPED = "table dropped"
-    KEY_CHANGED = "key changed"
-    REPLICA_IDENTITY = "replica identity"
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """One difference.
-
-    Attributes:
-        what: the column, constraint, type or table that it is about, as its name is now.
-        before, after: names, types or expressions; None where there is none.
-        statements: bring the target's table in line.
-        needed: the stream cannot go on without it.
-        safe: may be done without asking.
-        reload: the rows' values differ from what the statements give.
-    """
-
-    kind: Kind
-    what: str
-    before: str | None
-    after: str | None
-    statements: tuple[str, ...] = ()
-    needed: bool = True
-    safe: bool = False
-    reload: bool = False
-
-    def __str__(self) -> str:
-        told = f"{self.kind}: {self.what}"
-        if self.before is not None and self.after is not None:
-            return f"{told} ({self.before} to {self.after})"
-        return told if self.after is None else f"{told} ({self.after})"
-
-
-@dataclass(frozen=True, slots=True)
-class Rewrite:
-    """A table was written anew, without events of its rows.
-
-    `reason`: bits as PostgreSQL tells them. `plain`: the statement had no expression of its own.
-    """
-
-    reason: int
-    plain: bool
-
-    @property
-    def of_types(self) -> bool:
-        return bool(self.reason & 4)
+from cdc_migrator.service.alteration import Change, Kind, Rewrite
 
 
 def dropped(before: Described) -> Change:
     """The table is gone."""
     name = quoted(before.name)
     statement = f"DROP TABLE {name}"
-    if before.table.root is not None:
-        statement = f"ALTER TABLE {quoted(before.table.root)} DETACH PARTITION {name}"
+    if before.ancestors:
+        statement = f"ALTER TABLE {quoted(before.ancestors[0].name)} DETACH PARTITION {name}"
     return Change(Kind.TABLE_DROPPED, str(before.name), str(before.name), None, (statement,))
 
 
@@ -109,6 +42,7 @@ def changes(
     found: list[Change] = []
     if before.name != after.name:
         found.append(_renamed(before, after, whole_schema))
+    found += alter_partitions.moved(before, after)
     if whole_schema and before.name.schema != after.name.schema:
         # All that names the schema does so otherwise now.
         before = described.in_schema(before, after.name.schema)
@@ -137,6 +71,8 @@ def met(change: Change, there: Described | None) -> bool:
     """Whether the target's table, as it is now, does not lack this change."""
     if change.kind is Kind.TABLE_DROPPED or there is None:
         return (there is None) is (change.kind is Kind.TABLE_DROPPED)
+    if change.kind in alter_partitions.KINDS:
+        return alter_partitions.met(change, there)
     columns = {one.name: one for one in there.columns}
     column = columns.get(change.what)
     match change.kind:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
+from typing import Final
 
 import structlog
 
@@ -13,6 +15,15 @@ from cdc_migrator.monitor.sample import ServiceState
 from cdc_migrator.service.keeper import Keeper
 from cdc_migrator.stream.consumer import StreamConsumer
 
+# Why it does not go on, in states that say so themselves.
+WAITS: Final[Mapping[ServiceState, str]] = {
+    ServiceState.REREADING: "a table is read again from the source, whose changes were not all "
+    "delivered",
+    ServiceState.WAITING_FOR_TABLE: "a table is being added; if nobody does: cdc-migrator migrate "
+    "--no-run",
+    ServiceState.WAITING_FOR_SCHEMA: "the source has changed its schema; the last error names the "
+    "statement",
+}
 _SILENT_SECONDS = 10
 
 _log = structlog.get_logger("cdc_migrator.service")

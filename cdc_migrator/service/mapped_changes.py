@@ -16,7 +16,7 @@ from cdc_migrator.databases.postgres.coded import speaking
 from cdc_migrator.errors import StreamHalted
 from cdc_migrator.model.mapping import Route
 from cdc_migrator.model.tables import ReplicaIdentity
-from cdc_migrator.service.altering import Change, Kind
+from cdc_migrator.service.alteration import Change, Kind
 from cdc_migrator.service.schema_step import Step
 from cdc_migrator.service.schema_words import Place
 
@@ -30,6 +30,10 @@ _HARMLESS = frozenset(
         Kind.IDENTITY_CHANGED,
         Kind.CONSTRAINT_ADDED,
         Kind.CONSTRAINT_DROPPED,
+        # Where its rows go is said of the partition by its own name.
+        Kind.PARTITION_DETACHED,
+        Kind.PARTITION_ATTACHED,
+        Kind.BOUND_CHANGED,
     }
 )
 _OF_COLUMN = frozenset(

@@ -79,7 +79,7 @@ class Registry:
         return tuple(self.routes.get(table, {table: None}))
 
 
-def unread(target: psycopg.Connection) -> list[TableName]:
+def unread(target: psycopg.Connection) -> list[TableLoad]:
     """Tables of the stream that are to be read again, and are not yet."""
     return _unread(_loads(target))
 
@@ -89,10 +89,8 @@ def _loads(target: psycopg.Connection) -> list[TableLoad]:
         return load.read_tables(target)
 
 
-def _unread(loads: Iterable[TableLoad]) -> list[TableName]:
-    return [
-        one.source for one in loads if one.joining is None and one.state is not LoadState.LOADED
-    ]
+def _unread(loads: Iterable[TableLoad]) -> list[TableLoad]:
+    return [one for one in loads if one.joining is None and one.state is not LoadState.LOADED]
 
 
 def _look_at(source_dsn: Callable[[], str]) -> None:
@@ -119,12 +117,13 @@ def read(target: psycopg.Connection, source_dsn: Callable[[], str], migration: s
     if left:
         raise Refused(
             "CDCM-RUN-TOO-EARLY",
-            f"{', '.join(map(str, left))} is to be read again, and is not yet",
-            f"Type `cdc-migrator backfill --again '{left[0]}'`, which ends what was begun.",
+            f"{', '.join(str(one.source) for one in left)} is to be read again, and is not yet",
+            f"Type `cdc-migrator backfill --again '{left[0].source}'`, which ends what was begun.",
         )
     with speaking("target", "reading what its tables are"):
         noted = shapes.read(target)
         settled = shapes.settled(target)
+        former = shapes.former(target)
     registered = {one.relation for one in loads}
     noted = {name: one for name, one in noted.items() if name in registered}
     unknown = registered - noted.keys()
@@ -166,7 +165,11 @@ def read(target: psycopg.Connection, source_dsn: Callable[[], str], migration: s
         tables=tables,
         sides={name: one for name, one in beside.items() if name in applied},
         rereads={
-            one.source: Reread(Snapshot.parse(one.reread_snapshot), lsn_to_int(one.reread_until))
+            one.source: Reread(
+                Snapshot.parse(one.reread_snapshot),
+                lsn_to_int(one.reread_until),
+                former.get(one.relation, ()),
+            )
             for one in loads
             if one.joining is None and one.reread_snapshot and one.reread_until
         },

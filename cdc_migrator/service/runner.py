@@ -26,7 +26,7 @@ from cdc_migrator.control.migration import Migration, Phase
 from cdc_migrator.control.progress import Progress
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.databases.postgres.grants import named
-from cdc_migrator.errors import Fenced, MigratorError, Refused, StreamHalted
+from cdc_migrator.errors import Fenced, MigratorError, Refused
 from cdc_migrator.model.logins import Role, login
 from cdc_migrator.model.naming import Names
 from cdc_migrator.monitor.http import Answers
@@ -34,6 +34,7 @@ from cdc_migrator.monitor.metrics import Metrics
 from cdc_migrator.monitor.sample import ServiceSample, ServiceState
 from cdc_migrator.monitor.sampler import Sampler
 from cdc_migrator.service import health, registry
+from cdc_migrator.service.begun import Begun
 from cdc_migrator.service.comparing import Comparing
 from cdc_migrator.service.dead_letters import Settling
 from cdc_migrator.service.fencing import fence_target
@@ -47,10 +48,10 @@ from cdc_migrator.service.pruner import Pruner
 from cdc_migrator.service.registry import Registry
 from cdc_migrator.service.repairing import Repairs
 from cdc_migrator.service.responder import Responder
-from cdc_migrator.service.resuming import Resuming, reread
+from cdc_migrator.service.resuming import Resuming
 from cdc_migrator.service.schema_changes import SchemaChanges
 from cdc_migrator.service.schema_poll import SchemaPoll
-from cdc_migrator.service.telling import tell_applied
+from cdc_migrator.service.telling import tell_applied, write_down
 from cdc_migrator.service.watching import Watching
 from cdc_migrator.service.writer import Writer
 from cdc_migrator.stream.assembler import Assembler
@@ -79,6 +80,7 @@ class Service:
         self._turn = time.monotonic()
         self._transactions = self._events = 0
         self._lost: MigratorError | None = None
+        self._begun = Begun(options, self._target, self._stop, self._take_turn)
         self._passing = Passing()
         self._metrics = Metrics(options.migration, __version__)
         self._pipeline: Pipeline | None = None
@@ -103,6 +105,12 @@ class Service:
         with ExitStack() as stack:
             health.serve(stack, self._options.http_host, self._options.http_port, self._answers())
             there = self._read_migration()
+            try:
+                if not self._begun.end():
+                    return
+            except MigratorError as error:
+                write_down(self._target, error)
+                raise
             known = self._read_registry()
             stack.enter_context(
                 Pruner(self._options.source_dsn, self._options.migration, self._on_lost)
@@ -134,7 +142,7 @@ class Service:
             except Fenced:
                 raise
             except MigratorError as error:
-                self._write_down(error)
+                write_down(self._target, error)
                 raise
             finally:
                 self._release(applier.epoch)
@@ -159,12 +167,6 @@ class Service:
 
     def _read_registry(self) -> Registry:
         with self._target() as conn:
-            if registry.unread(conn):
-                # Killed in the middle of it, or typed by somebody and left.
-                _log.warning("tables-read-again", reason="it was begun and not ended")
-                before = self._state
-                reread(self._options.reread, [], self._take_turn)
-                self._state = before
             return registry.read(conn, self._options.source_dsn, self._options.migration)
 
     def _claim(self, applier: Applier) -> Progress | None:
@@ -242,6 +244,12 @@ class Service:
             )
             changes = SchemaChanges(options, applier, writer, resuming)
             begin = claimed
+            if self._state is ServiceState.STANDBY:
+                # Who applied until then may have settled changes of the schema.
+                if not self._begun.end(alone=True):
+                    return
+                taken = resuming.take_up(self._read_registry())
+                known, begin = taken.known, taken.begin
             while True:
                 try:
                     self._flow(applier, writer, begin, known)
@@ -347,12 +355,7 @@ class Service:
         state = self._state
         if state is ServiceState.STREAMING and waiting:
             state = ServiceState.WAITING_FOR_KAFKA
-        if state is ServiceState.REREADING:
-            waiting = "a table is read again from the source, whose changes were not all delivered"
-        if state is ServiceState.WAITING_FOR_TABLE:
-            waiting = "a table is being added; if nobody does: cdc-migrator migrate --no-run"
-        if state is ServiceState.WAITING_FOR_SCHEMA:
-            waiting = "the source has changed its schema; the last error names the statement"
+        waiting = health.WAITS.get(state, waiting)
         at_end = pipeline.idle and not writer.holding if pipeline and writer else None
         seen = self._keeper.sample if self._keeper else None
         stages = self._passing.stages(at_end, seen.source_ahead if seen else None)
@@ -370,14 +373,6 @@ class Service:
 
     def _on_lost(self, error: MigratorError) -> None:
         self._lost = error
-
-    def _write_down(self, error: MigratorError) -> None:
-        document = error.as_dict() | {"at": datetime.now(UTC).isoformat()}
-        if isinstance(error, StreamHalted):
-            document["position"] = error.position
-        _log.error("halted", **document)
-        with suppress(MigratorError, psycopg.Error), self._target() as conn:
-            migration.update(conn, "run-failed", last_error=document)
 
     def _release(self, epoch: int) -> None:
         with suppress(MigratorError, psycopg.Error), self._target() as conn:

@@ -15,7 +15,7 @@ from cdc_migrator.model import described
 from cdc_migrator.model.described import Described
 from cdc_migrator.model.tables import TableName
 from cdc_migrator.service import altering
-from cdc_migrator.service.altering import Change, Kind, Rewrite
+from cdc_migrator.service.alteration import Change, Kind, Rewrite
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from cdc_migrator.databases.postgres.side import Side
 from cdc_migrator.errors import MigratorError, StreamHalted
 from cdc_migrator.model.described import Described
 from cdc_migrator.model.tables import TableName
-from cdc_migrator.service.altering import Change, Kind
+from cdc_migrator.service.alteration import Change, Kind
 from cdc_migrator.service.schema_step import Step
 
 

@@ -404,7 +404,7 @@ def test_the_verdict_is_one(site: Site) -> None:
     """The verb, `status` and /metrics say the same; exit 3 with remedies, 0 when all pass."""
     site.passes("verified")
     shown = site.live.cli("readiness", check=3).stdout
-    assert shown.startswith("safe to cut over: no, because 1 of 24 gates are not passed")
+    assert shown.startswith("safe to cut over: no, because 1 of 25 gates are not passed")
     assert "there is no way back to the source" in shown
     assert "→ `cdc-migrator way-back prepare` makes it and proves it." in " ".join(shown.split())
     known = json.loads(site.live.cli("status", "-o", "json").stdout)["ready"]

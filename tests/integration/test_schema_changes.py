@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+from psutil import Process
 
+from cdc_migrator.capture.connect_rest import ConnectClient
 from cdc_migrator.demo.digest import compare, digest_both
 from cdc_migrator.faultpoints import VARIABLE
-from tests.support.live import LiveMigration, one, wait_for
+from cdc_migrator.model.outside import Workers
+from tests.integration.schema_rig import Changing
+from tests.support.live import one, wait_for
 from tests.support.writing import Writing
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.timeout(240)]
@@ -50,41 +54,6 @@ class Writer(Writing):
             conn.execute("INSERT INTO shop.day VALUES (%s, %s)", (1000 + turn, turn % 10))
 
 
-class Changing(LiveMigration):
-    """A migration whose source changes its schema."""
-
-    def source_runs(self, *statements: str) -> None:
-        """All in one transaction."""
-        with psycopg.connect(self.source) as conn:
-            for statement in statements:
-                conn.execute(statement.encode())
-
-    def target_runs(self, *statements: str) -> None:
-        with psycopg.connect(self.target, autocommit=True) as conn:
-            for statement in statements:
-                conn.execute(statement.encode())
-
-    def waits(self) -> dict[str, Any]:
-        """What the stream waits for."""
-        found: dict[str, Any] = wait_for("the stream waits", self.halted)
-        assert found["code"] == "CDCM-SCHEMA-CHANGED", found
-        return found
-
-    def by_hand(self, change: str, statement: str) -> None:
-        """The stream stops at the change and says what the target needs; that is run there."""
-        self.source_runs(change)
-        found = self.waits()
-        assert f"Run on the target: {statement}. " in found["remedy"], found
-        self.target_runs(statement)
-        wait_for("it goes on", lambda: not self.halted())
-
-    def differing(self, tables: Sequence[str]) -> list[str]:
-        self.drain()
-        lines = compare(*digest_both(self.source, self.target, "shop"))
-        assert {line.table for line in lines} >= set(tables)
-        return [line.table for line in lines if not line.equal]
-
-
 @pytest.fixture
 def live(stack: Any, source_db: str, target_db: str, tmp_path: Path) -> Iterator[Changing]:
     with psycopg.connect(source_db, autocommit=True) as conn:
@@ -100,15 +69,17 @@ def live(stack: Any, source_db: str, target_db: str, tmp_path: Path) -> Iterator
 def test_the_stream_stops_at_each_change_and_goes_on_once_the_target_has_it(
     live: Changing,
 ) -> None:
-    """Added, retyped, renamed and dropped columns, and a table that is renamed, all by hand."""
+    """Added, retyped, renamed and dropped columns, a table that is renamed, a partition that is
+    detached, all by hand; the gate says so for as long as it stands."""
     live.prepare()
     live.start("run")
     with Writer(live.source):
         wait_for("run streams", live.working)
         live.source_runs("ALTER TABLE shop.item ADD COLUMN size int DEFAULT 7")
         found = live.waits()
-        status = live.status()
-        assert not status["ready"]["verdict"]
+        gate = live.gate()
+        assert (gate["verdict"], gate["remedy"]) == ("fail", found["remedy"])
+        assert "shop.item (column added: size)" in gate["reason"]
         assert "column added: size (integer)" in found["cause"]
         before = one(live.target, "SELECT count(*) FROM shop.item")
         live.target_runs("ALTER TABLE shop.item ADD COLUMN size integer DEFAULT 7")
@@ -125,10 +96,14 @@ def test_the_stream_stops_at_each_change_and_goes_on_once_the_target_has_it(
             "ALTER TABLE shop.item DROP COLUMN old", "ALTER TABLE shop.item DROP COLUMN old"
         )
     live.by_hand("ALTER TABLE shop.item RENAME TO goods", "ALTER TABLE shop.item RENAME TO goods")
+    detach = "ALTER TABLE shop.day DETACH PARTITION shop.day_1"
+    live.by_hand(detach, detach)
     live.source_runs(
         "UPDATE shop.goods SET large = large + 1, word = 'longer than before' WHERE id < 9"
     )
-    assert live.differing(["shop.day", "shop.goods", "shop.scan"]) == []
+    live.source_runs("INSERT INTO shop.day_1 VALUES (5000, 5000)")
+    assert live.differing(["shop.day_1", "shop.goods", "shop.scan"]) == []
+    assert live.gate()["verdict"] == "pass"
 
 
 def test_what_is_safe_is_run_in_its_place_and_all_ends_equal(live: Changing) -> None:
@@ -240,6 +215,60 @@ def test_whoever_is_killed_at_a_change_goes_on_with_it(live: Changing, place: st
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("policy", ["apply", "halt"])
+def test_a_table_that_changes_once_more_before_it_is_read_again_ends_equal(
+    live: Changing, policy: str
+) -> None:
+    """Whoever is killed in front of the reading: the next one has the target follow first."""
+    live.prepare()
+    run = live.start("run", "--ddl", "apply", env={VARIABLE: "ddl.settled:1:KILL"})
+    wait_for("run streams", live.working)
+    live.source_runs("ALTER TABLE shop.item ADD COLUMN seen timestamptz DEFAULT now()")
+    assert run.wait(60) == -signal.SIGKILL
+    live.source_runs("ALTER TABLE shop.item ADD COLUMN size int NOT NULL DEFAULT 7")
+    live.source_runs("INSERT INTO shop.item (amount, size) VALUES (1, 2)")
+    live.source_runs("ALTER TABLE shop.item DROP COLUMN old", "ALTER TABLE shop.item RENAME TO it")
+    live.source_runs("UPDATE shop.it SET size = size + id WHERE id < 9")
+    live.start("run", "--ddl", policy)
+    assert "ALTER TABLE shop.it DROP COLUMN old" in live.waits()["remedy"]
+    if policy == "halt":
+        live.target_runs("ALTER TABLE shop.item ADD COLUMN size int NOT NULL DEFAULT 7")
+        live.target_runs("ALTER TABLE shop.item RENAME TO it")
+    name = "it" if policy == "halt" else "item"
+    live.target_runs(f"ALTER TABLE shop.{name} DROP COLUMN old")
+    wait_for("it goes on", lambda: not live.halted())
+    live.source_runs("DELETE FROM shop.it WHERE id = 5")
+    assert live.differing(["shop.day", "shop.it", "shop.scan"]) == []
+    assert live.gate()["verdict"] == "pass"
+
+
+@pytest.mark.long
+def test_who_stood_by_takes_over_with_what_was_settled_meanwhile(live: Changing) -> None:
+    """A table without a key was read again, and looks as before: what was seen comes once."""
+    live.settings |= {"service": {"http_port": 0, "takeover_after": "10s"}}
+    live.__post_init__()
+    live.prepare()
+    run = live.start("run", "--ddl", "apply", env={VARIABLE: "ddl.settled:1:STOP"})
+    wait_for("run streams", live.working)
+    live.start("run", "--ddl", "apply", log="other.log")
+    wait_for("the other stands by", lambda: '"standby"' in live.log("other.log"))
+    live.source_runs("ALTER TABLE shop.scan ALTER COLUMN what TYPE int USING what + 1")
+    wait_for("it stands in front of the reading", lambda: Process(run.pid).status() == "stopped")
+    with ConnectClient(Workers.at(live.stack.connect_url)) as connect:
+        connect.stop("cdcm-altered-1")
+        active = "SELECT active FROM pg_replication_slots WHERE slot_name = %s"
+        wait_for("nothing is captured", lambda: not one(live.source, active, live.slot))
+        live.source_runs("INSERT INTO shop.scan SELECT 9, 'seen' FROM generate_series(1, 50)")
+        run.send_signal(signal.SIGCONT)
+        wait_for("it is behind the change", lambda: one(live.target, BEHIND))
+        run.kill()
+        wait_for("the other goes on", lambda: '"stream-claimed"' in live.log("other.log"))
+        connect.resume("cdcm-altered-1")
+    live.source_runs("INSERT INTO shop.scan SELECT 9, 'behind' FROM generate_series(1, 50)")
+    assert live.differing(["shop.day", "shop.item", "shop.scan"]) == []
+
+
+@pytest.mark.long
 def test_a_table_too_large_to_be_read_again_halts_with_its_way_out(live: Changing) -> None:
     """What is typed then ends equal."""
     live.prepare()
@@ -258,6 +287,12 @@ def test_a_table_too_large_to_be_read_again_halts_with_its_way_out(live: Changin
     assert live.differing(["shop.day", "shop.item", "shop.scan"]) == []
 
 
+# The transaction that has changed the schema is applied.
+BEHIND = """
+SELECT commit_position >= (SELECT max(commit_position) FROM cdc_migrator.schema_change)
+AND (SELECT count(*) FROM cdc_migrator.schema_change WHERE settled_at IS NOT NULL) > 0
+FROM cdc_migrator.stream_progress
+"""
 JOINED = "SELECT count(*) = %s AND bool_and(joining IS NULL) FROM cdc_migrator.table_progress"
 HAS_COLUMN = (
     "SELECT count(*) FROM pg_attribute WHERE attrelid = 'shop.item'::regclass AND attname = %s"

@@ -25,6 +25,7 @@ from cdc_migrator.monitor.sample import (
     SlotSample,
     StreamSample,
 )
+from cdc_migrator.monitor.schema_sample import SchemaSample
 from cdc_migrator.monitor.table_sample import TableSample
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -160,5 +161,6 @@ def streaming(**changes: Any) -> Sample:
         source_server=ServerSample(12, 100, 1 << 30),
         target_server=ServerSample(9, 100, 1 << 30, 0, 0.0),
         parked=Standing(0, 0, 0, 0, None),
+        schema=SchemaSample((), ()),
     )
     return replace(sample, **changes)

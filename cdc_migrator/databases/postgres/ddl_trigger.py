@@ -6,11 +6,14 @@ servers have a role for it); without them changes are found by looking.
 
 * At the end of a command each captured table that it touched is described anew.
 * A table that is dropped is named: with it its description goes.
+* A partition that is detached is in no list of what the command touched: it is known by its row in
+  the catalog, which the transaction has written.
 * A rewrite of a table that changes its rows, or may, sends no row events: it is named, too.
 """
 
 from __future__ import annotations
 
+import re
 from importlib.resources import files
 
 import psycopg
@@ -36,11 +39,24 @@ WHERE e.evtname = ANY (%s) AND e.evtenabled = 'A'
 AND e.evtfoid = to_regprocedure('cdc_migrator.ddl_told()')
 """
 
+_BODY = re.compile(r"\$([a-z]+)\$(.*?)\$\1\$", re.DOTALL)
+_SAME = """
+SELECT count(*) FROM pg_proc
+WHERE pronamespace = to_regnamespace('cdc_migrator') AND prosrc = ANY (%s)
+"""
+
 
 def up(conn: psycopg.Connection) -> bool:
     """Whether every one of them is there and fires always."""
     rows = conn.execute(_THERE, (list(_TRIGGERS),)).fetchall()
     return len(rows) == len(_TRIGGERS)
+
+
+def up_to_date(conn: psycopg.Connection) -> bool:
+    """Whether their functions are this release's."""
+    bodies = [body for _, body in _BODY.findall(_functions().decode())]
+    row = conn.execute(_SAME, (bodies,)).fetchone()
+    return row == (len(bodies),)
 
 
 def may_make(conn: psycopg.Connection) -> bool:

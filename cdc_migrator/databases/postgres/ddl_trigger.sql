@@ -58,6 +58,12 @@ BEGIN
             SELECT k.oid FROM command c JOIN pg_class k ON k.relnamespace = c.objid
             WHERE c.classid = 'pg_namespace'::regclass AND k.relkind = 'r'
             UNION
+            -- What was detached from a partitioned table: nothing names it but its own new row.
+            SELECT k.oid FROM pg_class k
+            WHERE k.relkind IN ('r', 'p') AND NOT k.relispartition AND age(k.xmin) <= 0
+            AND EXISTS (SELECT FROM command c JOIN pg_class p ON p.oid = c.objid
+                        WHERE c.classid = 'pg_class'::regclass AND p.relkind = 'p')
+            UNION
             SELECT a.attrelid FROM type JOIN pg_attribute a ON a.atttypid = type.oid
             WHERE EXISTS (SELECT FROM type) AND NOT a.attisdropped
             UNION

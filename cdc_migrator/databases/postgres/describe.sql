@@ -6,6 +6,13 @@ SELECT c.oid, jsonb_build_object(
     'replica_identity', c.relreplident, 'root_schema', rn.nspname, 'root', r.relname,
     'rows', greatest(c.reltuples, 0)::int8, 'bytes', c.relpages::int8 * 8192,
     'file', pg_relation_filenode(c.oid)::int8,
+    'bound', pg_get_expr(c.relpartbound, c.oid),
+    'ancestors', coalesce((
+        SELECT jsonb_agg(jsonb_build_array(p.oid::int8, pn.nspname, p.relname,
+                                           pg_get_expr(p.relpartbound, p.oid)) ORDER BY a.place)
+        FROM pg_partition_ancestors(c.oid) WITH ORDINALITY AS a(relid, place)
+        JOIN pg_class p ON p.oid = a.relid AND p.oid <> c.oid
+        JOIN pg_namespace pn ON pn.oid = p.relnamespace), '[]'),
     'key', coalesce((
         SELECT jsonb_agg(a.attname ORDER BY k.place)
         FROM (SELECT i.indkey, i.indnkeyatts FROM pg_index i WHERE i.indrelid = c.oid
@@ -64,6 +71,7 @@ SELECT c.oid, jsonb_build_object(
             AND k.contype IN ('p', 'u', 'x'))), '{{}}'))
 FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
-LEFT JOIN pg_class r ON c.relispartition AND r.oid = pg_partition_root(c.oid)
+-- One that is being detached concurrently is its own root already.
+LEFT JOIN pg_class r ON c.relispartition AND r.oid = pg_partition_root(c.oid) AND r.oid <> c.oid
 LEFT JOIN pg_namespace rn ON rn.oid = r.relnamespace
 WHERE c.relkind = 'r' AND c.relpersistence = 'p' AND c.oid IN ({tables})

@@ -9,7 +9,7 @@ import pytest
 
 from cdc_migrator.apply.fold import UnknownTable, fold
 from cdc_migrator.apply.follow import TableState
-from cdc_migrator.apply.shape import Reread, Shape
+from cdc_migrator.apply.shape import Reread, Shape, by_stream_name
 from cdc_migrator.errors import StreamHalted
 from cdc_migrator.model.changes import Change, Op, Transaction
 from cdc_migrator.model.positions import Snapshot
@@ -248,6 +248,22 @@ def test_counts_include_what_a_reread_skips() -> None:
     result = fold(work, shapes(seen))
     assert result.tables[0].complete == [("2", "b"), ("3", "c")]
     assert result.counts == {T: (3, 0, 0, 0, 0)}
+
+
+def test_a_table_that_was_renamed_since_is_known_by_its_former_name() -> None:
+    """Up to where the stream comes to that; unless another table has taken the name."""
+    seen = Reread(Snapshot(10, 10, frozenset()), until=50, former=(TableName("s", "old"), LOG))
+    known = by_stream_name(shapes(seen).values())
+    assert known[LOG].name == LOG
+    before = insert(1, "a")
+    before[0].table = TableName("s", "old")
+    work = [
+        transaction(before, xid=5, commit_lsn=40),
+        transaction(insert(2, "b"), xid=11, commit_lsn=45),
+    ]
+    result = fold(work, known)
+    assert [state.complete for state in result.tables] == [[("2", "b")]]
+    assert result.counts == {T: (2, 0, 0, 0, 0)}
 
 
 def test_control_tables_are_set_apart() -> None:

@@ -27,6 +27,7 @@ from cdc_migrator.monitor.sample import (
     StreamSample,
     WayBackSample,
 )
+from cdc_migrator.monitor.schema_sample import Ahead, SchemaSample, WaitedFor
 from tests.support.samples import NOW, TABLES, inspected, streaming
 
 LIMITS = Limits(without_way_back="a test", hooks="d1", rules="r1")
@@ -66,6 +67,9 @@ TOO_LARGE = ConnectorSample(
     "The message is 99 bytes when serialized which is larger than 9",
 )
 BLOCKER = {"name": "count s.a", "severity": "blocker", "status": "failed", "reason": "1 row"}
+ADDED = WaitedFor("s.a", "offset 3", ("column added: n",), ("ALTER TABLE s.a ADD COLUMN n int",))
+TOLD = Ahead("s.a", "ALTER TABLE", "t1")
+SIDE = {"code": "CDCM-SCHEMA-SIDE", "cause": "it must be made anew", "remedy": "do so"}
 BACKUP = {"kind": "dump", "place": "/b", "taken_at": (NOW - 30 * HOUR).isoformat()}
 WARNED = {
     "errors": 0,
@@ -99,6 +103,12 @@ def test_a_stream_in_good_order_is_ready() -> None:
         ("service", {"phase": None}, UNKNOWN, "phase is unknown"),
         ("error", {"last_error": {"code": "C", "remedy": "mend"}}, FAIL, "stands: C"),
         ("error", {"phase": None}, UNKNOWN, "phase is unknown"),
+        ("schema-changes", {"schema": None}, UNKNOWN, "nobody looked"),
+        ("schema-changes", {"schema": SchemaSample((), None)}, UNKNOWN, "does not say"),
+        ("schema-changes", {"schema": SchemaSample((ADDED,))}, FAIL, "s.a (column added: n)"),
+        ("schema-changes", {"schema": SchemaSample((), (TOLD,))}, FAIL, "has changed s.a, and"),
+        ("schema-changes", {"last_error": SIDE}, FAIL, "must be made anew"),
+        ("schema-changes", {"last_error": {"code": "CDCM-APPLY-TRUNCATE"}}, PASS, "at no change"),
         ("lag", {"lag_seconds": 11.0}, FAIL, "is above 10 s"),
         ("lag", {"lag_seconds": 6.0, "catch_up": CatchUp(None, 1, 2)}, FAIL, "no less arrives"),
         ("lag", {"lag_seconds": 6.0, "catch_up": CatchUp(3.0, 2, 1)}, PASS, "6.00 s"),
@@ -212,6 +222,22 @@ def test_what_an_inspection_has_found(
     unknown = gate(name, streaming(inspection={part: Part(broken, NOW)}))
     assert (unknown.verdict, unknown.remedy) == (UNKNOWN, "mend")
     assert "it broke" in unknown.reason
+
+
+def test_the_remedy_of_a_change_is_its_statement() -> None:
+    """What the stream says of itself goes first: it leaves out what the target has by now."""
+    sample = streaming(schema=SchemaSample((ADDED,), ()))
+    found = gate("schema-changes", sample)
+    assert (found.remedy or "").startswith(f"Run on the target: {ADDED.statements[0]}. ")
+    assert found.evidence["waiting"][0]["statements"] == list(ADDED.statements)
+    said: dict[str, Any] = {
+        "code": "CDCM-SCHEMA-CHANGED",
+        "cause": "c",
+        "remedy": "Run on the target: X.",
+    }
+    assert gate("schema-changes", replace(sample, last_error=said)).remedy == said["remedy"]
+    other = {"code": "CDCM-APPLY-TRUNCATE", "remedy": "another"}
+    assert gate("schema-changes", replace(sample, last_error=other)).remedy == found.remedy
 
 
 def test_what_nobody_sees_is_not_taken_for_nothing() -> None:

@@ -12,6 +12,7 @@ from cdc_migrator.model.changes import Op
 from cdc_migrator.monitor.gauges import GAUGES, LABELLED
 from cdc_migrator.monitor.metrics import MAX_TABLES, OTHER, PREFIX, Metrics
 from cdc_migrator.monitor.sample import FenceSample, Note, RetentionSample, Sample, SlotSample
+from cdc_migrator.monitor.schema_sample import Ahead, SchemaSample, WaitedFor
 from tests.support.samples import NOW, TABLES, WATCHED, streaming
 
 
@@ -47,6 +48,21 @@ def test_the_samples_numbers_are_shown() -> None:
     assert sum(found[PREFIX + "phase"].values()) == 1
     assert found[PREFIX + "build_info"] == {(("version", "1.2.3"),): 1}
     assert found["process_resident_memory_bytes"][()] > 1 << 20
+
+
+def test_changes_of_the_schema_are_counted_by_where_they_are() -> None:
+    """Where the stream stands at them, and those that it has not come to; unknown is left out."""
+    name, one = PREFIX + "schema_changes_pending", WaitedFor("shop.a", "here", (), ())
+    for schema, halted, values in (
+        (SchemaSample((), ()), None, {"waiting": 0, "ahead": 0}),
+        (SchemaSample((one,), (Ahead("shop.b", "", "t"),)), None, {"waiting": 1, "ahead": 1}),
+        (SchemaSample((), None), {"code": "CDCM-SCHEMA-SIDE"}, {"waiting": 1}),
+        (None, None, {}),
+    ):
+        metrics = Metrics("shop", "1")
+        metrics.update(streaming(schema=schema, last_error=halted))
+        shown = scraped(metrics).get(name, {})
+        assert shown == {(("state", state),): value for state, value in values.items()}
 
 
 def test_servers_parts_and_states_are_told_apart_by_a_label() -> None:

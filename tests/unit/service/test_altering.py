@@ -11,7 +11,7 @@ from cdc_migrator.model import described
 from cdc_migrator.model.described import Described
 from cdc_migrator.service import altering
 from cdc_migrator.service.alter_words import constant, literal, name, widens
-from cdc_migrator.service.altering import Kind, Rewrite
+from cdc_migrator.service.alteration import Kind, Rewrite
 from cdc_migrator.service.schema_step import UNSEEN, step
 
 

@@ -57,6 +57,15 @@ def test_a_route_bears_what_it_does_not_read(after: Any, of_n: Any, of_mood: Any
     assert set(told(after, OF_N, OF_MOOD)) == {*of_n, *of_mood}
 
 
+def test_a_partition_that_is_detached_goes_where_its_mapping_says() -> None:
+    """It is mapped by its own name."""
+    year = {"root": "year", "root_schema": "shop", "ancestors": [[8, "shop", "year", None]]}
+    detached = step(table(**year), table(ancestors=[]), ())
+
+    assert [str(one.kind) for one in detached.changes] == ["partition detached"]
+    assert unbearable(detached, [OF_N, OF_MOOD]) == []
+
+
 def test_a_table_that_is_dropped_is_borne_by_none() -> None:
     """Its rows stay on the target."""
     before = table()
