@@ -159,7 +159,7 @@ def check(
             connect(target_dsn, application_name=called, side="target") as target,
             speaking("target", "looking at the server and its tables"),
         ):
-            seen.mapped = destinations(wanted, (table.name for table in seen.tables))
+            seen.mapped = destinations(wanted, seen.tables)
             _target(target, target_dsn, found, seen)
             known = [*seen.plain, *seen.shaped]
             found += privileges.look(target, target_dsn, "target", known, way_back, secured)

@@ -45,6 +45,8 @@ class Described:
     Attributes:
         oid: the source's, which stays when the table is renamed.
         file: its file, which another one replaces when it is rewritten or truncated.
+        bound: of a partition, what tells its bounds from others; None: it is none, or an earlier
+            release described it.
         columns: dropped ones left out, in their order.
         constraints: keys, unique, check and exclusion constraints by name, with definitions.
         indexes: unique indexes that belong to no constraint, likewise.
@@ -57,6 +59,7 @@ class Described:
     constraints: Mapping[str, str]
     indexes: Mapping[str, str]
     document: Mapping[str, Any]
+    bound: str | None = None
 
     @property
     def name(self) -> TableName:
@@ -64,10 +67,13 @@ class Described:
 
     def same(self, other: Described) -> bool:
         """Whether nothing but sizes and files differs."""
+        if "bound" in self.document and "bound" in other.document and self.bound != other.bound:
+            return False
         return _lasting(self.document) == _lasting(other.document)
 
 
-_PASSING = frozenset({"rows", "bytes", "file"})
+# And what earlier releases do not say.
+_PASSING = frozenset({"rows", "bytes", "file", "bound"})
 _OF_COLUMN = frozenset(field.name for field in fields(Column))
 
 
@@ -95,6 +101,7 @@ def read(document: Mapping[str, Any]) -> Described:
         constraints=document["constraints"],
         indexes=document["indexes"],
         document=document,
+        bound=document.get("bound"),
     )
 
 

@@ -75,6 +75,18 @@ class Inverse:
     beside: frozenset[str] = frozenset()
 
     @property
+    def within(self) -> tuple[str, ...]:
+        """SQL over the target's row that is true of the partition's rows, where it is one."""
+        bound = self.forth.route.bound
+        return (f"({bound.condition}\n)",) if bound is not None else ()
+
+    @property
+    def telling(self) -> tuple[str, ...]:
+        """The columns of the target by which the route's rows are told from others'."""
+        bound = self.forth.route.bound
+        return (*self.apart, *(bound.columns if bound is not None else ()))
+
+    @property
     def written(self) -> frozenset[str]:
         return frozenset((*self.carried, *self.given))
 

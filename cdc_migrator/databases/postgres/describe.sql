@@ -6,6 +6,11 @@ SELECT c.oid, jsonb_build_object(
     'replica_identity', c.relreplident, 'root_schema', rn.nspname, 'root', r.relname,
     'rows', greatest(c.reltuples, 0)::int8, 'bytes', c.relpages::int8 * 8192,
     'file', pg_relation_filenode(c.oid)::int8,
+    -- Of a partition: its bounds and those above it, however a session would spell them.
+    'bound', (SELECT md5(string_agg(regexp_replace(k.relpartbound::text, ':location [0-9-]+', '',
+                                                   'g'), '' ORDER BY up.depth))
+              FROM pg_partition_ancestors(c.oid) WITH ORDINALITY AS up(relid, depth)
+              JOIN pg_class k ON k.oid = up.relid),
     'key', coalesce((
         SELECT jsonb_agg(a.attname ORDER BY k.place)
         FROM (SELECT i.indkey, i.indnkeyatts FROM pg_index i WHERE i.indrelid = c.oid
