@@ -65,7 +65,7 @@ def borne(target: psycopg.Connection, wanted: Sequence[Step], at: Place) -> list
             if table.route is not None:
                 routes.setdefault(table.relation, []).append(table.route)
         for one in wanted:
-            _require_its_place(one, routes.get(one.before.name), said, at)
+            _require_its_place(one, routes.get(one.before.name, ()), said, at)
         return [_borne(target, one, routes.get(one.before.name), at) for one in wanted]
 
 
@@ -114,26 +114,33 @@ def _against(one: Step, change: Change, used: set[str]) -> bool:
     return True
 
 
-def _require_its_place(
-    one: Step, routes: Sequence[Route] | None, said: Sequence[Wanted], at: Place
-) -> None:
-    """Raise StreamHalted where a table has become a partition that the mapping speaks of, or is
-    another one than it was."""
+def misplaced(one: Step, routes: Sequence[Route], said: Sequence[Wanted]) -> str | None:
+    """What a table has become, where it is a partition now that the mapping speaks of, or another
+    one than it was; None: nothing of this."""
     before, after = one.before, one.after
     if after is None or (root := after.table.root) is None:
-        return
+        return None
     moved = before.table.root != root
+    # An earlier release did not note the bounds.
     if not moved and ("bound" not in before.document or before.bound == after.bound):
-        return
+        return None
     whole = any(entry.table == str(root) for entry in said)
     own = any(entry.table == str(before.name) for entry in said)
-    if not (whole and not own) and not any(route.bound is not None for route in routes or ()):
+    if not (whole and not own) and not any(route.bound is not None for route in routes):
+        return None
+    return f"is a partition of {root} now" if moved else f"has other bounds in {root} now"
+
+
+def _require_its_place(
+    one: Step, routes: Sequence[Route], said: Sequence[Wanted], at: Place
+) -> None:
+    """Raise StreamHalted where a table is `misplaced`."""
+    if (what := misplaced(one, routes, said)) is None:
         return
-    what = f"is a partition of {root} now" if moved else f"has other bounds in {root} now"
     raise StreamHalted(
         "CDCM-SCHEMA-MAPPED",
-        f"the source has changed {before.name}: it {what}, and its rows would be where the mapping "
-        "does not look for them",
+        f"the source has changed {one.before.name}: it {what}, and its rows would be where the "
+        "mapping does not look for them",
         at.position,
         "A table that is made as a partition can join; one that has moved on its own cannot take "
         "its rows along. Begin anew: `cdc-migrator abort`, then `cdc-migrator migrate`.",

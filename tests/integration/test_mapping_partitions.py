@@ -13,7 +13,9 @@ from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.errors import MigratorError
 from cdc_migrator.model.mapping import Wanted
 from cdc_migrator.model.tables import TableName
+from cdc_migrator.service.transforming import TransformOptions, previewed, tried
 from cdc_migrator.transform.compile import compile_routes
+from cdc_migrator.transform.entries import plain_place
 from cdc_migrator.transform.making import missing_tables
 from tests.support.private_postgres import private_database
 
@@ -157,6 +159,21 @@ def test_partitions_have_the_shape_of_their_table(ends: Ends) -> None:
     assert first.bound is not None
     assert first.bound.columns == ("sold_at",)
     assert first.belongs == first.bound.condition
+
+
+def test_a_partitioned_table_is_looked_at_by_its_name(ends: Ends) -> None:
+    """Before a migration: all partitions are tried, rows of one that has some are shown."""
+    options = TransformOptions(
+        "parts", *(one.info.dsn for one in ends), ["shop.sale*"], [], [SALE], plain_place
+    )
+    found = tried(options, "shop.sale", 0)
+    assert [(str(one.route.source), one.rows, one.failing) for one in found] == [
+        ("shop.sale_1", 31, ()),
+        ("shop.sale_2", 29, ()),
+        ("shop.sale_rest", 40, ()),
+    ]
+    shown = previewed(options, "shop.sale", 2)
+    assert [one.before["id"] for one in shown.rows] == ["0", "1"]
 
 
 def test_the_table_that_is_made_is_an_ordinary_one(ends: Ends) -> None:
