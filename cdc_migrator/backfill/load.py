@@ -296,7 +296,7 @@ class _Round:
         with speaking("source", "reading the catalog"):
             sources = {table.name: table for table in catalog.read_tables(self._source)}
         with speaking("target", "reading the catalog"):
-            targets = {table.name: table for table in catalog.read_tables(self._control)}
+            targets = catalog.read_targets(self._control)
         for side, name in [
             *(("source", table.relation) for table in tables if table.relation not in sources),
             *(("target", table.target) for table in tables if table.target not in targets),

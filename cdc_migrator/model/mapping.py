@@ -158,6 +158,7 @@ class Route:
             which rows are compared: what applies writes all that are `back.apart`.
         hook: what computes the last columns; None: all of them are SQL's.
         bound: of a partition whose table is mapped as a whole; `belongs` says it as well.
+        divided: the target's table is partitioned.
     """
 
     source: TableName
@@ -170,6 +171,7 @@ class Route:
     back: Returning | None = None
     hook: Hook | None = None
     bound: Bound | None = None
+    divided: bool = False
 
     @property
     def made(self) -> tuple[MappedColumn, ...]:
@@ -216,6 +218,7 @@ class Route:
             "where_uses": list(self.where_uses),
             "belongs": self.belongs,
             **({"bound": asdict(self.bound)} if self.bound is not None else {}),
+            **({"divided": True} if self.divided else {}),
             **({"back": asdict(self.back)} if self.back is not None else {}),
             "hook": None
             if self.hook is None
@@ -266,6 +269,7 @@ def read(document: Mapping[str, Any]) -> Route:
         # Routes of earlier releases say nothing of one.
         hook=_read_hook(hook) if (hook := document.get("hook")) else None,
         bound=_bound(document["bound"]) if "bound" in document else None,
+        divided=document.get("divided", False),
     )
 
 

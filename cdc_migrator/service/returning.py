@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import psycopg
 
 from cdc_migrator.control.load import NO_ROUTES, Routes, TableLoad
-from cdc_migrator.databases.postgres.catalog import read_tables
+from cdc_migrator.databases.postgres.catalog import read_tables, read_targets
 from cdc_migrator.databases.postgres.coded import speaking
 from cdc_migrator.errors import Refused
 from cdc_migrator.model.destinations import destination, entries
@@ -131,7 +131,7 @@ def _inverted(
         here = {one.name: one for one in read_tables(source)}
         demanded = demanding(source, [one.source for one in routes])
     with speaking("target", "reading its tables"):
-        there = {one.name: one for one in read_tables(target)}
+        there = read_targets(target)
     forths = [
         Forth(
             one,

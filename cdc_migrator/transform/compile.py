@@ -83,7 +83,7 @@ def ways_of(
     """The same without a look at rows, and what is wrong instead of an error."""
     found, faults = entries(wanted, tables, place)
     with speaking("target", "reading the tables that rows go to"):
-        there = {one.name: one for one in catalog.read_tables(target)}
+        there = catalog.read_targets(target)
         demanded = demanding(target, [one.target for one in found])
     with speaking("source", "reading the tables of the mapping"):
         toasted = toasting(source, [one.table.name for one in found])
@@ -146,7 +146,26 @@ def _way(
         return None, work.faults
     whole = (*found, *given)
     where = entry.wanted.where
-    route = Route(entry.table.name, entry.target, whole, (), where, where_uses, hook=hook)
+    divided = there is not None and there.divided
+    if divided and not entry.table.key:
+        work.fault(
+            "CDCM-MAPPING-TABLE",
+            "to",
+            f"{entry.target} is partitioned, and {entry.table.name} has no key: its rows would be "
+            "told apart by where they lie",
+            "Give the source's table a primary key, or let the rows go to an ordinary table.",
+        )
+        return None, work.faults
+    route = Route(
+        entry.table.name,
+        entry.target,
+        whole,
+        (),
+        where,
+        where_uses,
+        hook=hook,
+        divided=divided,
+    )
     return Way(entry, route, there, constants), []
 
 

@@ -170,6 +170,8 @@ def _see_key(forth: Forth, own: Sequence[str], no: _Says) -> None:
     there, route = forth.there, forth.route
     if there is None:
         return
+    if there.divided:
+        no(f"{there.name} is partitioned: its changes are told by partition", "")
     constant = {one.name for one in route.columns if not one.uses}
     wanted = f"Give it a primary key of {', '.join(own)}."
     if not there.key:

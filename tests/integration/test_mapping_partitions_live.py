@@ -212,10 +212,9 @@ def test_what_is_wrong_on_the_target_is_found_and_mended_by_partition(live: Live
         ("visit_2", "different", 10),
         ("visit_3", "extra_in_target", 1),
     }
-    with writing(live) as writers:
-        live.cli("reconcile", "--repair")
+    live.cli("reconcile", "--repair")
+    with writing(live):
         live.cli("repair", "--rebuild", "shop.visit_2")
-        assert writers.commits > 0
     assert live.drain()
     execute(
         live.target,
@@ -288,3 +287,60 @@ def test_rows_come_back_to_the_partition_that_they_are_of(live: LiveMigration) -
     assert live.drain()
     live.cli("reconcile")
     see_both_alike(live, VISIT)
+
+
+DIVIDED = """
+DROP TABLE crm.visit;
+CREATE TABLE crm.visit (id bigint, visited date, said text, PRIMARY KEY (visited, id))
+    PARTITION BY HASH (id);
+CREATE TABLE crm.visit_a PARTITION OF crm.visit FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+CREATE TABLE crm.visit_b PARTITION OF crm.visit FOR VALUES WITH (MODULUS 2, REMAINDER 1);
+CREATE TABLE crm.item (id bigint, level int, word text, PRIMARY KEY (id, level))
+    PARTITION BY LIST (level);
+CREATE TABLE crm.item_1 PARTITION OF crm.item FOR VALUES IN (1, 2) PARTITION BY RANGE (id);
+CREATE TABLE crm.item_1_1 PARTITION OF crm.item_1 DEFAULT;
+CREATE TABLE crm.item_2 PARTITION OF crm.item DEFAULT;
+CREATE TABLE crm.plain (id int PRIMARY KEY, word text) PARTITION BY HASH (id);
+CREATE TABLE crm.plain_1 PARTITION OF crm.plain FOR VALUES WITH (MODULUS 1, REMAINDER 0);
+"""
+
+
+@pytest.mark.long
+def test_the_targets_table_may_be_partitioned_in_another_way(live: LiveMigration) -> None:
+    """Rows are written through it, and move from partition to partition on both sides."""
+    plain = {"table": "shop.plain", "to": "crm.plain", "set": {"word": "'w' || id"}}
+    said = yaml.safe_load(live.config.read_text()) | {"mapping": [*MAPPING, plain]}
+    live.config.write_text(yaml.safe_dump(said))
+    execute(live.target, DIVIDED)
+    execute(live.source, "INSERT INTO shop.plain SELECT generate_series(1, 100)")
+    assert "is partitioned: its changes" in live.cli("check", check=None).stdout.replace("\n", " ")
+    live.prepare()
+    live.start("run")
+    with writing(live) as writers:
+        wait_for("some commits", lambda: writers.commits > 300)
+        execute(live.source, "UPDATE shop.plain SET id = id + 500 WHERE id % 2 = 0")
+        live.cli("reconcile")
+    assert live.drain()
+    see_both_alike(live)
+    live.cli("schema", "diff")
+
+    with psycopg.connect(live.target, autocommit=True) as conn:
+        for part in ("visit", "visit_a", "visit_b", "plain", "plain_1"):
+            conn.execute(f"ALTER TABLE crm.{part} DISABLE TRIGGER ALL".encode())
+        conn.execute("DELETE FROM crm.visit WHERE id % 3 = 0")
+        conn.execute("UPDATE crm.visit SET said = 'wrong' WHERE id % 3 = 1")
+        conn.execute("INSERT INTO crm.plain VALUES (9000, 'nobody')")
+        conn.execute("UPDATE crm.plain SET word = 'wrong' WHERE id = 1")
+    live.cli("reconcile", check=1)
+    live.cli("reconcile", "--repair")
+    with writing(live):
+        live.cli("repair", "--rebuild", "shop.plain")
+        live.cli("repair", "--rebuild", "shop.visit_1")
+    assert live.drain()
+    see_both_alike(live)
+    assert one(live.target, "SELECT count(*) FROM crm.plain WHERE word = 'w' || id") == 100
+    execute(live.source, "TRUNCATE shop.plain", "TRUNCATE shop.visit_1")
+    assert live.drain()
+    assert one(live.target, "SELECT count(*) FROM crm.plain") == 0
+    see_both_alike(live)
+    live.cli("reconcile")
