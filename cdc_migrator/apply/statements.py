@@ -183,7 +183,7 @@ class Statements:
             return None
         values = dict(zip(self._columns, self._values(), strict=True))
         return self._text(
-            "UPDATE ONLY {target} AS t SET {settings} FROM {rows} WHERE {chosen} AND {same}",
+            "UPDATE {alone} AS t SET {settings} FROM {rows} WHERE {chosen} AND {same}",
             settings=_list(
                 sql.SQL("{} = {}").format(sql.Identifier(name), values[name])
                 for name in self._settable()
