@@ -112,10 +112,12 @@ class Bound:
     Attributes:
         condition: SQL over the target's row, true of those that the partition has.
         columns: those of the target that it reads; all of them part of the key, if there is one.
+        whole: the partitioned table that an entry speaks of.
     """
 
     condition: str
     columns: tuple[str, ...]
+    whole: TableName
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +219,7 @@ class Route:
             "where": self.where,
             "where_uses": list(self.where_uses),
             "belongs": self.belongs,
-            **({"bound": asdict(self.bound)} if self.bound is not None else {}),
+            **({"bound": _bound_document(self.bound)} if self.bound is not None else {}),
             **({"divided": True} if self.divided else {}),
             **({"back": asdict(self.back)} if self.back is not None else {}),
             "hook": None
@@ -273,8 +275,12 @@ def read(document: Mapping[str, Any]) -> Route:
     )
 
 
+def _bound_document(one: Bound) -> dict[str, Any]:
+    return {**asdict(one), "whole": [one.whole.schema, one.whole.name]}
+
+
 def _bound(document: Mapping[str, Any]) -> Bound:
-    return Bound(document["condition"], tuple(document["columns"]))
+    return Bound(document["condition"], tuple(document["columns"]), TableName(*document["whole"]))
 
 
 def _returning(document: Mapping[str, Any]) -> Returning:

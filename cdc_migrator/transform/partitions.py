@@ -255,7 +255,8 @@ def _bounded(
                     "Give the target the types of the partition key.",
                 )
             condition = "true"
-    bound = Bound(condition, tuple(one.name for _, one in columns))
+    assert table.root is not None
+    bound = Bound(condition, tuple(one.name for _, one in columns), table.root)
     return replace(way, route=replace(route, bound=bound)), []
 
 

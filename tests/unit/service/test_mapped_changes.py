@@ -67,7 +67,7 @@ def test_a_table_that_is_dropped_is_borne_by_none() -> None:
 
 
 SALE = {"root_schema": "shop", "root": "sale", "bound": "1"}
-OF_PART = replace(OF_N, bound=Bound("true", ()))
+OF_PART = replace(OF_N, bound=Bound("true", (), TableName("shop", "sale")))
 
 
 @pytest.mark.parametrize(
