@@ -148,7 +148,7 @@ class MappedStatements(Statements):
         if not self._filters:
             return None
         return self._text(
-            "DELETE FROM ONLY {target} AS t USING {rows} WHERE s.k = {kind} AND NOT s.f AND {same}",
+            "DELETE FROM {alone} AS t USING {rows} WHERE s.k = {kind} AND NOT s.f AND {same}",
             kind=sql.Literal(COMPLETE),
             same=self._same_key(self._own_key()),
         )

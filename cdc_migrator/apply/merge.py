@@ -145,17 +145,17 @@ class Merger:
         plans = [self._plans[name] for name in tables]
         # Rows that others write to the same table stay.
         shared = [plan for plan in plans if plan.shared]
-        targets = [names.table(plan.target) for plan in plans if plan not in shared]
-        only = sql.SQL(", ").join(sql.SQL("ONLY {}").format(t) for t in targets)
+        targets = [names.alone(p.target, p.divided) for p in plans if p not in shared]
         try:
             with self._conn.transaction():
                 reach("apply.truncate.before")
                 if targets:
-                    self._conn.execute(sql.SQL("TRUNCATE {}").format(only))
+                    together = sql.SQL(", ").join(targets)
+                    self._conn.execute(sql.SQL("TRUNCATE {}").format(together))
                 reach("apply.truncate.after")
         except errors.FeatureNotSupported:
             for target in targets:
-                self._conn.execute(sql.SQL("DELETE FROM ONLY {}").format(target))
+                self._conn.execute(sql.SQL("DELETE FROM {}").format(target))
         for plan in shared:
             assert plan.route is not None
             self._conn.execute(mapped.emptied(plan.route))

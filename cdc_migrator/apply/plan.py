@@ -68,6 +68,11 @@ class TablePlan:
         return route.belongs is not None or (route.back is not None and route.back.part)
 
     @property
+    def divided(self) -> bool:
+        """Whether the target's table is partitioned."""
+        return self.route is not None and self.route.divided
+
+    @property
     def filtered(self) -> bool:
         """Whether rows of the source may be missing on the target on purpose."""
         if self.route is None:
@@ -98,7 +103,7 @@ def plan_tables(
         Refused: CDCM-TARGET-TABLE-MISSING. As `hook.calling.Caller`.
     """
     plans = {}
-    there = {one.name: one for one in catalog.read_tables(conn)} if routes else {}
+    there = catalog.read_targets(conn) if routes else {}
     for table in tables:
         becomes: Mapping[TableName, Route | None]
         becomes = (routes or {}).get(table.name) or {table.name: None}

@@ -67,7 +67,7 @@ class Statements:
             self.upsert = self._insert(self._on_conflict())
             self.rewrite = self._rewrite()
             self.delete = self._text(
-                "DELETE FROM ONLY {target} AS t USING {rows} WHERE s.k = {kind} AND {same}",
+                "DELETE FROM {alone} AS t USING {rows} WHERE s.k = {kind} AND {same}",
                 kind=sql.Literal(DELETE),
                 same=self._same_key(self._base()),
             )
@@ -84,7 +84,7 @@ class Statements:
                 chosen=self._chosen(COMPLETE),
             )
             self.delete_finals: str | None = self._text(
-                "DELETE FROM ONLY {target} AS t USING {final} AS f WHERE {same}",
+                "DELETE FROM {alone} AS t USING {final} AS f WHERE {same}",
                 same=self._same_key([sql.Identifier("f", c.name) for c in plan.key]),
             )
             self.insert_finals = self._text(
@@ -106,7 +106,7 @@ class Statements:
         return self._remember(
             "update",
             kind,
-            "UPDATE ONLY {target} AS t SET {settings} FROM {rows} WHERE s.k = {kind} AND {same}",
+            "UPDATE {alone} AS t SET {settings} FROM {rows} WHERE s.k = {kind} AND {same}",
             settings=_list(settings),
             kind=sql.Literal(kind),
             same=self._same_key(self._own_key()),
@@ -123,7 +123,7 @@ class Statements:
         return self._remember(
             "finish",
             kind,
-            "INSERT INTO {final} SELECT {values} FROM {rows}, ONLY {target} AS t "
+            "INSERT INTO {final} SELECT {values} FROM {rows}, {alone} AS t "
             "WHERE s.k = {kind} AND {same}",
             values=_list(values),
             kind=sql.Literal(kind),
@@ -183,7 +183,7 @@ class Statements:
             return None
         values = dict(zip(self._columns, self._values(), strict=True))
         return self._text(
-            "UPDATE ONLY {target} AS t SET {settings} FROM {rows} WHERE {chosen} AND {same}",
+            "UPDATE {alone} AS t SET {settings} FROM {rows} WHERE {chosen} AND {same}",
             settings=_list(
                 sql.SQL("{} = {}").format(sql.Identifier(name), values[name])
                 for name in self._settable()
@@ -219,9 +219,9 @@ class Statements:
     def _delete_equal(self) -> str:
         """One row of the target for each staged row with the same text, whatever their order."""
         return self._text(
-            "DELETE FROM ONLY {target} AS t USING ("
+            "DELETE FROM {alone} AS t USING ("
             "SELECT x.ctid AS place FROM (SELECT t.ctid, {theirs} AS image, "
-            "row_number() OVER (PARTITION BY {theirs}) AS n FROM ONLY {target} AS t "
+            "row_number() OVER (PARTITION BY {theirs}) AS n FROM {alone} AS t "
             "WHERE {theirs} IN (SELECT {ours} FROM {rows} WHERE {chosen})) AS x "
             "JOIN (SELECT {ours} AS image, count(*) AS n FROM {rows} WHERE {chosen} "
             "GROUP BY 1) AS w ON w.image = x.image AND x.n <= w.n) AS d WHERE t.ctid = d.place",
@@ -276,6 +276,7 @@ class Statements:
     def _text(self, pattern: str, **parts: sql.Composable) -> str:
         known = {
             "target": self._target,
+            "alone": names.alone(self._plan.target, self._plan.divided),
             "stage": self._stage,
             "final": self._final,
             "rows": self._rows,

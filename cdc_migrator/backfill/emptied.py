@@ -90,13 +90,13 @@ def begin_empty(conn: psycopg.Connection, table: TableName, belongs: str | None 
 
 def empty(conn: psycopg.Connection, table: TableName, belongs: str | None = None) -> None:
     """Remove all rows, or those of which `belongs` is true, inside the caller's transaction."""
-    name = quoted.table(table)
+    name = _alone(conn, table)
     if belongs is not None:
         _delete(conn, name, belongs)
         return
     try:
         with conn.transaction():
-            conn.execute(sql.SQL("TRUNCATE ONLY {}").format(name))
+            conn.execute(sql.SQL("TRUNCATE {}").format(name))
     except psycopg.errors.FeatureNotSupported:
         # A foreign key of another table forbids it, even where no row is referred to.
         _delete(conn, name, None)
@@ -105,13 +105,19 @@ def empty(conn: psycopg.Connection, table: TableName, belongs: str | None = None
 def _delete(conn: psycopg.Connection, name: sql.Composable, belongs: str | None) -> None:
     if not deferring.defers(conn):
         conn.execute("SET LOCAL session_replication_role = replica")
-    conn.execute(sql.SQL("DELETE FROM ONLY {}{}").format(name, _those(belongs)))
+    conn.execute(sql.SQL("DELETE FROM {}{}").format(name, _those(belongs)))
+
+
+def _alone(conn: psycopg.Connection, table: TableName) -> sql.Composable:
+    row = conn.execute(
+        "SELECT relkind = 'p' FROM pg_class WHERE oid = to_regclass(%s)",
+        (quoted.table(table).as_string(conn),),
+    ).fetchone()
+    return quoted.alone(table, row == (True,))
 
 
 def _holds(conn: psycopg.Connection, table: TableName, belongs: str | None) -> bool:
-    query = sql.SQL("SELECT EXISTS (SELECT FROM ONLY {}{})").format(
-        quoted.table(table), _those(belongs)
-    )
+    query = sql.SQL("SELECT EXISTS (SELECT FROM {}{})").format(_alone(conn, table), _those(belongs))
     return conn.execute(query).fetchone() == (True,)
 
 

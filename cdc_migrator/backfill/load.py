@@ -241,8 +241,9 @@ class _Round:
             )
             for table in fresh:
                 require_empty(self._control, table.target, table.belongs)
-            # Later ones are compared as any others: reading a table again need not wait for them.
-            first = [table.target for table in fresh if not table.attempt]
+            # Later ones are compared as any others: reading a table again need not wait for them,
+            # nor a partition that comes where another one has gone.
+            first = [one.target for one in fresh if not one.attempt and not _joins_others(one)]
             require_claimed(self._control, first)
             self.taken_off = fence.keep(owner, self._names.migration, self._options.fence)
             require_claimed(self._control, first)
@@ -296,7 +297,7 @@ class _Round:
         with speaking("source", "reading the catalog"):
             sources = {table.name: table for table in catalog.read_tables(self._source)}
         with speaking("target", "reading the catalog"):
-            targets = {table.name: table for table in catalog.read_tables(self._control)}
+            targets = catalog.read_targets(self._control)
         for side, name in [
             *(("source", table.relation) for table in tables if table.relation not in sources),
             *(("target", table.target) for table in tables if table.target not in targets),
@@ -391,3 +392,8 @@ def _finish(
         tables=tuple(sorted(tables, key=lambda table: -table.bytes_loaded)),
         taken_off=tuple(sorted(taken_off)),
     )
+
+
+def _joins_others(one: TableLoad) -> bool:
+    """Whether it is a partition that has come to the stream's others."""
+    return one.joining is not None and one.route is not None and one.route.bound is not None

@@ -159,7 +159,7 @@ def check(
             connect(target_dsn, application_name=called, side="target") as target,
             speaking("target", "looking at the server and its tables"),
         ):
-            seen.mapped = destinations(wanted, (table.name for table in seen.tables))
+            seen.mapped = destinations(wanted, seen.tables)
             _target(target, target_dsn, found, seen)
             known = [*seen.plain, *seen.shaped]
             found += privileges.look(target, target_dsn, "target", known, way_back, secured)
@@ -294,13 +294,15 @@ def _target(target: psycopg.Connection, target_dsn: str, found: list[Finding], s
             free_bytes=sizes.free_here(target),
             free_basis="measured where its data is: the server runs on this machine",
         )
-    there = {table.name for table in catalog.read_tables(target)}
+    there = catalog.read_targets(target)
     ways = [one for several in seen.mapped.values() for one in several]
     filled = []
     # Of a table that several go to, each one's rows are looked for when it is loaded.
     for name in (one for one in tables if ways.count(one) < 2):
         if name in there and name not in active:
-            query = sql.SQL("SELECT EXISTS (SELECT FROM ONLY {})").format(quoted.table(name))
+            query = sql.SQL("SELECT EXISTS (SELECT FROM {})").format(
+                quoted.alone(name, there[name].divided)
+            )
             if target.execute(query).fetchone() == (True,):
                 filled.append(name)
     found += targets.filled(filled)

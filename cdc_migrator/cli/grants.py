@@ -197,10 +197,11 @@ def print_grants(
 
     proposed = {part: _with_roles(one) for part, one in databases.items()}
     with _connect("source", databases["source"]) as source:
-        tables = [table.name for table in read_tables(source, include, exclude)]
+        moving = read_tables(source, include, exclude)
+        tables = [table.name for table in moving]
         secured = grants.look(source, tables).secured
         scripts = [_script(source, "source", proposed["source"], tables, managed, way_back)]
-    going = destinations(wanted, tables)
+    going = destinations(wanted, moving)
     there = {one for several in going.values() for one in several}
     theirs = [*(one for one in tables if one not in going), *sorted(there)]
     with _connect("target", databases["target"]) as target:

@@ -42,8 +42,8 @@ class TableMapping(Section):
 
     table: str = Field(
         pattern=_TABLE,
-        description="The table of the source, as schema.table; `shop.*` speaks of every table of a "
-        "schema that no other entry names.",
+        description="The table of the source, as schema.table; a partitioned one with all of its "
+        "partitions. `shop.*` speaks of every table of a schema that no other entry names.",
     )
     to: str | None = Field(
         default=None,

@@ -59,16 +59,24 @@ def _alone(several: Sequence[TableLoad], said: Sequence[Wanted]) -> bool:
     every = [
         entry.others
         for one in several
-        for entry in entries(said, one.relation)
-        if destination(entry, one.relation) == one.target
+        for entry in entries(said, one.relation, _whole(one))
+        if destination(entry, one.relation, _whole(one)) == one.target
     ]
     return bool(every) and all(one is False for one in every)
+
+
+def _whole(one: TableLoad) -> TableName | None:
+    """The partitioned table that the mapping speaks of in place of this one."""
+    bound = one.route.bound if one.route is not None else None
+    return bound.whole if bound is not None else None
 
 
 def _rest(target: TableName, several: Sequence[TableLoad]) -> TableLoad:
     claimed = " OR ".join(f"({one.belongs}\n) IS TRUE" for one in several)
     behind = [one for one in several if one.state is not LoadState.LOADED or one.joining]
     of = (behind or several)[0]
+    divided = of.route is not None and of.route.divided
+    rest = f"NOT ({claimed})"
     return TableLoad(
         source=named(target),
         target=target,
@@ -83,7 +91,7 @@ def _rest(target: TableName, several: Sequence[TableLoad]) -> TableLoad:
         reread_until=None,
         planned=of.planned,
         joining=of.joining,
-        route=Route(of.relation, target, (), (), where="false", belongs=f"NOT ({claimed})"),
+        route=Route(of.relation, target, (), (), "false", belongs=rest, divided=divided),
     )
 
 

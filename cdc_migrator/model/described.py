@@ -62,6 +62,8 @@ class Described:
         indexes: unique indexes that belong to no constraint, likewise.
         ancestors: from the table that it is a partition of to the outermost one.
         bound: its own as a partition, as SQL has it.
+        bounds: what tells its own and those above it from others; None: it is no partition, or an
+            earlier release described it.
     """
 
     oid: int
@@ -73,6 +75,7 @@ class Described:
     document: Mapping[str, Any]
     ancestors: tuple[Ancestor, ...]
     bound: str | None
+    bounds: str | None
 
     @property
     def name(self) -> TableName:
@@ -114,6 +117,7 @@ def read(document: Mapping[str, Any]) -> Described:
         document=document,
         ancestors=_ancestors(document),
         bound=document.get("bound"),
+        bounds=document.get("bounds"),
     )
 
 

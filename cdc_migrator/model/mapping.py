@@ -106,6 +106,21 @@ class Returning:
 
 
 @dataclass(frozen=True, slots=True)
+class Bound:
+    """Which rows a partition has, where all partitions of a table go to one.
+
+    Attributes:
+        condition: SQL over the target's row, true of those that the partition has.
+        columns: those of the target that it reads; all of them part of the key, if there is one.
+        whole: the partitioned table that an entry speaks of.
+    """
+
+    condition: str
+    columns: tuple[str, ...]
+    whole: TableName
+
+
+@dataclass(frozen=True, slots=True)
 class Hook:
     """A function of the user's that computes columns of the target.
 
@@ -144,6 +159,8 @@ class Route:
         back: of a route of the way back over more than other names. `where` and `belongs` say then
             which rows are compared: what applies writes all that are `back.apart`.
         hook: what computes the last columns; None: all of them are SQL's.
+        bound: of a partition whose table is mapped as a whole; `belongs` says it as well.
+        divided: the target's table is partitioned.
     """
 
     source: TableName
@@ -155,6 +172,8 @@ class Route:
     belongs: str | None = None
     back: Returning | None = None
     hook: Hook | None = None
+    bound: Bound | None = None
+    divided: bool = False
 
     @property
     def made(self) -> tuple[MappedColumn, ...]:
@@ -200,6 +219,8 @@ class Route:
             "where": self.where,
             "where_uses": list(self.where_uses),
             "belongs": self.belongs,
+            **({"bound": _bound_document(self.bound)} if self.bound is not None else {}),
+            **({"divided": True} if self.divided else {}),
             **({"back": asdict(self.back)} if self.back is not None else {}),
             "hook": None
             if self.hook is None
@@ -249,7 +270,17 @@ def read(document: Mapping[str, Any]) -> Route:
         back=_returning(document["back"]) if "back" in document else None,
         # Routes of earlier releases say nothing of one.
         hook=_read_hook(hook) if (hook := document.get("hook")) else None,
+        bound=_bound(document["bound"]) if "bound" in document else None,
+        divided=document.get("divided", False),
     )
+
+
+def _bound_document(one: Bound) -> dict[str, Any]:
+    return {**asdict(one), "whole": [one.whole.schema, one.whole.name]}
+
+
+def _bound(document: Mapping[str, Any]) -> Bound:
+    return Bound(document["condition"], tuple(document["columns"]), TableName(*document["whole"]))
 
 
 def _returning(document: Mapping[str, Any]) -> Returning:
@@ -306,7 +337,8 @@ class Wanted:
     """What the user says of one table, or of all tables of a schema.
 
     Attributes:
-        table: ``schema.table`` of the source; ``schema.*`` for every table that nothing else names.
+        table: ``schema.table`` of the source, perhaps a partitioned one, whose partitions it speaks
+            of; ``schema.*`` for every table that nothing else names.
         to: ``schema.table`` of the target, or ``schema.*``; None: the same.
         keep: only these columns of the source; empty: all but those of `drop`.
         rename: columns of the source with their names on the target.

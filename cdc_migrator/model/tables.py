@@ -73,7 +73,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """One ordinary table or leaf partition.
+    """One ordinary table or leaf partition; of a target perhaps a partitioned one.
 
     Attributes:
         columns: in attribute order, dropped ones left out.
@@ -82,6 +82,7 @@ class Table:
             their whole content (REPLICA IDENTITY FULL).
         root: the partitioned table that this is a leaf of, or None.
         estimated_rows, bytes: ``pg_class.reltuples`` (0 where unknown) and main + TOAST size.
+        divided: it is partitioned itself: its rows are in other tables.
     """
 
     name: TableName
@@ -91,6 +92,7 @@ class Table:
     root: TableName | None
     estimated_rows: int
     bytes: int
+    divided: bool = False
 
     def column(self, name: str) -> Column:
         """The column called `name`; raises KeyError if there is none."""

@@ -108,6 +108,15 @@ def blocks(sides: Sides, pair: Pair, target: bool) -> int:
     return int(row[0]) if row else 0
 
 
+def _read_in(sides: Sides, pair: Pair, target: bool, piece_blocks: int) -> list[sql.Composable]:
+    """The pieces in which a side is read."""
+    bounded = pair.route is not None and pair.route.bound is not None
+    if target and bounded and blocks(sides, pair, False) <= piece_blocks:
+        # A small part of a table that has many: an index may lead to its rows.
+        return [sql.SQL("true")]
+    return list(pieces(blocks(sides, pair, target), piece_blocks))
+
+
 def digest(
     sides: Sides,
     pair: Pair,
@@ -131,7 +140,7 @@ def digest(
         found: dict[int | None, Digest] = {}
         among: sql.Composable | None = None
         if unit.range.everything:
-            conditions = list(pieces(blocks(sides, pair, target), piece_blocks))
+            conditions = _read_in(sides, pair, target, piece_blocks)
             if unit.only is not None:
                 among = slicer.among(unit, target)
         else:

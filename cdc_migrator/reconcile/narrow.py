@@ -190,7 +190,8 @@ def compare_keys(look: Look, keys: Sequence[Key]) -> list[RowDifference]:
         of_them = sql.SQL("JOIN {} ON {}").format(
             expressions.wanted_keys(own, keys), expressions.same_key(own, "t")
         )
-        query = sql.SQL("SELECT t.ctid::text, {key}, {row} FROM {rows} {of_them}").format(
+        query = sql.SQL("SELECT {lying}, {key}, {row} FROM {rows} {of_them}").format(
+            lying=look.pair.lying(target),
             key=expressions.texts(own, "t"),
             row=expressions.texts((c.on(target) for c in look.pair.columns), "t"),
             rows=look.pair.rows(target, "t"),

@@ -19,7 +19,7 @@ from psycopg import sql
 
 from cdc_migrator.control.load import TableLoad
 from cdc_migrator.databases.postgres import mapped, names
-from cdc_migrator.databases.postgres.catalog import read_tables
+from cdc_migrator.databases.postgres.catalog import read_targets
 from cdc_migrator.model.mapping import MappedColumn, Route
 from cdc_migrator.model.tables import Column, Table, TableName
 from cdc_migrator.reconcile.at_once import at_once
@@ -92,6 +92,11 @@ class Pair:
         return self.route is not None and self.route.claims_rest
 
     @property
+    def divided(self) -> bool:
+        """Whether its rows are in the partitions of a table of the target."""
+        return self.route is not None and self.route.divided
+
+    @property
     def returns(self) -> bool:
         """Whether its rows come back to a table that has more than they carry."""
         return self.route is not None and self.route.back is not None
@@ -143,6 +148,12 @@ class Pair:
             return rows if alias is None else _called(rows, alias)
         made = mapped.rows_of_target(self.route) if target else self._of_source(given=self.hooked)
         return _called(made, alias or "t")
+
+    def lying(self, target: bool) -> sql.Composable:
+        """Where a row ``t`` of `rows` lies, as a text."""
+        if target and self.divided:
+            return sql.SQL("concat({}, t.ctid)").format(sql.Identifier("t", mapped.PARTITION))
+        return sql.SQL("t.ctid::text")
 
     def sampled(self, percent: float) -> sql.Composable:
         """As `plain` of the source, of so much of its pages."""
@@ -231,7 +242,7 @@ def pairs_of(
 
 
 def _read(conn: psycopg.Connection) -> tuple[dict[TableName, Table], Expressions]:
-    return {table.name: table for table in read_tables(conn)}, _expressions(conn)
+    return read_targets(conn), _expressions(conn)
 
 
 def _expressions(conn: psycopg.Connection) -> Expressions:

@@ -80,8 +80,8 @@ class RangeWriter:
         """
         pair, wanted = self._pair, self._wanted
         before = target.execute(
-            sql.SQL("DELETE FROM ONLY {} WHERE {}").format(
-                names.table(pair.target.name),
+            sql.SQL("DELETE FROM {} WHERE {}").format(
+                names.alone(pair.target.name, pair.divided),
                 pair.belonging(ranges.within(pair, wanted.low, wanted.high, True)),
             )
         ).rowcount

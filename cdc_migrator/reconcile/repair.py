@@ -57,6 +57,8 @@ def _by_key(
 ) -> list[Repaired]:
     wanted = dict.fromkeys(keys)
     delete = _DELETE_OWN if pair.shared else _DELETE
+    if pair.divided:
+        delete = _DELETE_WITHIN
     if pair.returns:
         delete = _LOOK
     for _ in range(_ROUNDS):
@@ -163,13 +165,19 @@ _DELETE_OWN = sql.SQL(
     "USING (SELECT t.ctid FROM {wanted} JOIN {rows} ON {same}) AS own "
     "WHERE t.ctid = own.ctid RETURNING {digest}, {key}"
 )
+# The same of a partitioned table.
+_DELETE_WITHIN = sql.SQL(
+    "DELETE FROM {table} AS t "
+    "USING (SELECT t.ctid, t.{partition} AS part FROM {wanted} JOIN {rows} ON {same}) AS own "
+    "WHERE t.ctid = own.ctid AND t.tableoid = own.part RETURNING {digest}, {key}"
+)
 _LOOK = sql.SQL("SELECT DISTINCT {digest}, {key} FROM {wanted} JOIN {rows} ON {same}")
 
 
 def _on_target(
     target: psycopg.Connection, pair: Pair, keys: Sequence[Key], statement: sql.SQL
 ) -> dict[Key, list[str]]:
-    """Run `_DELETE`, `_DELETE_OWN` or `_LOOK` for these keys.
+    """Run one of the statements above for these keys.
 
     Returns the digests of the rows that it met, by key.
     """
@@ -178,6 +186,7 @@ def _on_target(
     for digest, *key in target.execute(
         statement.format(
             table=names.table(pair.target.name),
+            partition=sql.Identifier(mapped.PARTITION),
             rows=pair.rows(True, "t"),
             wanted=expressions.wanted_keys(own, keys),
             same=expressions.same_key(own, "t"),

@@ -55,7 +55,7 @@ _LOST = (
 )
 _MOVED = (errors.UndefinedTable, errors.UndefinedColumn, errors.LockNotAvailable)
 _SAME_FILE = sql.SQL("""
-SELECT c.relfilenode = pg_relation_filenode(c.oid) FROM pg_class c
+SELECT c.relfilenode = coalesce(pg_relation_filenode(c.oid), 0) FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = {} AND c.relname = {}
 """)
 _BEGIN = sql.SQL("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}")

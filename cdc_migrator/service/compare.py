@@ -82,5 +82,5 @@ def _moving(sides: Sides) -> list[Table]:
 
 def _alike(sides: Sides, tables: Sequence[Table]) -> list[TableName]:
     """Those that are to be alike on both sides."""
-    mapped = destinations(sides.wanted, (table.name for table in tables))
+    mapped = destinations(sides.wanted, tables)
     return [table.name for table in tables if table.name not in mapped]

@@ -2,6 +2,9 @@
 
 Nothing is ever altered on the target for such a table: what its columns are made of is the user's
 to say. A change of what no route reads is noted, and the stream goes on; any other ends it.
+
+A partition may leave its table, and go: what the target has of it stays. One that comes to a table,
+or that gets other bounds, would have rows where the routes do not look for them.
 """
 
 from __future__ import annotations
@@ -11,10 +14,10 @@ from dataclasses import replace
 
 import psycopg
 
-from cdc_migrator.control import load
+from cdc_migrator.control import load, mapping
 from cdc_migrator.databases.postgres.coded import speaking
 from cdc_migrator.errors import StreamHalted
-from cdc_migrator.model.mapping import Route
+from cdc_migrator.model.mapping import Route, Wanted
 from cdc_migrator.model.tables import ReplicaIdentity
 from cdc_migrator.service.alteration import Change, Kind
 from cdc_migrator.service.schema_step import Step
@@ -60,10 +63,13 @@ def borne(target: psycopg.Connection, wanted: Sequence[Step], at: Place) -> list
         StreamHalted: CDCM-SCHEMA-MAPPED: the routes cannot bear one of them.
     """
     with speaking("target", "reading the routes of its tables"):
+        said = mapping.said(target)
         routes: dict[object, list[Route]] = {}
-        for one in load.read_tables(target):
-            if one.route is not None:
-                routes.setdefault(one.relation, []).append(one.route)
+        for table in load.read_tables(target):
+            if table.route is not None:
+                routes.setdefault(table.relation, []).append(table.route)
+        for one in wanted:
+            _require_its_place(one, routes.get(one.before.name, ()), said, at)
         return [_borne(target, one, routes.get(one.before.name), at) for one in wanted]
 
 
@@ -71,7 +77,12 @@ def unbearable(one: Step, routes: Sequence[Route]) -> list[Change]:
     """Those of its changes that the routes cannot bear; new labels only where the target lacks
     them."""
     used = {name for route in routes for name in route.reads}
-    return [change for change in one.changes if _against(one, change, used)]
+    parts = all(route.bound is not None for route in routes)
+    return [
+        change
+        for change in one.changes
+        if _against(one, change, used) and not (parts and change.kind is Kind.TABLE_DROPPED)
+    ]
 
 
 def _borne(
@@ -105,6 +116,39 @@ def _against(one: Step, change: Change, used: set[str]) -> bool:
         assert one.after is not None
         return one.after.table.replica_identity is not ReplicaIdentity.FULL
     return True
+
+
+def misplaced(one: Step, routes: Sequence[Route], said: Sequence[Wanted]) -> str | None:
+    """What a table has become, where it is a partition now that the mapping speaks of, or another
+    one than it was; None: nothing of this."""
+    before, after = one.before, one.after
+    if after is None or (root := after.table.root) is None:
+        return None
+    moved = before.table.root != root
+    # An earlier release did not note the bounds.
+    if not moved and ("bounds" not in before.document or before.bounds == after.bounds):
+        return None
+    whole = any(entry.table == str(root) for entry in said)
+    own = any(entry.table == str(before.name) for entry in said)
+    if not (whole and not own) and not any(route.bound is not None for route in routes):
+        return None
+    return f"is a partition of {root} now" if moved else f"has other bounds in {root} now"
+
+
+def _require_its_place(
+    one: Step, routes: Sequence[Route], said: Sequence[Wanted], at: Place
+) -> None:
+    """Raise StreamHalted where a table is `misplaced`."""
+    if (what := misplaced(one, routes, said)) is None:
+        return
+    raise StreamHalted(
+        "CDCM-SCHEMA-MAPPED",
+        f"the source has changed {one.before.name}: it {what}, and its rows would be where the "
+        "mapping does not look for them",
+        at.position,
+        "A table that is made as a partition can join; one that has moved on its own cannot take "
+        "its rows along. Begin anew: `cdc-migrator abort`, then `cdc-migrator migrate`.",
+    )
 
 
 def _halted(one: Step, against: Sequence[Change], at: Place) -> StreamHalted:

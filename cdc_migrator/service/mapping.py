@@ -11,7 +11,15 @@ import psycopg
 from cdc_migrator.capture import findings
 from cdc_migrator.capture.findings import Finding
 from cdc_migrator.capture.preflight import Preflight
-from cdc_migrator.control import load, mapping, migration, relations, unclaimed, within
+from cdc_migrator.control import (
+    load,
+    mapping,
+    migration,
+    relations,
+    shapes,
+    unclaimed,
+    within,
+)
 from cdc_migrator.control.load import NO_ROUTES, Routes
 from cdc_migrator.databases.postgres import same
 from cdc_migrator.databases.postgres.connect import connect
@@ -37,10 +45,11 @@ def require_same(target: psycopg.Connection, wanted: Sequence[Wanted]) -> None:
         Refused: CDCM-MAPPING-CHANGED.
     """
     before, tables = mapping.said(target), load.read_tables(target)
+    roots = {name: one.table.root for name, one in shapes.read(target).items()}
     changed = [
         table
         for table in relations.of_source(tables)
-        if entries(before, table) != entries(wanted, table)
+        if entries(before, table, roots.get(table)) != entries(wanted, table, roots.get(table))
     ]
     if changed:
         raise _changed(
@@ -106,7 +115,7 @@ def looked_at(found: Preflight, options: MigrateOptions) -> Preflight:
     if not options.wanted:
         return found
     told: list[Finding] = []
-    mapped = destinations(options.wanted, (table.name for table in found.tables))
+    mapped = destinations(options.wanted, found.tables)
     try:
         with _both(options.source_dsn, options.target_dsn, options.name, "check") as both:
             one = same.one_database(*both)
@@ -186,8 +195,16 @@ def routes(
         }
         for known in load.read_tables(target):
             way = (known.relation, known.target)
-            if known.route is not None and belongs.get(way) != known.belongs:
+            if known.route is None or belongs.get(way) == known.belongs:
+                continue
+            if known.route.bound is None:
                 raise _changed(f"rows of another table shall come to {known.target}")
+            # One that is no partition any more keeps the rows that it had.
+            if way in belongs:
+                raise _changed(
+                    f"{known.relation} has other bounds than when it joined, as a default "
+                    "partition gets with each one that is added beside it"
+                )
         mapping.say(target, _with_others(wanted, mapping.said(target), wanted))
         return made
 

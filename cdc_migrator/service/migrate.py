@@ -194,7 +194,7 @@ class Migrate:
             self._observer.step(f"schema: taken as it is, {warned} differences to look at")
             return Restored((), ())
         tables = self._source_tables()
-        mapped = destinations(options.wanted, (table.name for table in tables))
+        mapped = destinations(options.wanted, tables)
         going = {table.name for table in tables} | set(self._plain())
         made = make_tables(
             options.source_dsn,

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 import psycopg
 
 from cdc_migrator.control.load import NO_ROUTES, Routes, TableLoad
-from cdc_migrator.databases.postgres.catalog import read_tables
+from cdc_migrator.databases.postgres.catalog import read_tables, read_targets
 from cdc_migrator.databases.postgres.coded import speaking
 from cdc_migrator.errors import Refused
-from cdc_migrator.model.destinations import destinations, entries
+from cdc_migrator.model.destinations import destination, entries
 from cdc_migrator.model.mapping import Route, Wanted, called
-from cdc_migrator.model.tables import TableName
+from cdc_migrator.model.tables import Table, TableName
 from cdc_migrator.transform.aside import demanding
 from cdc_migrator.transform.inverse import Against, Forth, Inverted, invert
 from cdc_migrator.transform.returning import compile_back
@@ -131,13 +131,13 @@ def _inverted(
         here = {one.name: one for one in read_tables(source)}
         demanded = demanding(source, [one.source for one in routes])
     with speaking("target", "reading its tables"):
-        there = {one.name: one for one in read_tables(target)}
+        there = read_targets(target)
     forths = [
         Forth(
             one,
             here[one.source],
             there.get(one.target),
-            _said(wanted, one),
+            _said(wanted, one, here[one.source]),
             frozenset(demanded.get(one.source, ())),
         )
         for one in routes
@@ -146,11 +146,9 @@ def _inverted(
     return invert(forths)
 
 
-def _said(wanted: Sequence[Wanted], route: Route) -> Wanted:
+def _said(wanted: Sequence[Wanted], route: Route, table: Table) -> Wanted:
     """The entry that a route was made of."""
-    said = entries(wanted, route.source)
-    going = destinations(wanted, [route.source]).get(route.source, ())
-    for one, to in zip(said, going, strict=True):
-        if to == route.target:
+    for one in entries(wanted, table.name, table.root):
+        if destination(one, table.name, table.root) == route.target:
             return one
     return Wanted(str(route.source), str(route.target))

@@ -87,7 +87,7 @@ def _tables(
         if known:
             return relations.plain(known), relations.reshaped(known)
     with speaking("source", "reading its tables"):
-        found = [one.name for one in read_tables(source, options.include, options.exclude)]
+        found = read_tables(source, options.include, options.exclude)
     going = destinations(options.wanted, found)
     others = {table for tables in going.values() for table in tables}
-    return [table for table in found if table not in going], sorted(others)
+    return [one.name for one in found if one.name not in going], sorted(others)

@@ -17,7 +17,7 @@ from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.errors import ConfigurationError
 from cdc_migrator.model.logins import Role, login
 from cdc_migrator.model.mapping import Wanted
-from cdc_migrator.model.tables import Table
+from cdc_migrator.model.tables import Table, TableName
 from cdc_migrator.transform import making
 from cdc_migrator.transform.compile import ways_of
 from cdc_migrator.transform.entries import Place
@@ -68,9 +68,15 @@ def previewed(options: TransformOptions, table: str, rows: int) -> Preview:
         MigratorError: a database failed.
     """
     with _sessions(options) as (source, target):
-        ways = _ways(options, source, target, table)
-        routes = [one.route for one in ways]
-        return Preview(tuple(ways), tuple(preview(source, ways[0].entry.table, routes, rows)))
+        by_table: dict[TableName, list[Way]] = {}
+        for one in _ways(options, source, target, table):
+            by_table.setdefault(one.entry.table.name, []).append(one)
+        # Of a partitioned table, the first partition that has any.
+        for ways in by_table.values():
+            routes = [one.route for one in ways]
+            if found := preview(source, ways[0].entry.table, routes, rows):
+                break
+        return Preview(tuple(ways), tuple(found))
 
 
 def tried(
@@ -148,11 +154,17 @@ def _ways(
     ways, faults = ways_of(source, target, options.wanted, tables, options.place, foreseen=True)
     if faults:
         raise refusal(faults)
-    chosen = [one for one in ways if table is None or str(one.entry.table.name) == table]
+    chosen = [one for one in ways if table is None or table in _names(one)]
     if not chosen:
-        known = ", ".join(dict.fromkeys(str(one.entry.table.name) for one in ways))
+        known = ", ".join(dict.fromkeys(_names(one)[-1] for one in ways))
         raise _none(f"no entry speaks of {table}; mapped are: {known}")
     return chosen
+
+
+def _names(way: Way) -> list[str]:
+    """By which a route's table goes, the one that its entry speaks of at the end."""
+    table = way.entry.table
+    return [str(table.name), *([str(table.root)] if way.entry.of_partition else [])]
 
 
 def _none(cause: str) -> ConfigurationError:

@@ -205,8 +205,10 @@ def _loaded(source: dict[str, Relation], tables: dict[str, bool]) -> frozenset[s
     found = {name for name, loaded in tables.items() if loaded}
     whole: dict[str, bool] = {}
     for name, loaded in tables.items():
-        if name in source and (root := source[name].root) is not None:
-            whole[str(root)] = whole.get(str(root), True) and loaded
+        own, arrow, to = name.partition(" -> ")
+        if own in source and (root := source[own].root) is not None:
+            called = f"{root}{arrow}{to}"
+            whole[called] = whole.get(called, True) and loaded
     return frozenset(found | {name for name, loaded in whole.items() if loaded})
 
 

@@ -15,8 +15,8 @@ from cdc_migrator.control.load import Routes
 from cdc_migrator.databases.postgres import catalog
 from cdc_migrator.databases.postgres.coded import speaking
 from cdc_migrator.model.mapping import Route, Wanted
-from cdc_migrator.model.tables import Table, TableName
-from cdc_migrator.transform import hooks, probe
+from cdc_migrator.model.tables import Column, Table, TableName
+from cdc_migrator.transform import hooks, partitions, probe
 from cdc_migrator.transform.aside import demanding, toasting
 from cdc_migrator.transform.columns import Columns, Sides
 from cdc_migrator.transform.entries import Entry, Place, entries, plain_place
@@ -83,11 +83,12 @@ def ways_of(
     """The same without a look at rows, and what is wrong instead of an error."""
     found, faults = entries(wanted, tables, place)
     with speaking("target", "reading the tables that rows go to"):
-        there = {one.name: one for one in catalog.read_tables(target)}
+        there = catalog.read_targets(target)
         demanded = demanding(target, [one.target for one in found])
     with speaking("source", "reading the tables of the mapping"):
         toasted = toasting(source, [one.table.name for one in found])
     ways = []
+    asked: dict[tuple[int, tuple[Column, ...]], Way | None] = {}
     for one in found:
         if one.target not in there and not foreseen:
             faults.append(
@@ -95,20 +96,28 @@ def ways_of(
                     "CDCM-MAPPING-TABLE",
                     place(one.number, "to"),
                     f"the target has no table {one.target}",
-                    "`cdc-migrator transform schema` prints the statement that makes it; a "
-                    "partitioned table is none that rows can be mapped to.",
+                    "`cdc-migrator transform schema` prints the statement that makes it.",
                 )
             )
             continue
-        way, wrong = _way(source, target, one, there.get(one.target), place, foreseen)
-        faults += wrong
-        if way is not None:
-            wrong = _demanded(way, demanded.get(one.target, frozenset()), place)
-            wrong += unseen(way, toasted.get(one.table.name, frozenset()), place)
+        # Partitions have the same columns, as a rule: of all of them it is asked, and told, once.
+        as_one = one.number, one.table.columns
+        if as_one not in asked or not one.of_partition:
+            way, wrong = _way(source, target, one, there.get(one.target), place, foreseen)
+            if way is not None:
+                wrong += _demanded(way, demanded.get(one.target, frozenset()), place)
             faults += wrong
+            asked[as_one] = way
+        if (like := asked[as_one]) is not None:
+            way = replace(like, entry=one, route=replace(like.route, source=one.table.name))
+            faults += unseen(way, toasted.get(one.table.name, frozenset()), place)
             ways.append(way)
+    # All partitions of a table have the same to say of where they go.
+    faults = list(dict.fromkeys(faults))
     if len(ways) < len(found):
         return ways, faults
+    ways, wrong = partitions.bounded(source, target, ways, place, foreseen)
+    faults += wrong
     whole, wrong = _told_apart(ways, place)
     return whole, faults + wrong
 
@@ -137,7 +146,26 @@ def _way(
         return None, work.faults
     whole = (*found, *given)
     where = entry.wanted.where
-    route = Route(entry.table.name, entry.target, whole, (), where, where_uses, hook=hook)
+    divided = there is not None and there.divided
+    if divided and not entry.table.key:
+        work.fault(
+            "CDCM-MAPPING-TABLE",
+            "to",
+            f"{entry.target} is partitioned, and {entry.table.name} has no key: its rows would be "
+            "told apart by where they lie",
+            "Give the source's table a primary key, or let the rows go to an ordinary table.",
+        )
+        return None, work.faults
+    route = Route(
+        entry.table.name,
+        entry.target,
+        whole,
+        (),
+        where,
+        where_uses,
+        hook=hook,
+        divided=divided,
+    )
     return Way(entry, route, there, constants), []
 
 
@@ -178,16 +206,23 @@ def _told_apart(ways: Sequence[Way], place: Place) -> tuple[list[Way], list[Faul
             )
     whole = []
     for one in ways:
-        others = by_target[one.route.target]
+        # The partitions of one table are told apart by their bounds.
+        others = {_family(other): other for other in by_target[one.route.target]}
         shared: list[str] = []
         if len(others) > 1:
-            shared, wrong = shared_by(others, place)
+            shared, wrong = shared_by(list(others.values()), place)
             # All of them have the same to say: once is enough.
-            faults += wrong if one is others[-1] else []
+            faults += wrong if one is by_target[one.route.target][-1] else []
         if len(others) == 1 or shared:
             one, wrong = keyed(one, shared, place)
             faults += wrong
-        if shared:
+        if shared or one.route.bound is not None:
             one = replace(one, route=replace(one.route, belongs=belongs(one, shared)))
         whole.append(one)
     return whole, faults
+
+
+def _family(way: Way) -> tuple[int, TableName | None]:
+    """What all partitions of a table have in common that one entry speaks of."""
+    entry = way.entry
+    return entry.number, entry.table.root if entry.of_partition else entry.table.name

@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from cdc_migrator.model.destinations import destination
 from cdc_migrator.model.mapping import Wanted
 from cdc_migrator.model.tables import Table, TableName
 from cdc_migrator.transform.faults import Fault
@@ -27,6 +28,11 @@ class Entry:
     number: int
     target: TableName
 
+    @property
+    def of_partition(self) -> bool:
+        """Whether it speaks of the partitioned table that this one is a part of."""
+        return self.wanted.table == str(self.table.root)
+
 
 def plain_place(number: int, field: str) -> str:
     """The place of a field where nobody knows the file."""
@@ -38,39 +44,36 @@ def entries(
 ) -> tuple[list[Entry], list[Fault]]:
     """Each table that is spoken of with its entries, in the order of the file; and what is wrong.
 
-    A table that an entry names is none of its schema's entry.
+    A table that an entry names is none of its schema's entry, and a partition that one names none
+    of its partitioned table's.
     """
     by_name = {str(one.name): one for one in tables}
     named = {one.table for one in wanted if not one.table.endswith(".*")}
-    roots = {str(one.root) for one in tables if one.root is not None}
+    parts: dict[str, list[Table]] = {}
+    for table in tables:
+        if table.root is not None and str(table.name) not in named:
+            parts.setdefault(str(table.root), []).append(table)
+    unnamed = [one for one in tables if str(one.name) not in named and str(one.root) not in named]
     found: list[Entry] = []
     faults: list[Fault] = []
     for number, one in enumerate(wanted):
         where = place(number, "table")
         if one.table.endswith(".*"):
             schema = one.table.removesuffix(".*")
-            of = [t for t in tables if t.name.schema == schema and str(t.name) not in named]
+            of = [table for table in unnamed if table.name.schema == schema]
             if not of:
                 faults.append(_unknown(where, f"no other table of {schema} moves", ""))
-            to = (one.to or one.table).removesuffix(".*")
-            found += [Entry(t, one, number, TableName(to, t.name.name)) for t in of]
         elif one.table in by_name:
-            table = by_name[one.table]
-            target = _name(one.to) if one.to is not None else table.name
-            found.append(Entry(table, one, number, target))
-        elif one.table in roots:
-            faults.append(
-                Fault(
-                    "CDCM-MAPPING-TABLE",
-                    where,
-                    f"{one.table} is partitioned: only its partitions have rows",
-                    "Map each partition by its own name.",
-                )
-            )
+            of = [by_name[one.table]]
+        elif one.table in parts:
+            of = parts[one.table]
         else:
-            faults.append(
-                _unknown(where, f"{one.table} is no table that moves", near(one.table, by_name))
-            )
+            of = []
+            meant = near(one.table, [*by_name, *parts])
+            faults.append(_unknown(where, f"{one.table} is no table that moves", meant))
+        found += [
+            Entry(table, one, number, destination(one, table.name, table.root)) for table in of
+        ]
     return found, faults + _twice(found, place) + _also_unmapped(found, tables, place)
 
 
@@ -78,11 +81,6 @@ def near(name: str, known: Iterable[str]) -> str:
     """`` (did you mean …?)``, or nothing."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f" (did you mean {close[0]}?)" if close else ""
-
-
-def _name(text: str) -> TableName:
-    schema, _, name = text.partition(".")
-    return TableName(schema, name)
 
 
 def _unknown(where: str, message: str, meant: str) -> Fault:

@@ -75,6 +75,18 @@ class Inverse:
     beside: frozenset[str] = frozenset()
 
     @property
+    def within(self) -> tuple[str, ...]:
+        """SQL over the target's row that is true of the partition's rows, where it is one."""
+        bound = self.forth.route.bound
+        return (f"({bound.condition}\n)",) if bound is not None else ()
+
+    @property
+    def telling(self) -> tuple[str, ...]:
+        """The columns of the target by which the route's rows are told from others'."""
+        bound = self.forth.route.bound
+        return (*self.apart, *(bound.columns if bound is not None else ()))
+
+    @property
     def written(self) -> frozenset[str]:
         return frozenset((*self.carried, *self.given))
 
@@ -158,6 +170,8 @@ def _see_key(forth: Forth, own: Sequence[str], no: _Says) -> None:
     there, route = forth.there, forth.route
     if there is None:
         return
+    if there.divided:
+        no(f"{there.name} is partitioned: its changes are told by partition", "")
     constant = {one.name for one in route.columns if not one.uses}
     wanted = f"Give it a primary key of {', '.join(own)}."
     if not there.key:

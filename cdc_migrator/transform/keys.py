@@ -64,7 +64,7 @@ def keyed(way: Way, shared: Collection[str], place: Place) -> tuple[Way, list[Fa
     if there is not None:
         for name in table.key:
             column = route.column(of[name])
-            if _may_collide(table.column(name).base_type, column):
+            if may_collide(table.column(name).base_type, column):
                 return way, [
                     Fault(
                         "CDCM-MAPPING-KEY",
@@ -82,7 +82,7 @@ _WHOLE = ("int2", "int4", "int8", "numeric")
 _TEXTS = ("text", "varchar")
 
 
-def _may_collide(base: str, column: MappedColumn) -> bool:
+def may_collide(base: str, column: MappedColumn) -> bool:
     """Whether two values of this type could be one in the column."""
     if not column.cast or base == column.base_type or not column.common:
         return False
@@ -130,7 +130,9 @@ def _distinct(ways: Sequence[Way], columns: Sequence[str]) -> set[tuple[str, ...
 
 def belongs(way: Way, shared: Sequence[str]) -> str:
     """SQL over the target's row that is true of this route's rows."""
-    return " AND ".join(_is(way.route.column(name), way.constants[name]) for name in shared)
+    bound = way.route.bound
+    own = [_is(way.route.column(name), way.constants[name]) for name in shared]
+    return " AND ".join([*own, *([bound.condition] if bound is not None else [])])
 
 
 def _is(column: MappedColumn, value: str) -> str:

@@ -2,7 +2,8 @@
 
 A table gets the columns with the types of what they are made of, NOT NULL where plain columns have
 it, and the primary key by which its rows are told apart. What else the source's tables have has no
-place in another shape by itself: it is named, and left to whoever designs the target.
+place in another shape by itself, partitions neither: it is named, and left to whoever designs the
+target.
 """
 
 from __future__ import annotations
@@ -192,17 +193,25 @@ def _missing(source: psycopg.Connection, ways: Sequence[Way]) -> Missing:
     statement = sql.SQL("CREATE TABLE {} (\n    {}\n)").format(
         names.table(first.target), sql.SQL(",\n    ").join(lines)
     )
+    sources = tuple(dict.fromkeys(map(_spoken_of, ways)))
+    parts = ["partitions"] if any(one.entry.of_partition for one in ways) else []
     without = dict.fromkeys(
-        left
-        for one in ways
-        for (left,) in source.execute(_LEFT, (names.table(one.route.source).as_string(),))
+        [
+            *parts,
+            *(
+                left
+                for one in sources
+                for (left,) in source.execute(_LEFT, (names.table(one).as_string(),))
+            ),
+        ]
     )
-    return Missing(
-        first.target,
-        tuple(one.route.source for one in ways),
-        statement.as_string(source),
-        tuple(without),
-    )
+    return Missing(first.target, sources, statement.as_string(source), tuple(without))
+
+
+def _spoken_of(way: Way) -> TableName:
+    """The table of the source that its entry speaks of."""
+    table = way.entry.table
+    return table.root if way.entry.of_partition and table.root is not None else table.name
 
 
 def _never_null(way: Way, name: str) -> bool:

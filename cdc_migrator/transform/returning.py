@@ -242,7 +242,7 @@ class _Turning:
         turned = tuple(
             self._turned(one) for one in self._columns if one.name not in key and self._moved(one)
         )
-        apart = " AND ".join(self._same(name) for name in self._inverse.apart) or None
+        apart = " AND ".join([*map(self._same, self._inverse.apart), *self._inverse.within]) or None
         here, there = [apart] if apart else [], []
         if forth.route.where is not None:
             here.append(self._passes())
@@ -253,7 +253,7 @@ class _Turning:
             there.append(_some(quoted(one.name) for one in own))
         back = Returning(part, apart, kept, turned, texts)
         plain = not (part or apart or kept or turned or texts or here)
-        used = {name for one in self._columns for name in one.uses} | set(self._inverse.apart)
+        used = {name for one in self._columns for name in one.uses} | set(self._inverse.telling)
         return Route(
             forth.route.target,
             forth.table.name,

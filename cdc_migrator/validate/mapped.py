@@ -3,7 +3,8 @@
 A rule names the table of the source and the columns of the target. On the source it is asked of the
 rows that the target should have, on the target of those that belong to the table. What a hook gives
 is not to be had on the source by SQL: no rule can name it. Foreign keys are followed to where their
-columns went; one that cannot be is told, not left out.
+columns went; one that cannot be is told, not left out. A partitioned table that is mapped as a
+whole has the rows of all of its partitions.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from cdc_migrator.databases.postgres import mapped
+from psycopg import sql
+
+from cdc_migrator.databases.postgres import mapped, names
 from cdc_migrator.databases.postgres.relations import ForeignKey, Relation
-from cdc_migrator.model.mapping import Route
+from cdc_migrator.model.mapping import Route, called
 from cdc_migrator.model.tables import TableName
 from cdc_migrator.validate.known import Catalogs
 
@@ -24,6 +27,10 @@ def through(known: Catalogs, routes: Routes) -> Catalogs:
     """Both sides' tables, with what the migration makes of some."""
     if not routes:
         return known
+    parts = _parts(known, routes)
+    wholes = {name: _whole(several, known) for name, several in parts.items()}
+    moved = {**known.moved, **{str(name): one.target for name, one in wholes.items()}}
+    known, routes = replace(known, moved=moved), {**routes, **wholes}
     paths = _Paths(known, routes)
     source, target = dict(known.source), dict(known.target)
     for side in (source, target):
@@ -35,7 +42,8 @@ def through(known: Catalogs, routes: Routes) -> Catalogs:
         if here is None or there is None:
             source.pop(str(name), None)
             continue
-        source[str(name)] = _on_source(name, route, here, there)
+        made = _together(parts[name]) if name in parts else mapped.rows_of_source(route)
+        source[str(name)] = _on_source(name, route, here, there, made)
         own[str(name)] = _on_target(route, there)
     lost: dict[str, tuple[str, ...]] = {}
     for of in known.moved:
@@ -47,7 +55,42 @@ def through(known: Catalogs, routes: Routes) -> Catalogs:
     return replace(known, source=source, target=target, own=own, lost=lost)
 
 
-def _on_source(name: TableName, route: Route, here: Relation, there: Relation) -> Relation:
+def _parts(known: Catalogs, routes: Routes) -> dict[TableName, list[Route]]:
+    """The routes of partitions, by what the table is called that they are part of."""
+    found: dict[TableName, list[Route]] = {}
+    for name, route in routes.items():
+        here = known.source.get(str(route.source))
+        if route.bound is None or here is None or here.root is None:
+            continue
+        of = called(replace(route, source=here.root), first=name == route.source)
+        found.setdefault(of, []).append(route)
+    return found
+
+
+def _whole(parts: Sequence[Route], known: Catalogs) -> Route:
+    """The route that a partitioned table would have."""
+    root = known.source[str(parts[0].source)].root
+    assert root is not None
+    belongs = " OR ".join(f"({one.belongs})" for one in parts)
+    return replace(parts[0], source=root, belongs=belongs, bound=None)
+
+
+def _together(parts: Sequence[Route]) -> sql.Composable:
+    """The rows of all partitions: a row source without a name."""
+    columns = names.columns(one.name for one in parts[0].made)
+    return sql.SQL("({})").format(
+        sql.SQL(" UNION ALL ").join(
+            sql.SQL("SELECT ctid, {} FROM {} AS cdcm_part").format(
+                columns, mapped.rows_of_source(one)
+            )
+            for one in parts
+        )
+    )
+
+
+def _on_source(
+    name: TableName, route: Route, here: Relation, there: Relation, made: sql.Composable
+) -> Relation:
     have = {column.name: column for column in here.columns}
     columns = [
         mapped.shown(column, have, other)
@@ -59,7 +102,7 @@ def _on_source(name: TableName, route: Route, here: Relation, there: Relation) -
         tuple(columns),
         route.telling,
         rows=here.rows,
-        made=mapped.rows_of_source(route),
+        made=made,
     )
 
 
@@ -114,6 +157,8 @@ class _Paths:
             (name, route)
             for name, route in self.routes.items()
             if (route.target if target else route.source) == table
+            # There the partitions are as one.
+            and not (target and route.bound is not None)
         ]
         yield from every
         if not every and (not target or str(table) in self.known.source):
@@ -123,14 +168,14 @@ class _Paths:
         """Whether the source's keys say already to which of several tables in one it leads."""
         if not target:
             return False
-        names = {name for name, _ in self._called(key.table, True)}
-        return len(names) > 1 and any(one.table in names for one in followed)
+        several = {name for name, _ in self._called(key.table, True)}
+        return len(several) > 1 and any(one.table in several for one in followed)
 
 
 def _renamed(route: Route | None, columns: Sequence[str], target: bool) -> tuple[str, ...] | None:
     """A side's columns by the target's names; None where one of them does not travel."""
     if route is None:
         return tuple(columns)
-    names = {one.name if target else one.of: one.name for one in reversed(route.columns)}
-    found = [names.get(column) for column in columns]
+    there = {one.name if target else one.of: one.name for one in reversed(route.columns)}
+    found = [there.get(column) for column in columns]
     return None if None in found else tuple(one for one in found if one is not None)

@@ -25,7 +25,7 @@ def unlike(target: psycopg.Connection, routes: Iterable[Route]) -> list[Differen
     if not known:
         return []
     with speaking("target", "reading its tables"):
-        there = {table.name: table for table in catalog.read_tables(target)}
+        there = catalog.read_targets(target)
     found: dict[tuple[TableName, str | None], Difference] = {}
     for route in known:
         table = there.get(route.target)

@@ -6,7 +6,7 @@ Reads only; what follows from the facts is decided elsewhere. Sessions come from
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -29,7 +29,7 @@ _OURS = """
 # identity either, and for a moment two rows may have the same one.
 _TABLES = f"""
 SELECT c.oid, n.nspname, c.relname, c.relreplident::text, rn.nspname, r.relname,
-       greatest(c.reltuples, 0)::int8, coalesce(pg_table_size(c.oid), 0),
+       greatest(c.reltuples, 0)::int8, coalesce(pg_table_size(c.oid), 0), c.relkind = 'p',
        coalesce((
            SELECT array_agg(a.attname::text ORDER BY k.place)
            FROM (SELECT i.indkey, i.indnkeyatts FROM pg_index i WHERE i.indrelid = c.oid
@@ -87,23 +87,34 @@ def read_tables(
         include, exclude: shell patterns over ``schema.table`` (``shop.*``); a partition is
             also chosen by the name of its partitioned table. None includes all.
     """
+    return [one for one in _read(conn, _TABLES, _COLUMNS) if _chosen(one, include, exclude)]
+
+
+def read_targets(conn: psycopg.Connection) -> dict[TableName, Table]:
+    """What rows of another shape can be written to: all of `read_tables`, and partitioned ones."""
+    tables, columns = (
+        query.replace("c.relkind = 'r'", "c.relkind IN ('r', 'p')") for query in (_TABLES, _COLUMNS)
+    )
+    return {one.name: one for one in _read(conn, tables, columns)}
+
+
+def _read(conn: psycopg.Connection, of_tables: str, of_columns: str) -> Iterator[Table]:
     columns: dict[int, list[Column]] = {}
-    for oid, *facts in conn.execute(_COLUMNS):
+    for oid, *facts in conn.execute(of_columns.encode()):
         columns.setdefault(oid, []).append(Column(*facts))
-    tables = []
-    for oid, schema, name, identity, root_schema, root, rows, size, key in conn.execute(_TABLES):
-        table = Table(
+    for oid, schema, name, identity, above, root, rows, size, divided, key in conn.execute(
+        of_tables.encode()
+    ):
+        yield Table(
             name=TableName(schema, name),
             columns=tuple(columns.get(oid, ())),
             key=tuple(key),
             replica_identity=ReplicaIdentity(identity),
-            root=TableName(root_schema, root) if root else None,
+            root=TableName(above, root) if root else None,
             estimated_rows=rows,
             bytes=size,
+            divided=divided,
         )
-        if _chosen(table, include, exclude):
-            tables.append(table)
-    return tables
 
 
 _NAMES = f"""

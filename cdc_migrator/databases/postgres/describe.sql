@@ -13,6 +13,11 @@ SELECT c.oid, jsonb_build_object(
         FROM pg_partition_ancestors(c.oid) WITH ORDINALITY AS a(relid, place)
         JOIN pg_class p ON p.oid = a.relid AND p.oid <> c.oid
         JOIN pg_namespace pn ON pn.oid = p.relnamespace), '[]'),
+    -- Of a partition: its bounds and those above it, however a session would spell them.
+    'bounds', (SELECT md5(string_agg(regexp_replace(k.relpartbound::text, ':location [0-9-]+', '',
+                                                    'g'), '' ORDER BY up.depth))
+               FROM pg_partition_ancestors(c.oid) WITH ORDINALITY AS up(relid, depth)
+               JOIN pg_class k ON k.oid = up.relid),
     'key', coalesce((
         SELECT jsonb_agg(a.attname ORDER BY k.place)
         FROM (SELECT i.indkey, i.indnkeyatts FROM pg_index i WHERE i.indrelid = c.oid

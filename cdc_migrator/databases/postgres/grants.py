@@ -112,6 +112,7 @@ class There:
 
     Attributes:
         schemas, tables: those of the migration, as far as they are there.
+        roots: the partitioned tables that some of them are part of.
         secured: tables with row security, those included that have yet to be made.
         control, kept: the control schema, and its tables and sequences by name.
         roles, superusers: of the server.
@@ -125,6 +126,7 @@ class There:
     kept: Mapping[str, Owned]
     roles: frozenset[str]
     superusers: frozenset[str]
+    roots: tuple[Owned, ...] = ()
 
 
 def together(several: Sequence[Grant]) -> str:
@@ -166,6 +168,13 @@ _TABLES = (
     "JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.name "
     "AND c.relkind IN ('r', 'p') ORDER BY 1, 2"
 )
+_ROOTS = (
+    "SELECT DISTINCT n.nspname::text, r.relname::text, r.oid::int8, "
+    "pg_get_userbyid(r.relowner)::text FROM unnest(%s::oid[]) AS w(part) "
+    "JOIN pg_class c ON c.oid = w.part AND c.relispartition "
+    "JOIN pg_class r ON r.oid = pg_partition_root(c.oid) "
+    "JOIN pg_namespace n ON n.oid = r.relnamespace ORDER BY 1, 2"
+)
 _KEPT = (
     "SELECT relname::text, oid::int8, pg_get_userbyid(relowner)::text, relkind = 'S' "
     "FROM pg_class WHERE (relkind = 'r' OR relkind = 'S' AND NOT starts_with(relname, 'side_')) "
@@ -202,6 +211,10 @@ def look(
         },
         roles=frozenset(name for name, _ in roles),
         superusers=frozenset(name for name, strong in roles if strong),
+        roots=tuple(
+            Owned(f"{s}.{t}", quote(s, t), *row)
+            for s, t, *row in conn.execute(_ROOTS, ([oid for _, _, oid, *_ in rows],))
+        ),
     )
 
 
@@ -259,6 +272,7 @@ def _source(who: Mapping[Role, str], there: There) -> Iterator[Grant]:
     yield _attribute(Role.CAPTURE, who[Role.CAPTURE], "REPLICATION")
     yield from _owners(who[Role.CUTOVER], there)
     yield from _rows(Role.VERIFY, who[Role.VERIFY], there, ("SELECT",))
+    yield from _wholes(who, there)
 
 
 def _target(who: Mapping[Role, str], there: There) -> Iterator[Grant]:
@@ -281,6 +295,14 @@ def rows(who: Mapping[Role, str], there: There) -> Iterator[Grant]:
     for role, privileges in _ON_ROWS.items():
         if role in who:
             yield from _rows(role, who[role], there, privileges)
+    yield from _wholes(who, there)
+
+
+def _wholes(who: Mapping[Role, str], there: There) -> Iterator[Grant]:
+    """What rules about partitioned tables read; the rights on partitions do not count there."""
+    for one in there.roots if Role.VERIFY in who else ():
+        for grant in _on(Role.VERIFY, who[Role.VERIFY], Kind.TABLE, one, "SELECT"):
+            yield spared(grant, "rules about it as a whole cannot be asked")
 
 
 _ON_ROWS = {

@@ -12,6 +12,9 @@ from cdc_migrator.model import mapping
 from cdc_migrator.model.mapping import MappedColumn, Returning, Route
 from cdc_migrator.model.tables import Column
 
+# A column of `rows_of_target`.
+PARTITION = "cdcm_partition"
+
 
 def expression(text: str) -> sql.Composable:
     """An expression of the user's, which may end with a comment."""
@@ -150,9 +153,16 @@ def _coming_along(route: Route) -> sql.Composable:
 
 
 def rows_of_target(route: Route) -> sql.Composable:
-    """The target's rows that are this route's: a row source without a name."""
+    """The target's rows that are this route's: a row source without a name.
+
+    Those of a partitioned table have their partition as `PARTITION`: in each places begin anew.
+    """
     if route.back is not None and route.back.turned:
         return _returned(route, route.back)
+    if route.divided:
+        return sql.SQL("(SELECT ctid, tableoid AS {}, * FROM {} WHERE {})").format(
+            sql.Identifier(PARTITION), names.table(route.target), belonging(route)
+        )
     if route.belongs is None:
         return sql.SQL("ONLY {}").format(names.table(route.target))
     return sql.SQL("(SELECT ctid, * FROM ONLY {} WHERE {})").format(
@@ -179,11 +189,11 @@ def _returned(route: Route, back: Returning) -> sql.Composable:
 
 def emptied(route: Route) -> sql.Composed:
     """The statement that removes this route's rows of the target, and no others'."""
-    target, belongs = names.table(route.target), belonging(route)
+    target, belongs = names.alone(route.target, route.divided), belonging(route)
     if route.back is None or not route.back.part:
-        return sql.SQL("DELETE FROM ONLY {} WHERE {}").format(target, belongs)
+        return sql.SQL("DELETE FROM {} WHERE {}").format(target, belongs)
     own = [one.name for one in route.columns if one.name not in route.key]
-    return sql.SQL("UPDATE ONLY {} SET {} WHERE {}").format(
+    return sql.SQL("UPDATE {} SET {} WHERE {}").format(
         target,
         sql.SQL(", ").join(sql.SQL("{} = NULL").format(sql.Identifier(name)) for name in own),
         belongs,

@@ -14,6 +14,11 @@ def table(name: TableName) -> sql.Identifier:
     return sql.Identifier(name.schema, name.name)
 
 
+def alone(name: TableName, divided: bool = False) -> sql.Composable:
+    """A table without those that inherit from it; a partitioned one has its rows nowhere else."""
+    return table(name) if divided else sql.SQL("ONLY {}").format(table(name))
+
+
 def columns(names: Iterable[str], alias: str | None = None) -> sql.Composed:
     """``"a", "b"`` or, with an alias, ``"t"."a", "t"."b"``."""
     return sql.SQL(", ").join(

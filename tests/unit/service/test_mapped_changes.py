@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from cdc_migrator.model import described
 from cdc_migrator.model.described import Described
-from cdc_migrator.model.mapping import MappedColumn, Route
+from cdc_migrator.model.mapping import Bound, MappedColumn, Route, Wanted
 from cdc_migrator.model.tables import TableName
 from cdc_migrator.service import altering
-from cdc_migrator.service.mapped_changes import unbearable
+from cdc_migrator.service.mapped_changes import misplaced, unbearable
 from cdc_migrator.service.schema_step import Step, step
 from tests.unit.service.test_altering import BEFORE, column, table, with_column
 
@@ -72,3 +73,35 @@ def test_a_table_that_is_dropped_is_borne_by_none() -> None:
     gone = Step(before, None, (altering.dropped(before),), (), reload=False)
 
     assert [str(one.kind) for one in unbearable(gone, [OF_N])] == ["table dropped"]
+
+
+SALE = {"root_schema": "shop", "root": "sale", "bound": "1"}
+OF_PART = replace(OF_N, bound=Bound("true", (), TableName("shop", "sale")))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        (SALE, SALE, None),
+        (SALE, {"bound": None}, None),
+        (SALE, {**SALE, "bound": "2"}, "has other bounds in shop.sale now"),
+        ({}, SALE, "is a partition of shop.sale now"),
+        ({"root_schema": "shop", "root": "sale"}, SALE, None),
+    ],
+    ids=["as it was", "detached", "attached anew", "attached", "of an earlier release"],
+)
+def test_a_partition_stays_what_it_was_or_goes(before: Any, after: Any, told: str | None) -> None:
+    """With rows of its own it cannot come to a table that is mapped as a whole."""
+    one = step(table(**before), table(**after), ())
+
+    assert misplaced(one, [OF_PART], ()) == told
+    assert misplaced(one, [], [Wanted("shop.sale", "crm.sale")]) == told
+    assert misplaced(one, [], [Wanted("shop.sale", "x.y"), Wanted("shop.item", "x.z")]) is None
+    assert misplaced(one, [], ()) is None
+
+
+def test_a_partition_that_is_dropped_is_borne() -> None:
+    """Its rows stay on the target."""
+    gone = Step(table(), None, (altering.dropped(table()),), (), reload=False)
+
+    assert unbearable(gone, [OF_PART]) == []
