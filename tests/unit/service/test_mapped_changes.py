@@ -75,7 +75,7 @@ def test_a_table_that_is_dropped_is_borne_by_none() -> None:
     assert [str(one.kind) for one in unbearable(gone, [OF_N])] == ["table dropped"]
 
 
-SALE = {"root_schema": "shop", "root": "sale", "bound": "1"}
+SALE = {"root_schema": "shop", "root": "sale", "bounds": "1"}
 OF_PART = replace(OF_N, bound=Bound("true", (), TableName("shop", "sale")))
 
 
@@ -83,8 +83,8 @@ OF_PART = replace(OF_N, bound=Bound("true", (), TableName("shop", "sale")))
     ("before", "after", "told"),
     [
         (SALE, SALE, None),
-        (SALE, {"bound": None}, None),
-        (SALE, {**SALE, "bound": "2"}, "has other bounds in shop.sale now"),
+        (SALE, {"bounds": None}, None),
+        (SALE, {**SALE, "bounds": "2"}, "has other bounds in shop.sale now"),
         ({}, SALE, "is a partition of shop.sale now"),
         ({"root_schema": "shop", "root": "sale"}, SALE, None),
     ],
