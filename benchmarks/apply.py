@@ -56,7 +56,8 @@ def main() -> int:
         for name in arguments.workloads:
             workload = WORKLOADS[name]
             ways = [one for one in arguments.ways if one != "copy" or workload.copied]
-            scene = prepare(stack, base, workload, arguments.events, arguments.rows, ways)
+            events = arguments.events * workload.times
+            scene = prepare(stack, base, workload, events, arguments.rows, ways)
             failed += measure(scene, ways, arguments.rounds)
             clear(scene)
         if arguments.latency_seconds:

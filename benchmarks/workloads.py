@@ -72,6 +72,7 @@ class Workload:
         made: SQL that makes the tables and their first rows; ``{rows}`` of the largest.
         change: PL/pgSQL of one transaction, whose number is ``one``.
         copied: only inserts, so that a COPY does the same.
+        times: as many events as of the others, for it is over in a second or two.
     """
 
     name: str
@@ -81,6 +82,7 @@ class Workload:
     made: str
     change: str
     copied: bool = False
+    times: int = 1
 
     def base(self, rows: int) -> list[str]:
         """The statements that make the database."""
@@ -130,6 +132,7 @@ WORKLOADS = {
             10,
             _ORDERS,
             _picking(_HOT),
+            times=2,
         ),
         Workload(
             "inserts",
