@@ -94,7 +94,7 @@ class ReturnedStatements(MappedStatements):
         there = base is not None and not (kind.startswith("m") and back.apart)
         joins = [self._joined("t", base, there)]
         if not back.part and any(one.by_key for one in back.kept):
-            joins.append(self._joined("k", None if kind == COMPLETE else own, False))
+            joins.append(self._of_others(None if kind == COMPLETE else own))
         return self._text(
             "INSERT INTO {final} SELECT {values} FROM {rows} {joins} WHERE {chosen}",
             joins=sql.SQL(" ").join(joins),
@@ -111,6 +111,16 @@ class ReturnedStatements(MappedStatements):
             self._target,
             sql.Identifier(alias),
             sql.SQL("false") if key is None else self._same(alias, key),
+        )
+
+    def _of_others(self, key: Sequence[sql.Composable] | None) -> sql.Composable:
+        """``k``; a row that was left out on the way there has nothing that others write."""
+        joined = self._joined("k", key, False)
+        belongs = self._route.belongs
+        if key is None or belongs is None:
+            return joined
+        return sql.SQL("{} AND (SELECT {} FROM (SELECT k.*) AS r)").format(
+            joined, mapped.expression(belongs)
         )
 
     def _same(self, alias: str, values: Sequence[sql.Composable]) -> sql.Composable:

@@ -29,7 +29,7 @@ blocks.library = fold_blocks.library = lambda: None  # type: ignore[assignment]
 
 def _changed(change_them: Callable[[Transaction], None]) -> None:
     """Have each transaction changed after it was assembled."""
-    feed = Assembler.feed
+    feed = Assembler._feed
 
     def broken(self: Assembler, record: Any) -> Transaction | None:
         given = feed(self, record)
@@ -37,7 +37,7 @@ def _changed(change_them: Callable[[Transaction], None]) -> None:
             change_them(given)
         return given
 
-    Assembler.feed = broken  # type: ignore[method-assign]
+    Assembler._feed = broken  # type: ignore[method-assign]
 
 
 def drop() -> None:
@@ -69,7 +69,7 @@ def truncate() -> None:
 
 def half() -> None:
     """The connector's own fault: of one key change the create is lost, and nothing counts it."""
-    feed = Assembler.feed
+    feed = Assembler._feed
     lost: dict[int, int] = {}
 
     def broken(self: Assembler, record: Any) -> Transaction | None:
@@ -89,7 +89,7 @@ def half() -> None:
             record = replace(record, event_count=record.event_count - 1)
         return feed(self, record)
 
-    Assembler.feed = broken  # type: ignore[method-assign]
+    Assembler._feed = broken  # type: ignore[method-assign]
 
 
 def _decoded(change_row: Callable[[list[Any], int, int], None]) -> None:

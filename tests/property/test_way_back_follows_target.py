@@ -281,6 +281,21 @@ def test_what_comes_back_is_what_the_target_has(
     made: tuple[RecordedPair, Routed], work: list[list[Step]], cut: int
 ) -> None:
     """In batches of any number of transactions: renamed, cast, split, merged and filtered."""
+    _come_back(made, work, cut)
+
+
+def test_who_moves_to_a_number_that_was_left_out_has_no_address_of_another(
+    made: tuple[RecordedPair, Routed],
+) -> None:
+    """The fifth was left out on the way there; what was its address is not the newcomer's."""
+    work: list[list[Step]] = [
+        [lambda r: _sign_up(r, 5, "x", 2), lambda r: _renumber(r, 5, 25)],
+        [lambda r: _renumber(r, 25, 5)],
+    ]
+    _come_back(made, work, 1)
+
+
+def _come_back(made: tuple[RecordedPair, Routed], work: list[list[Step]], cut: int) -> None:
     pair, routes = made
     recorder, there, here = pair.recorder, pair.source, pair.target
     _begin(pair)
