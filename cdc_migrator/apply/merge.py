@@ -22,7 +22,7 @@ from cdc_migrator.apply.mapped import MappedStatements
 from cdc_migrator.apply.plan import TablePlan
 from cdc_migrator.apply.prepared import Prepared
 from cdc_migrator.apply.returned import ReturnedStatements
-from cdc_migrator.apply.stage import Staged
+from cdc_migrator.apply.stage import COMPLETE, Staged
 from cdc_migrator.apply.statements import Statements
 from cdc_migrator.databases.postgres import mapped, names
 from cdc_migrator.databases.postgres.sqlstate import Disposition, disposition
@@ -77,9 +77,8 @@ class Merger:
         self._made: dict[TableName, None] = {}
         # Temporary tables that may have rows: emptied before they are filled again.
         self._used: set[str] = set()
-        # How many batches of a table are not tried to be copied straight into it.
-        self._detours: dict[TableName, int] = {}
-        self._absent: dict[TableName, int] = {}
+        # For how many batches a way of writing a table is not tried.
+        self._detours: dict[tuple[str, TableName], int] = {}
 
     def prepare(self, prepared: Prepared) -> None:
         """Make the temporary tables that a batch needs, and drop those long not used."""
@@ -214,8 +213,7 @@ class Merger:
         against a row is then said of the statement that everybody else's rows go by.
         """
         name = staged.shape.name
-        if self._detours.get(name, 0):
-            self._detours[name] -= 1
+        if self._avoids("straight", name):
             return False
         try:
             reach("apply.straight.before")
@@ -235,9 +233,15 @@ class Merger:
         except psycopg.Error as exc:
             if disposition(exc) is Disposition.RETRY:
                 raise
-            self._detours[name] = _DETOURS
+            self._detours["straight", name] = _DETOURS
             return False
         return True
+
+    def _avoids(self, way: str, name: TableName) -> bool:
+        """Whether this batch does not try a way, which a table did not take some batches ago."""
+        left = self._detours.get((way, name), 0)
+        self._detours[way, name] = max(0, left - 1)
+        return left > 0
 
     def _clear(self, statement: str) -> None:
         """Empty a temporary table that may have rows; it will have some."""
@@ -263,15 +267,13 @@ class Merger:
 
     def _rewrote(self, statements: Statements, staged: Staged) -> bool:
         """Update the rows that the stream says are there; whether all of them were."""
-        if staged.few is not None or statements.rewrite is None:
-            return False
         name = staged.shape.name
-        if self._absent.get(name, 0):
-            self._absent[name] -= 1
+        update = statements.update(COMPLETE) if staged.few is None else None
+        if update is None or self._avoids("rewrite", name):
             return False
-        if self._run("rewrite", statements.rewrite, staged) == staged.complete:
+        if self._run("rewrite", update, staged) == staged.complete:
             return True
-        self._absent[name] = _DETOURS
+        self._detours["rewrite", name] = _DETOURS
         return False
 
     def places(self, staged: Staged, place: str) -> list[int]:

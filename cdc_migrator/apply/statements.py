@@ -65,7 +65,6 @@ class Statements:
             self.delete_equal = self._delete_equal()
         else:
             self.upsert = self._insert(self._on_conflict())
-            self.rewrite = self._rewrite()
             self.delete = self._text(
                 "DELETE FROM {alone} AS t USING {rows} WHERE s.k = {kind} AND {same}",
                 kind=sql.Literal(DELETE),
@@ -94,7 +93,11 @@ class Statements:
             )
 
     def update(self, kind: str) -> str | None:
-        """Set what rows of this kind ``u:…`` carry; None where that is nothing but the key."""
+        """Set what rows of this kind, ``u:…`` or complete, carry; None where they have but a key.
+
+        What an upsert does for a row that is there it does after it has locked the row, which it
+        logs.
+        """
         fixed = {*self._kept(kind), *self._key_places()}
         settings = [
             sql.SQL("{} = {}").format(sql.Identifier(name), value)
@@ -172,24 +175,6 @@ class Statements:
                 sql.SQL("{0} = excluded.{0}").format(sql.Identifier(name))
                 for name in self._settable()
             ),
-        )
-
-    def _rewrite(self) -> str | None:
-        """Set complete rows that are there; None where they have nothing but their key.
-
-        What an upsert does for such a row it does after it has locked the row, which it logs.
-        """
-        if not self._settable():
-            return None
-        values = dict(zip(self._columns, self._values(), strict=True))
-        return self._text(
-            "UPDATE {alone} AS t SET {settings} FROM {rows} WHERE {chosen} AND {same}",
-            settings=_list(
-                sql.SQL("{} = {}").format(sql.Identifier(name), values[name])
-                for name in self._settable()
-            ),
-            chosen=self._chosen(COMPLETE),
-            same=self._same_key(self._own_key()),
         )
 
     def _on_conflict(self) -> str:
