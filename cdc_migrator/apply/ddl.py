@@ -93,9 +93,9 @@ class Stops:
     def _says_nothing(self, marker: Marker) -> bool:
         try:
             said = msgspec.json.decode(marker.details or "", type=dict[str, Any])
-            return described.says_nothing(said, self._shapes)
-        except (msgspec.DecodeError, KeyError, TypeError, ValueError):
+        except (msgspec.DecodeError, ValueError):
             return False  # whoever settles it says what is wrong with it
+        return described.says_nothing(said, self._shapes)
 
     def _of(self, transaction: Transaction) -> list[tuple[int, Marker]]:
         found = []

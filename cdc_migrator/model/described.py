@@ -135,15 +135,18 @@ def says_nothing(said: Mapping[str, Any], before: Mapping[int, Described]) -> bo
     """Whether a `ddl` marker tells of a table that is what it was, such as where a trigger was
     switched on or off.
 
+    One that is no such marker says something: whoever settles it says what is wrong with it.
+
     Args:
         before: what the tables are, by oid.
-
-    Raises KeyError or ValueError where it is no such marker.
     """
-    if said["event"] != "change" or said["tag"] == "CREATE INDEX":
+    try:
+        if said["event"] != "change" or said["tag"] == "CREATE INDEX":
+            return False
+        was = before.get(int(said["oid"]))
+        return was is not None and read(said["table"]).same(was)
+    except (KeyError, TypeError, ValueError):
         return False
-    was = before.get(int(said["oid"]))
-    return was is not None and read(said["table"]).same(was)
 
 
 def in_schema(table: Described, schema: str) -> Described:

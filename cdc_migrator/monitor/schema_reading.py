@@ -63,15 +63,8 @@ def _ahead(conn: psycopg.Connection, told: Told) -> tuple[Ahead, ...]:
     return tuple(
         Ahead(_name(said, known), str(said.get("tag") or ""), token)
         for token, said in left
-        if not _says_nothing(said, known)
+        if not described.says_nothing(said, known)
     )
-
-
-def _says_nothing(said: dict[str, Any], known: dict[int, Described]) -> bool:
-    try:
-        return described.says_nothing(said, known)
-    except (KeyError, TypeError, ValueError):
-        return False  # the stream will say what is wrong with it
 
 
 def _name(said: dict[str, Any], known: dict[int, Described]) -> str:
