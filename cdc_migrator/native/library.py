@@ -19,7 +19,7 @@ PATH = SOURCES / "kernel.native"
 # Numbers that an event has: `event` in scan.h.
 FIELDS = 14
 # Numbers that a run has: `run` in scan.c.
-RUN_FIELDS = 15
+RUN_FIELDS = 17
 
 ODD, BEGIN, END, ROW, WHOLE = range(5)
 WRITTEN, FULL, UNCHANGED, UNLIKE, MEMORY, NOT_STRAIGHT = range(6)

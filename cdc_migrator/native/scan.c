@@ -256,6 +256,8 @@ typedef struct {
     int64_t at_us;    /* the commit time, by the last row */
     int64_t number;   /* of the first record and of the last */
     int64_t last_number;
+    int64_t start;    /* its first row, and the record behind its last one */
+    int64_t stop;
     int64_t together; /* how many runs from here on are WHOLE, each to be committed later */
 } run;
 
@@ -323,6 +325,8 @@ int64_t cdcm_runs(const event *e, const records *r, run *runs) {
         one->at_us = one->kind == WHOLE ? last[-1].at_us : last->at_us;
         one->number = first->number;
         one->last_number = last->number;
+        one->start = one->first + (one->kind == WHOLE);
+        one->stop = one->first + one->count - (one->kind == WHOLE);
     }
     for (int64_t i = found - 1; i >= 0; i--) {
         run *one = runs + i;

@@ -72,10 +72,9 @@ class Stretch(Sequence[Change]):
 
     __slots__ = ("_length", "ranges")
 
-    def __init__(self, block: Block, begin: int, count: int) -> None:
-        """What lies between the records `begin` and `begin` + `count` - 1."""
-        self.ranges: tuple[tuple[Block, int, int], ...] = ((block, begin + 1, begin + count - 1),)
-        self._length = count - 2
+    def __init__(self, block: Block, start: int, stop: int) -> None:
+        self.ranges: tuple[tuple[Block, int, int], ...] = ((block, start, stop),)
+        self._length = stop - start
 
     def __len__(self) -> int:
         return self._length
@@ -192,11 +191,13 @@ class BlockDecoder:
         at_us: list[int],
         numbers: list[int],
         last_numbers: list[int],
+        starts: list[int],
+        stops: list[int],
         together: list[int],
     ) -> Iterator[Record]:
         at = 0
         while at < len(kinds):
-            kind, first, count = kinds[at], firsts[at], counts[at]
+            kind = kinds[at]
             if kind == WHOLE:
                 some = slice(at, at + together[at])
                 yield list(
@@ -206,7 +207,7 @@ class BlockDecoder:
                         lsns[some],
                         lasts[some],
                         at_us[some],
-                        map(Stretch, repeat(block), firsts[some], counts[some]),
+                        map(Stretch, repeat(block), starts[some], stops[some]),
                         offsets[some],
                         map(add, offsets[some], counts[some]),
                         map(ne, seconds[some], lsns[some]),
@@ -227,7 +228,7 @@ class BlockDecoder:
                     numbers[at],
                     last_numbers[at],
                     at_us[at],
-                    Stretch(block, first - 1, count + 2),
+                    Stretch(block, starts[at], stops[at]),
                     bool(plain[at]),
                 )
             elif kind == BEGIN:
@@ -235,6 +236,6 @@ class BlockDecoder:
             elif kind == END:
                 yield End(offset, size, sent, xids[at], lsns[at], numbers[at])
             else:
-                odd = block.record(first)
+                odd = block.record(firsts[at])
                 yield self._envelope.decode(offset, sent, odd.key(), odd.value(), odd.headers())
             at += 1
