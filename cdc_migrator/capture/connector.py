@@ -93,6 +93,8 @@ _TUNABLE = frozenset(
         "slot.max.retries",
         "slot.retry.delay.ms",
         "retriable.restart.connector.wait.ms",
+        # How long the task may miss that the offsets it waits for are there (see docs/apply.md).
+        "consumer.override.fetch.max.wait.ms",
         "producer.override.linger.ms",
         # A worker that was killed inside a Kafka transaction starts again only when that has
         # timed out: it waits for the end of its offsets topic.

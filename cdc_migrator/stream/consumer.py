@@ -42,6 +42,8 @@ _SETTINGS: dict[str, str | int | bool] = {
     "queued.max.messages.kbytes": 32 * 1024,
     "max.partition.fetch.bytes": 1024 * 1024,
     "receive.message.max.bytes": 1_000_000_000,
+    # A waiting fetch can miss that a transaction has ended: the default lets it wait half a second.
+    "fetch.wait.max.ms": 50,
     # The default second of pause whenever the read-ahead is full would stall the reader.
     "fetch.queue.backoff.ms": 10,
     "fetch.error.backoff.ms": 100,

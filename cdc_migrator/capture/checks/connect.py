@@ -11,7 +11,8 @@ MIN_DEBEZIUM = (3, 7)
 # Connectors can be made stopped from 3.7 on; before that one would run before its stream is known.
 MIN_KAFKA = (3, 7)
 # What a worker is asked to check before there is a connector: what rests on its own settings.
-ASKED = {"exactly.once.support": "required", "producer.override.linger.ms": "0"}
+_OVERRIDES = {"producer.override.linger.ms": "0", "consumer.override.fetch.max.wait.ms": "20"}
+ASKED = {"exactly.once.support": "required", **_OVERRIDES}
 
 
 def worker(version: str) -> list[Finding]:
@@ -75,13 +76,13 @@ def plugin(
                 "`preparing`, then `enabled`, one worker after the other) and restart them.",
             )
         )
-    if objections.get("producer.override.linger.ms"):
+    if any(objections.get(setting) for setting in _OVERRIDES):
         found.append(
             refuse(
                 "CDCM-CONNECT-OVERRIDES",
                 "connect",
-                "the Connect worker does not let a connector change its producer's settings, such "
-                "as the largest record",
+                "the Connect worker does not let a connector change the settings of its Kafka "
+                "clients, such as the largest record",
                 "Set connector.client.config.override.policy=All in every worker's configuration "
                 "(the default since Kafka 3.0) and restart them.",
             )

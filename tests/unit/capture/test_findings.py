@@ -111,6 +111,11 @@ def test_a_pattern_without_a_table_names_the_nearest() -> None:
         (None, {}, ["CDCM-CONNECT-PLUGIN"]),
         ("3.7.0.Final", {"exactly.once.support": ["off"]}, ["CDCM-CONNECT-EXACTLY-ONCE"]),
         ("3.7.0.Final", {"producer.override.linger.ms": ["no"]}, ["CDCM-CONNECT-OVERRIDES"]),
+        (
+            "3.7.0.Final",
+            {"consumer.override.fetch.max.wait.ms": ["no"]},
+            ["CDCM-CONNECT-OVERRIDES"],
+        ),
     ],
 )
 def test_the_workers_plugin(
