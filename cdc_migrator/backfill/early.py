@@ -33,7 +33,7 @@ from cdc_migrator.errors import MigratorError
 from cdc_migrator.model.naming import Names
 from cdc_migrator.model.tables import TableName
 
-_LOOK_SECONDS = 0.5
+_LOOK_SECONDS = 0.1
 _AGAIN_SECONDS = 30.0
 # From this size on a table's indexes are built each by a pg_restore of its own.
 _LARGE = 16 * 1024 * 1024

@@ -11,7 +11,7 @@ MIN_DEBEZIUM = (3, 7)
 # Connectors can be made stopped from 3.7 on; before that one would run before its stream is known.
 MIN_KAFKA = (3, 7)
 # What a worker is asked to check before there is a connector: what rests on its own settings.
-_OVERRIDES = {"producer.override.linger.ms": "0", "consumer.override.fetch.max.wait.ms": "20"}
+_OVERRIDES = {"producer.override.linger.ms": "0", "consumer.override.fetch.max.wait.ms": "50"}
 ASKED = {"exactly.once.support": "required", **_OVERRIDES}
 
 
