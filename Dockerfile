@@ -39,7 +39,7 @@ RUN apt-get update \
 FROM ${BASE}
 COPY --from=pgdg /usr/share/postgresql-common/pgdg /usr/share/postgresql-common/pgdg
 COPY --from=pgdg /etc/apt/sources.list.d/pgdg.sources /etc/apt/sources.list.d/pgdg.sources
-# pg_dump, pg_restore and psql. A dump needs programs at least as new as the source: 18, the newest
+# pg_dump and pg_restore. A dump needs programs at least as new as the source: 18, the newest
 # version that is supported, which Debian itself does not have. Those of 17 and later set a
 # parameter that a target before 17 does not know: 16 serves targets of 15 and 16. cdc-migrator
 # takes the ones that fit both servers. Minor versions are not pinned: the list keeps only the

@@ -11,7 +11,10 @@ median of the rounds and its ratio to ``pg_dump | psql``.
               new connector on the processors that the load uses.
     psql      pg_dump | psql
     restore   pg_dump -Fd -j2, then pg_restore -j2
+    restore4  the same with four jobs
     pgcopydb  pgcopydb clone, where it is installed and knows the server's version
+
+We and pgcopydb do four things at once, as either does where nothing is said.
 
 At last writers work on the source while we load: see `traffic`.
 """
@@ -40,8 +43,8 @@ from cdc_migrator.stack import local
 from cdc_migrator.stack.local import StackInfo, StackOptions
 
 RESULTS = Path("benchmarks/results/load.jsonl")
-# Two builds at a time keep two cores busy; pgcopydb gives each a gigabyte of memory.
-OPTIONS: dict[str, object] = {"workers": 2, "index_workers": 0, "index_memory": "128MiB"}
+# Builds beside one another keep the cores busy; pgcopydb gives each a gigabyte of memory.
+OPTIONS: dict[str, object] = {"index_workers": 0, "index_memory": "256MiB"}
 _SHOP = """
 CREATE SCHEMA shop;
 CREATE TABLE shop.orders (id bigint PRIMARY KEY, customer int NOT NULL, state text NOT NULL,
@@ -169,22 +172,26 @@ class Ways:
             f"'{target}'"
         )
 
-    def restore(self, target: str) -> float:
-        """pg_dump -Fd -j2, pg_restore -j2."""
+    def restore(self, target: str, jobs: int = 2) -> float:
+        """pg_dump -Fd, pg_restore, with so many jobs."""
         place = self._directory / "dump"
         shutil.rmtree(place, ignore_errors=True)
         tools = self._tools
         return shell(
-            f"{tools}/pg_dump --no-owner -Fd -j2 -Z0 -f {place} '{self._source}' && "
-            f"{tools}/pg_restore --no-owner -j2 -d '{target}' {place}"
+            f"{tools}/pg_dump --no-owner -Fd -j{jobs} -Z0 -f {place} '{self._source}' && "
+            f"{tools}/pg_restore --no-owner -j{jobs} -d '{target}' {place}"
         )
 
+    def restore4(self, target: str) -> float:
+        """pg_dump -Fd -j4, pg_restore -j4."""
+        return self.restore(target, jobs=4)
+
     def pgcopydb(self, target: str) -> float:
-        """pgcopydb clone with two jobs for tables and for indexes."""
+        """pgcopydb clone with four jobs for tables and for indexes."""
         place = self._directory / "pgcopydb"
         shutil.rmtree(place, ignore_errors=True)
         return shell(
-            f"pgcopydb clone --table-jobs 2 --index-jobs 2 --no-owner --no-acl --dir {place}",
+            f"pgcopydb clone --table-jobs 4 --index-jobs 4 --no-owner --no-acl --dir {place}",
             PGCOPYDB_SOURCE_PGURI=self._source,
             PGCOPYDB_TARGET_PGURI=target,
             PATH=f"{self._tools}:{os.environ['PATH']}",
@@ -205,7 +212,9 @@ def main() -> int:
     tools = arguments.postgres_bin or wheel()
     failed = []
     try:
-        stack = local.up(StackOptions(base / "stack", postgres_bin=arguments.postgres_bin))
+        stack = local.up(
+            StackOptions(base / "stack", full_jit=True, postgres_bin=arguments.postgres_bin)
+        )
         for shape in arguments.shapes:
             source = _source(stack, shape, arguments.rows)
             ways = Ways(stack, source, base, tools)
@@ -245,6 +254,7 @@ def measure(
         "at_once": ways.at_once,
         "psql": ways.psql,
         "restore": ways.restore,
+        "restore4": ways.restore4,
     }
     if shutil.which("pgcopydb"):
         chosen["pgcopydb"] = ways.pgcopydb
@@ -285,7 +295,7 @@ def tell(
 ) -> None:
     """Print a table of medians."""
     base = statistics.median(seconds["psql"])
-    print(f"\n{shape}: {rows:,} rows, {SHAPES[shape][1]}; PostgreSQL {version}, 2 jobs each")
+    print(f"\n{shape}: {rows:,} rows, {SHAPES[shape][1]}; PostgreSQL {version}")
     for name, took in seconds.items():
         middle = statistics.median(took)
         print(

@@ -15,7 +15,7 @@ import psycopg
 from psycopg import sql
 
 from cdc_migrator.backfill.emptied import begin_empty
-from cdc_migrator.backfill.reading import Job, by_psql, by_session, hooked
+from cdc_migrator.backfill.reading import Job, hooked, reading
 from cdc_migrator.control import load
 from cdc_migrator.databases.postgres import names as quoted
 from cdc_migrator.errors import Failed
@@ -52,10 +52,9 @@ def copy_chunk(
         if not load.claim(target, chunk):
             return None
         reach("load.chunk.claimed")
-        reading = by_psql(job.psql, source, job) if job.psql else by_session(source, job)
         size = 0
         rows_read = 0
-        with reading as blocks, target.cursor() as cursor:
+        with reading(source, job) as blocks, target.cursor() as cursor:
             with cursor.copy(_into(target, job)) as copy:
                 for item in hooked(job, blocks):
                     if isinstance(item, int):

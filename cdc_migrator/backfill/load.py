@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import psycopg
 
@@ -26,11 +25,10 @@ from cdc_migrator.backfill.progress import LoadProgress, Meter
 from cdc_migrator.backfill.reading import Job
 from cdc_migrator.backfill.snapshot import HeldSnapshot, Snapshot, still
 from cdc_migrator.backfill.throttle import Throttle, ThrottleOptions
-from cdc_migrator.backfill.tools import find_psql
 from cdc_migrator.backfill.workers import Workers
 from cdc_migrator.control import access, fence, locks, migration, shapes
 from cdc_migrator.control import load as rows
-from cdc_migrator.control.load import Chunk, TableLoad
+from cdc_migrator.control.load import TableLoad
 from cdc_migrator.databases.postgres import catalog
 from cdc_migrator.databases.postgres import names as quoted
 from cdc_migrator.databases.postgres.coded import speaking
@@ -51,8 +49,6 @@ class LoadOptions:
         chunk_bytes: of the source's table (with TOAST) in one chunk and one transaction.
         freeze_bytes: a table up to this size is one chunk, and frozen. Not where the load is held
             back: there a chunk lasts long, and a kill should not cost so much.
-        psql_bytes: a chunk from this size on is read by psql, if there is one.
-        postgres_bin: directory of psql; None: searched.
         attempts: how often one table may be begun anew within one call of `load`.
         patience: seconds for which a server may be away before the load gives up.
         throttle: what the load may cost.
@@ -63,8 +59,6 @@ class LoadOptions:
     workers: int = 3
     chunk_bytes: int = chunks.CHUNK_BYTES
     freeze_bytes: int = chunks.WHOLE_BYTES
-    psql_bytes: int = 8 * 1024 * 1024
-    postgres_bin: Path | None = None
     attempts: int = 5
     patience: float = 300.0
     throttle: ThrottleOptions = field(default_factory=ThrottleOptions)
@@ -176,7 +170,6 @@ class _Round:
         self._control = control
         self._held = held
         self._stack = stack
-        self._psql = find_psql(options.postgres_bin, tls=source.pgconn.ssl_in_use)
         self.meter = Meter(0, 0, 0, 0, 0, 0, 0)
         self.taken_off: tuple[TableName, ...] = ()
 
@@ -225,7 +218,7 @@ class _Round:
             table = by_name[chunk.table]
             snapshot = self._snapshot(table, first)
             if snapshot is not None:
-                jobs.append(self._job(chunk, table, ways[chunk.table], snapshot))
+                jobs.append(Job(chunk, ways[chunk.table], snapshot, table.source_filenode))
         return jobs
 
     def _fence(self, fresh: Sequence[TableLoad]) -> None:
@@ -247,19 +240,6 @@ class _Round:
             require_claimed(self._control, first)
             self.taken_off = fence.keep(owner, self._names.migration, self._options.fence)
             require_claimed(self._control, first)
-
-    def _job(self, chunk: Chunk, table: TableLoad, way: Passage, snapshot: Snapshot) -> Job:
-        share = chunk.weight / max(table.estimated_bytes, chunk.weight)
-        # psql does not tell rows while they pass.
-        counted = self._options.throttle.rows_per_second is not None
-        return Job(
-            chunk,
-            way,
-            snapshot,
-            table.source_filenode,
-            rows=int(share * max(table.estimated_rows, 0)),
-            psql=self._psql if chunk.weight >= self._options.psql_bytes and not counted else None,
-        )
 
     def _first_snapshot(self) -> Snapshot | None:
         """The snapshot of the slot's creation, if somebody still holds it."""

@@ -1,44 +1,27 @@
 """Read a chunk's rows from the source as blocks of COPY data, bytes that nobody looks into.
 
-Two ways, with the same promises: the snapshot is the right one, the table still has its file and
-keeps it while it is read, and the number of rows comes from the server. Our own session needs no
-second one, but each row passes through this process. psql costs a process and a session, some
-20 ms, and hands its rows over in large pieces: for large chunks.
-
-psql is the quicker hand and no more. Whatever stops it, the chunk is read again by our own
-session, which tells the reason in the server's own words.
+The snapshot is the right one, the table still has its file and keeps it while it is read, and the
+number of rows comes from the server.
 """
 
 from __future__ import annotations
 
-import os
-import re
-import select
-import subprocess
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import IO
 
 import psycopg
 from psycopg import pq, sql
 from psycopg.errors import error_from_result
 
 from cdc_migrator.backfill.columns import Passage
+from cdc_migrator.backfill.copied import blocks
 from cdc_migrator.backfill.snapshot import Snapshot, enter_table
-from cdc_migrator.backfill.tools import reaching
 from cdc_migrator.control.load import Chunk
 from cdc_migrator.databases.postgres import mapped
 from cdc_migrator.databases.postgres import names as quoted
-from cdc_migrator.databases.postgres.connect import pins
 from cdc_migrator.hook.calling import Caller
 from cdc_migrator.hook.copied import Passing
-
-# Each write to the target's socket takes this much: one row a write is several times slower.
-_BLOCK = 256 * 1024
-_TOLD = re.compile(rb"^rows (\d+)$", re.MULTILINE)
 
 # (rows, bytes) of each block, then the number of rows that the server has counted.
 Blocks = Iterator[tuple[int, bytes] | int]
@@ -46,32 +29,21 @@ Blocks = Iterator[tuple[int, bytes] | int]
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One chunk with all that copying it needs.
-
-    Attributes:
-        rows: in the chunk by the source's statistics, 0 where unknown.
-        psql: the program to read with; None: our own session reads.
-    """
+    """One chunk with all that copying it needs."""
 
     chunk: Chunk
     way: Passage
     snapshot: Snapshot
     filenode: int
-    rows: int = 0
-    psql: Path | None = None
 
 
 class SourceError(Exception):
     """An error of the source's session; the cause is the driver's error."""
 
 
-class PsqlFailed(SourceError):
-    """psql did not read the whole chunk; our own session will, or will say why not."""
-
-
 @contextmanager
-def by_session(source: psycopg.Connection, job: Job) -> Iterator[Blocks]:
-    """Read through our own session, which is in autocommit mode.
+def reading(source: psycopg.Connection, job: Job) -> Iterator[Blocks]:
+    """Read through a session in autocommit mode.
 
     Raises:
         SnapshotLost: the rows can no longer be read as they were at the snapshot.
@@ -86,40 +58,6 @@ def by_session(source: psycopg.Connection, job: Job) -> Iterator[Blocks]:
         source.execute("COMMIT")
     except psycopg.Error as exc:
         raise SourceError from exc
-
-
-@contextmanager
-def by_psql(psql: Path, source: psycopg.Connection, job: Job) -> Iterator[Blocks]:
-    """Read through a psql of its own, which goes where `source` is; it ends with the block.
-
-    Should this process be killed, psql ends as soon as it has rows to hand over.
-
-    Raises:
-        PsqlFailed: it has ended early, for whatever reason.
-    """
-    address, environment = reaching(source, source.info.get_parameters()["application_name"])
-    with tempfile.TemporaryFile() as script, tempfile.TemporaryFile() as said:
-        script.write(_script(source, job))
-        script.seek(0)
-        try:
-            process = subprocess.Popen(
-                [psql, "-qX", "-v", "ON_ERROR_STOP=1", "-d", address],
-                stdin=script,
-                stdout=subprocess.PIPE,
-                stderr=said,
-                env=environment,
-                bufsize=0,
-                process_group=0,  # an interrupt from the terminal is ours to deal with
-            )
-        except OSError as exc:
-            raise PsqlFailed from exc
-        assert process.stdout is not None
-        try:
-            yield _pass_on(process, process.stdout, said, job)
-        finally:
-            process.kill()
-            process.stdout.close()
-            process.wait()
 
 
 def query(job: Job) -> sql.Composed:
@@ -158,75 +96,13 @@ def hooked(job: Job, blocks: Blocks) -> Blocks:
         yield item if isinstance(item, int) else (item[0], passing.through(item[1]))
 
 
-def _script(source: psycopg.Connection, job: Job) -> bytes:
-    """What psql is told: what `enter_table` does, then the COPY and how many rows it had."""
-    name = quoted.table(job.way.source)
-    lines = sql.SQL("\n").join(
-        [
-            sql.SQL("{} \\g /dev/null").format(pins({"transaction_timeout": "0"})),
-            sql.SQL("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;"),
-            sql.SQL("SET TRANSACTION SNAPSHOT {};").format(job.snapshot.name),
-            sql.SQL("LOCK TABLE ONLY {} IN ACCESS SHARE MODE;").format(name),
-            sql.SQL(
-                "SELECT pg_current_snapshot()::text = {} "
-                "AND pg_relation_filenode({}::regclass)::bigint = {} AS same \\gset"
-            ).format(job.snapshot.sees, name.as_string(source), job.filenode),
-            sql.SQL("\\if :same"),
-            # Into the same pipe by another name: to its own output psql would not count the rows.
-            sql.SQL("{} \\g /dev/stdout").format(query(job)),
-            sql.SQL("\\warn rows :ROW_COUNT"),
-            sql.SQL("\\endif\n"),
-        ]
-    )
-    return lines.as_bytes(source)
-
-
-def _pass_on(process: subprocess.Popen[bytes], out: IO[bytes], said: IO[bytes], job: Job) -> Blocks:
-    size = rows = 0
-    while block := os.read(out.fileno(), _BLOCK):
-        size += len(block)
-        if job.way.binary:
-            by_now = job.rows * min(size, job.chunk.weight) // job.chunk.weight
-            yield by_now - rows, block
-            rows = by_now
-        else:
-            yield block.count(b"\n"), block
-    ended = process.wait()
-    said.seek(0)
-    told = _TOLD.search(said.read())
-    if ended != 0 or told is None:
-        raise PsqlFailed
-    yield int(told[1])
-
-
 def _read(source: psycopg.Connection, statement: sql.Composed) -> Blocks:
-    """Read from libpq itself: the driver's own COPY reader costs as much as both servers together,
-    for it takes each row through a generator of its own. A block's messages are its rows.
-    """
     connection = source.pgconn
     try:
         result = connection.exec_(statement.as_bytes(source))
         if result.status != pq.ExecStatus.COPY_OUT:
             raise _error(result)
-        poll = select.poll()
-        poll.register(connection.socket, select.POLLIN)
-        pieces: list[bytes] = []
-        held = 0
-        while True:
-            length, data = connection.get_copy_data(1)
-            if length > 0:
-                pieces.append(bytes(data))
-                held += length
-                if held < _BLOCK:
-                    continue
-            elif length == 0:
-                poll.poll(1000)
-                connection.consume_input()
-            if pieces and (held >= _BLOCK or length != 0):
-                yield len(pieces), b"".join(pieces)
-                pieces, held = [], 0
-            if length < 0:
-                break
+        yield from blocks(connection)
         last = connection.get_result()
         while (more := connection.get_result()) is not None:
             last = more

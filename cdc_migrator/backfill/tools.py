@@ -1,4 +1,4 @@
-"""Find pg_dump, pg_restore and psql, and run them without showing a password."""
+"""Find pg_dump and pg_restore, and run them without showing a password."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def reaching(
         raise ConfigurationError(
             "CDCM-DB-KEY-PASSWORD",
             "the private key of the connection (sslkey) has a password (sslpassword), which "
-            "pg_dump, pg_restore and psql could only be told as an argument that everybody sees",
+            "pg_dump and pg_restore could only be told as an argument that everybody sees",
             "Name a key without a password, in a file that only this user can read.",
         )
     for private in ("password", "application_name"):
@@ -190,18 +190,6 @@ def find(
         f"pg_dump and pg_restore of version {wanted} are needed; found {', '.join(seen)}",
         "Install the client programs of such a version, or name their directory (`postgres_bin`).",
     )
-
-
-def find_psql(given: Path | None = None, tls: bool = False) -> Path | None:
-    """A psql that knows ``\\warn`` (13 and later speak to any server), if there is one; `tls`: and
-    that can be told to use TLS."""
-    for directory in [given] if given else _places():
-        program = directory / "psql"
-        if program.exists() and (_version(program) or 0) >= 13:
-            if tls and not _knows_tls(directory):
-                continue
-            return program
-    return None
 
 
 def _places() -> Iterator[Path]:

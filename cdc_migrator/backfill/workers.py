@@ -18,7 +18,7 @@ import psycopg
 
 from cdc_migrator.backfill.copy import Stopped, copy_chunk
 from cdc_migrator.backfill.progress import LoadProgress, Meter
-from cdc_migrator.backfill.reading import Job, PsqlFailed, SourceError
+from cdc_migrator.backfill.reading import Job, SourceError
 from cdc_migrator.backfill.snapshot import SnapshotLost
 from cdc_migrator.backfill.throttle import Throttle
 from cdc_migrator.control import deferring, fence
@@ -108,11 +108,6 @@ class Workers:
                 except SnapshotLost:
                     with self._lock:
                         self._lost.add(job.chunk.table)
-                except PsqlFailed:
-                    sessions.close()
-                    source = target = None
-                    with self._lock:
-                        self._jobs.appendleft(replace(job, psql=None))
                 except (psycopg.Error, SourceError, Failed) as exc:
                     sessions.close()
                     source = target = None

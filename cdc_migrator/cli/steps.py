@@ -94,7 +94,6 @@ def migrate_options(
             workers=configured.load.workers,
             chunk_bytes=configured.load.chunk_bytes,
             freeze_bytes=configured.load.freeze_bytes,
-            postgres_bin=configured.postgres_bin,
             throttle=ThrottleOptions(
                 configured.load.max_rows_per_second,
                 configured.load.max_bytes_per_second,

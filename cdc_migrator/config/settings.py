@@ -324,7 +324,7 @@ class _Most(BaseSettings):
     stack: Stack = Field(default=Stack(), description=str(Stack.__doc__))
     postgres_bin: FilePath | None = Field(
         default=None,
-        description="Directory of pg_dump, pg_restore and psql (and of the server for the local "
+        description="Directory of pg_dump and pg_restore (and of the server for the local "
         "stack). Default: the PATH, then the wheel of the `local` extra.",
     )
     state_dir: FilePath = Field(

@@ -4,10 +4,8 @@
     session   one of its sessions is ended, on the source or on the target
     holder    the snapshot's holder is killed: what is unfinished is read anew
     restart   the source's or the target's server dies at once and is started again
-    psql      a psql that reads for the loader is killed
 
 Loads take turns: the tables come in many small chunks, or each whole and frozen as it is written.
-Whether psql reads or our own session does is left to chance, except where psql is to be killed.
 
 What is equal in the end is told by an account that shares nothing with the load: the loaded rows
 and the stream's changes, put together row by row, against the source's content (`Rig.account`).
@@ -47,7 +45,6 @@ FAULTS = (
     "holder",
     "restart source",
     "restart target",
-    "psql",
 )
 ROWS = 20_000
 WHOLE_ROWS = 100_000
@@ -138,11 +135,8 @@ class LoadKills:
         """Whether each table is one chunk."""
         return self.seed % 3 == 2
 
-    def _loader(
-        self, psql: bool, place: str | None = None, times: int = 1
-    ) -> subprocess.Popen[str]:
-        freeze, least = ("1 << 30" if self.whole else "0"), ("0" if psql else "1 << 30")
-        code = _LOAD.replace("OPTIONS", f"freeze_bytes={freeze}, psql_bytes={least}")
+    def _loader(self, place: str | None = None, times: int = 1) -> subprocess.Popen[str]:
+        code = _LOAD.replace("OPTIONS", f"freeze_bytes={1 << 30 if self.whole else 0}")
         environment = dict(os.environ)
         if place is not None:
             environment[VARIABLE] = f"{place}:{times}:KILL"
@@ -157,14 +151,13 @@ class LoadKills:
     def _strike(self, fault: str, chance: random.Random) -> bool:
         """One fault in the middle of loading; whether there was still something to load."""
         what, _, where = fault.partition(" ")
-        psql = what == "psql" or chance.random() < 0.5
         if what == "kill":
             # A whole table is emptied once, and has few blocks.
             times = 1 if self.whole or where.endswith("emptied") else chance.randint(1, 25)
-            process = self._loader(psql, where, times)
+            process = self._loader(where, times)
             return process.wait(240) == -signal.SIGKILL
         before = self._done()
-        process = self._loader(psql)
+        process = self._loader()
         wanted = before + chance.randint(1, 25)
         eventually(
             lambda: (
@@ -174,9 +167,7 @@ class LoadKills:
             120,
         )
         struck = process.poll() is None
-        if struck and what == "psql":
-            struck = self._kill_psql(process)
-        elif struck:
+        if struck:
             self._hit(what, where)
             # It goes on by itself; what it does then is cut short for the next fault.
             after = self._done()
@@ -184,21 +175,6 @@ class LoadKills:
         process.kill()
         process.wait(60)
         return struck
-
-    def _kill_psql(self, process: subprocess.Popen[str]) -> bool:
-        """Kill one psql of the loader, as soon as it has one; False if it ended first."""
-
-        def killed() -> bool:
-            with suppress(psutil.NoSuchProcess):
-                for child in psutil.Process(process.pid).children():
-                    if child.name() == "psql":
-                        child.kill()
-                        return True
-            return False
-
-        return bool(eventually(lambda: killed() or process.poll() is not None, 120)) and (
-            process.poll() is None
-        )
 
     def _copying(self) -> bool:
         """Whether rows are under way into the target."""

@@ -38,7 +38,6 @@ pytestmark = pytest.mark.stack
 
 ROWS = 30_000
 SMALL = LoadOptions(workers=2, chunk_bytes=16 * 1024, freeze_bytes=0)  # some three hundred chunks
-PSQL = "psql_bytes=0, chunk_bytes=64 * 1024"  # each chunk read by a psql of its own
 
 
 @pytest.fixture
@@ -139,7 +138,7 @@ def test_load_under_writers_is_the_snapshot(rig: Rig) -> None:
     assert rig.load().rows == counted  # a second load finds all done
 
 
-@pytest.mark.parametrize("options", ["chunk_bytes=16 * 1024", "chunk_bytes=64 * 1024", PSQL])
+@pytest.mark.parametrize("options", ["chunk_bytes=16 * 1024", "chunk_bytes=64 * 1024"])
 def test_killed_loader_resumes_without_a_doubled_row(rig: Rig, options: str) -> None:
     """SIGKILL in the middle of chunks: the next load does the rest under the same snapshot."""
     with rig.writing():
@@ -147,7 +146,7 @@ def test_killed_loader_resumes_without_a_doubled_row(rig: Rig, options: str) -> 
         with loader(rig, options) as process:
             process.send_signal(signal.SIGKILL)
             process.wait()
-            eventually(lambda: reading(rig) == 0)  # no psql outlives it
+            eventually(lambda: reading(rig) == 0)
             finished, total = done(rig)
             assert 0 < finished < total
         loaded = rig.load(SMALL)
@@ -176,12 +175,11 @@ def test_lost_holder_has_unfinished_tables_read_anew(rig: Rig) -> None:
     assert rig.account() == rig.content(rig.source)
 
 
-@pytest.mark.parametrize("options", ["chunk_bytes=16 * 1024", PSQL])
-def test_holder_lost_under_a_running_loader_is_made_good(rig: Rig, options: str) -> None:
+def test_holder_lost_under_a_running_loader_is_made_good(rig: Rig) -> None:
     """A loader notices the loss between two chunks and goes on by itself."""
     with rig.writing():
         rig.start()
-        with loader(rig, options) as process:
+        with loader(rig) as process:
             holder_of(rig).kill()
             assert process.wait(120) == 0
 
@@ -256,12 +254,11 @@ def test_table_rewritten_while_it_is_begun_anew_is_begun_again(rig: Rig) -> None
     assert rig.account() == rig.content(rig.source)
 
 
-@pytest.mark.parametrize("options", ["chunk_bytes=16 * 1024", PSQL])
-def test_ended_sessions_are_replaced(rig: Rig, options: str) -> None:
+def test_ended_sessions_are_replaced(rig: Rig) -> None:
     """Every session of a running loader may be ended on either side; the load still ends equal."""
     rig.start()
     called = f"cdcm-{rig.names.migration}-load"
-    with loader(rig, options) as process:
+    with loader(rig) as process:
         for dsn in (rig.source, rig.target, rig.source, rig.target):
             with psycopg.connect(dsn, autocommit=True) as conn:
                 conn.execute(
@@ -380,7 +377,7 @@ def test_swallowing_trigger_on_the_target_is_noticed(rig: Rig) -> None:
             "ALTER TABLE shop.plain ENABLE ALWAYS TRIGGER eat"
         )
     rig.start()
-    for options in (SMALL, LoadOptions(), LoadOptions(psql_bytes=0)):
+    for options in (SMALL, LoadOptions()):
         with pytest.raises(Failed, match=r"CDCM-LOAD-COUNT.*100 rows.*99 arrived"):
             rig.load(options)
     with psycopg.connect(rig.target, autocommit=True) as conn:

@@ -1,21 +1,21 @@
-"""What makes the load fast, on the real stack: psql's hand, frozen rows, early indexes."""
+"""What makes the load fast, on the real stack: rows taken in C, frozen rows, early indexes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
+from cdc_migrator.backfill import copied
 from cdc_migrator.backfill.diff.run import differences
 from cdc_migrator.backfill.early import early_indexes
 from cdc_migrator.backfill.load import LoadOptions
 from cdc_migrator.backfill.schema import SchemaOptions, make_indexes
-from cdc_migrator.backfill.tools import find_psql, reaching
+from cdc_migrator.backfill.tools import reaching
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.errors import Refused
 from cdc_migrator.model.tables import TableName
@@ -34,29 +34,6 @@ def rig(stack: StackInfo, source_db: str, target_db: str, tmp_path: Path) -> Ite
             conn.execute(f"ALTER TABLE {table} SET (autovacuum_enabled = false)".encode())
     yield rig
     rig.abort()
-
-
-def wrapped(directory: Path, command: str) -> LoadOptions:
-    """Options whose psql is a script: notes that it was called, then runs `command`."""
-    real = find_psql()
-    assert real is not None
-    directory.mkdir()
-    script = directory / "psql"
-    script.write_text(
-        f"""#!/bin/sh
-PSQL={real}
-[ "$1" = --version ] && exec $PSQL --version
-cd {directory}
-echo called >> calls
-{command}
-"""
-    )
-    script.chmod(0o755)
-    return LoadOptions(workers=2, psql_bytes=0, postgres_bin=directory)
-
-
-def calls(directory: Path) -> int:
-    return len((directory / "calls").read_text().splitlines())
 
 
 def test_whole_tables_are_frozen_as_they_are_written(rig: Rig) -> None:
@@ -102,9 +79,16 @@ def test_rows_of_others_do_not_go_with_the_truncate(rig: Rig, fence: bool, waits
     assert rig.one(rig.target, "SELECT id, note FROM shop.plain") == (7, "stray")
 
 
-def test_psql_reads_what_our_own_session_would(rig: Rig, tmp_path: Path) -> None:
-    """Under writers; with names that need quoting, values that travel as text, and a table that
-    cannot be truncated because a foreign key looks at it."""
+@pytest.mark.parametrize("by_python", [False, True])
+def test_names_that_need_quotes_and_values_that_travel_as_text(
+    rig: Rig, by_python: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under writers; with a table that cannot be truncated because a foreign key looks at it, and
+    with the rows taken by the library in C and by Python."""
+    if by_python:
+        monkeypatch.setattr(copied, "library", lambda: None)
+    copied._libpq.cache_clear()
+    assert (copied._libpq() is None) is by_python
     odd = """CREATE TABLE shop."o'd :d\\ ""t" ("a :b" int PRIMARY KEY, "c\\" TYPE, v text)"""
     with psycopg.connect(rig.source, autocommit=True) as conn:
         conn.execute(odd.replace("TYPE", "timestamptz").encode())
@@ -118,30 +102,14 @@ def test_psql_reads_what_our_own_session_would(rig: Rig, tmp_path: Path) -> None
         conn.execute("CREATE TABLE shop.refers (item bigint REFERENCES shop.item (id))")
     with rig.writing():
         rig.start()
-        options = wrapped(tmp_path / "bin", 'exec $PSQL "$@"')
-        loaded = rig.load(options)
-    assert calls(tmp_path / "bin") == len(loaded.tables) == 4
+        loaded = rig.load()
+    copied._libpq.cache_clear()
+    assert len(loaded.tables) == 4
     assert rig.account() == rig.content(rig.source)
     assert rig.one(
         rig.target,
         """SELECT count(*), min("c\\"), min(v) FROM shop."o'd :d\\ ""t" """,
     ) == (500, "2024-01-01 12:00:00+00", "two\nlines :a")
-
-
-def test_whatever_stops_psql_our_own_session_reads_the_chunk(rig: Rig, tmp_path: Path) -> None:
-    """Nothing that psql had handed over is kept, and nothing is missing."""
-    rig.start()
-    options = wrapped(
-        tmp_path / "bin",
-        """case $(wc -l < calls) in
-        1) $PSQL "$@" | head -c 100000;;  # it ends in the middle
-        2) $PSQL "$@" 2>/dev/null;;  # the number of rows is not told
-        3) exit 127;;
-        esac""",
-    )
-    rig.load(replace(options, workers=1))
-    assert calls(tmp_path / "bin") == 3
-    assert rig.account() == rig.content(rig.source)
 
 
 def test_indexes_are_built_while_other_tables_are_loaded(rig: Rig) -> None:
