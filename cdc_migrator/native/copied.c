@@ -36,7 +36,8 @@ void cdcm_copied_free(copied *c) {
 
 static int add(copied *c, const char *row, int length) {
     if (c->length + length > c->room) {
-        int64_t room = (c->length + length) * 2;
+        /* No more than that: a row may have a gigabyte. */
+        int64_t room = c->length + length + (1 << 20);
         uint8_t *larger = realloc(c->bytes, room);
         if (larger == NULL)
             return 0;
