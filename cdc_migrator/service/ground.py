@@ -80,6 +80,7 @@ class Ground(Beside):
         self._options = options
         self._sample = sample
         self._on_lost = on_lost
+        self._seen: set[str] = set()  # in the sample before
         self._told: set[str] = set()
         self._restarts = Restarts()
         self._failure: Failure | None = None
@@ -109,11 +110,15 @@ class Ground(Beside):
 
     def _look(self, sample: Sample) -> None:
         lost = losses(sample)
+        codes = {loss.code for loss in lost}
+        # One sample alone may err: where this process was stopped while it was taken, its parts
+        # are of different times. What halts does not rest on such a comparison.
+        certain = (self._seen | HALTING) & codes
         for loss in lost:
-            if loss.code not in self._told:
+            if loss.code in certain - self._told:
                 self._tell(sample, loss)
-                self._told.add(loss.code)
-        self._told &= {loss.code for loss in lost}
+        self._told = (self._told | certain) & codes
+        self._seen = codes
         for loss in lost:
             if loss.code in HALTING:
                 self._on_lost(Refused(loss.code, loss.cause, loss.remedy))
