@@ -11,14 +11,13 @@ from __future__ import annotations
 import select
 import sys
 from collections.abc import Iterator
-from ctypes import CDLL, c_int64, c_void_p, cast, string_at
-from functools import cache
+from ctypes import CDLL, Array, c_int64, c_void_p, string_at
 from typing import Any
 
 import psycopg
 from psycopg import pq
 
-from cdc_migrator.native.library import library
+from cdc_migrator.native.library import addresses, library
 
 # Each write to the other server's socket takes this much: one row a write is several times slower.
 _BLOCK = 256 * 1024
@@ -40,24 +39,22 @@ def blocks(connection: pq.abc.PGconn) -> Iterator[tuple[int, bytes]]:
     return _gathered(connection, called) if called is not None else _one_by_one(connection)
 
 
-@cache
-def _libpq() -> tuple[int, ...] | None:
+def _libpq() -> Array[c_void_p] | None:
     """Where the functions are that the library calls; None where one of the two is not there."""
     # Of psycopg's implementations the one in Python has libpq from ctypes, and is no library.
     loaded = sys.modules[pq.PGconn.__module__].__file__
     if library() is None or loaded is None:
         return None
     try:
-        libpq = CDLL(loaded)
-        return tuple(cast(getattr(libpq, name), c_void_p).value or 0 for name in _CALLED)
+        return addresses(CDLL(loaded), _CALLED)
     except (OSError, AttributeError):
         return None
 
 
-def _gathered(connection: Any, called: tuple[int, ...]) -> Iterator[tuple[int, bytes]]:
+def _gathered(connection: Any, called: Array[c_void_p]) -> Iterator[tuple[int, bytes]]:
     lib = library()
     assert lib is not None
-    handle = lib.cdcm_copied_new((c_void_p * len(called))(*called))
+    handle = lib.cdcm_copied_new(called)
     if not handle:
         raise MemoryError
     told = (c_int64 * 3)()

@@ -5,9 +5,8 @@
  */
 #include <poll.h>
 #include <stdlib.h>
-#include <string.h>
 
-#include <stdint.h>
+#include "gathered.h"
 
 typedef struct {
     int (*get_copy_data)(void *connection, char **row, int async);
@@ -18,8 +17,7 @@ typedef struct {
 
 typedef struct {
     functions call;
-    uint8_t *bytes;
-    int64_t length, room;
+    gathered rows;
 } copied;
 
 copied *cdcm_copied_new(const functions *call) {
@@ -30,23 +28,8 @@ copied *cdcm_copied_new(const functions *call) {
 }
 
 void cdcm_copied_free(copied *c) {
-    free(c->bytes);
+    free(c->rows.bytes);
     free(c);
-}
-
-static int add(copied *c, const char *row, int length) {
-    if (c->length + length > c->room) {
-        /* No more than that: a row may have a gigabyte. */
-        int64_t room = c->length + length + (1 << 20);
-        uint8_t *larger = realloc(c->bytes, room);
-        if (larger == NULL)
-            return 0;
-        c->bytes = larger;
-        c->room = room;
-    }
-    memcpy(c->bytes + c->length, row, length);
-    c->length += length;
-    return 1;
 }
 
 /* Take rows until there are `most` bytes of them, none are left, or nothing has come for `patience`
@@ -57,8 +40,8 @@ static int add(copied *c, const char *row, int length) {
 int64_t cdcm_copied(copied *c, void *connection, int64_t most, int64_t patience, int64_t *told) {
     int64_t rows = 0;
     int length = 0;
-    c->length = 0;
-    while (c->length < most) {
+    c->rows.length = 0;
+    while (c->rows.length < most) {
         char *row;
         length = c->call.get_copy_data(connection, &row, 1);
         if (length < 0)
@@ -71,14 +54,14 @@ int64_t cdcm_copied(copied *c, void *connection, int64_t most, int64_t patience,
                 return -2;
             continue;
         }
-        int kept = add(c, row, length);
+        int kept = append(&c->rows, row, length);
         c->call.freemem(row);
         if (!kept)
             return -1;
         rows++;
     }
-    told[0] = c->length;
+    told[0] = c->rows.length;
     told[1] = rows;
-    told[2] = (int64_t)(intptr_t)c->bytes;
+    told[2] = (int64_t)(intptr_t)c->rows.bytes;
     return length >= 0;
 }

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "gathered.h"
 #include "records.h"
 
 /* rd_kafka_message_t. */
@@ -45,8 +46,7 @@ typedef struct {
     int64_t most;
     note *notes;
     int64_t note_count, note_room;
-    uint8_t *headers;
-    int64_t headers_length, headers_room;
+    gathered headers;
 } fetcher;
 
 fetcher *cdcm_fetcher_new(const functions *call, int64_t most) {
@@ -65,7 +65,7 @@ void cdcm_fetcher_queue(fetcher *f, void *queue) { f->queue = queue; }
 void cdcm_fetcher_free(fetcher *f) {
     free(f->room);
     free(f->notes);
-    free(f->headers);
+    free(f->headers.bytes);
     free(f);
 }
 
@@ -96,20 +96,6 @@ void cdcm_note_error(void *client, int code, const char *reason, void *opaque) {
 /* librdkafka's log_cb: what it would write is told by errors, too. */
 void cdcm_no_log(const void *client, int level, const char *facility, const char *said) {}
 
-static int add(fetcher *f, const void *bytes, int64_t length) {
-    if (f->headers_length + length > f->headers_room) {
-        int64_t room = (f->headers_length + length) * 2;
-        uint8_t *more = realloc(f->headers, room);
-        if (more == NULL)
-            return 0;
-        f->headers = more;
-        f->headers_room = room;
-    }
-    memcpy(f->headers + f->headers_length, bytes, length);
-    f->headers_length += length;
-    return 1;
-}
-
 static int add_headers(fetcher *f, const void *headers, int64_t place) {
     const char *name;
     const void *value;
@@ -117,13 +103,14 @@ static int add_headers(fetcher *f, const void *headers, int64_t place) {
     int64_t numbers[2] = {place, 0};
     while (f->call.header_get_all(headers, numbers[1], &name, &value, &length) == 0)
         numbers[1]++;
-    if (!add(f, numbers, sizeof numbers))
+    if (!append(&f->headers, numbers, sizeof numbers))
         return 0;
     for (int64_t i = 0; i < numbers[1]; i++) {
         f->call.header_get_all(headers, i, &name, &value, &length);
         int64_t lengths[2] = {(int64_t)strlen(name), value == NULL ? -1 : (int64_t)length};
-        if (!add(f, lengths, sizeof lengths) || !add(f, name, lengths[0])
-            || (value != NULL && !add(f, value, length)))
+        if (!append(&f->headers, lengths, sizeof lengths)
+            || !append(&f->headers, name, lengths[0])
+            || (value != NULL && !append(&f->headers, value, length)))
             return 0;
     }
     return 1;
@@ -166,10 +153,10 @@ static int64_t gather(fetcher *f, int64_t found, records *r) {
             return -1;
         count++;
     }
-    if (!cdcm_records_new(r, count, values, keys, f->headers_length))
+    if (!cdcm_records_new(r, count, values, keys, f->headers.length))
         return -1;
-    if (f->headers_length)
-        memcpy(r->headers, f->headers, f->headers_length);
+    if (f->headers.length)
+        memcpy(r->headers, f->headers.bytes, f->headers.length);
     uint8_t *value = r->values, *key = r->keys;
     count = 0;
     for (int64_t i = 0; i < found; i++) {
@@ -195,7 +182,7 @@ static int64_t gather(fetcher *f, int64_t found, records *r) {
 /* Up to `most` records, waited for that long unless so many are there. How many; -1 for want of
  * memory, when what came is lost to this consumer; -2 where the queue cannot be asked. */
 int64_t cdcm_fetch(fetcher *f, int64_t most, int64_t timeout_ms, records *r) {
-    f->note_count = f->headers_length = 0;
+    f->note_count = f->headers.length = 0;
     if (most > f->most)
         most = f->most;
     int64_t found = f->call.consume_batch_queue(f->queue, (int)timeout_ms, f->room, most);

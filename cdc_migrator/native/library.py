@@ -7,6 +7,7 @@ it returns, and blocks until a fold that took of them is done.
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from ctypes import c_char_p, c_int64, c_void_p
 from functools import cache
 from hashlib import sha256
@@ -32,6 +33,12 @@ def digest() -> str:
     for path in sorted(SOURCES.glob("*.[ch]")):
         found.update(path.read_bytes())
     return found.hexdigest()
+
+
+def addresses(loaded: ctypes.CDLL, names: Sequence[str]) -> ctypes.Array[c_void_p]:
+    """Where these functions of another library are, for C to call. Raises AttributeError."""
+    functions = (ctypes.cast(getattr(loaded, name), c_void_p) for name in names)
+    return (c_void_p * len(names))(*functions)
 
 
 _Functions = {

@@ -27,7 +27,7 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, cimpl
 
-from cdc_migrator.native.library import library
+from cdc_migrator.native.library import addresses, library
 from cdc_migrator.native.records import Records
 
 _CONSUMER = 1  # RD_KAFKA_CONSUMER
@@ -108,10 +108,7 @@ class Fetcher:
         assert lib is not None
         self._kafka, self._lib = kafka, lib
         self._client = self._queue = None
-        called = (c_void_p * len(_CALLED))(
-            *(cast(getattr(kafka, name), c_void_p).value for name in _CALLED)
-        )
-        self._handle = lib.cdcm_fetcher_new(called, most)
+        self._handle = lib.cdcm_fetcher_new(addresses(kafka, _CALLED), most)
         if not self._handle:
             raise MemoryError
         try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
 from contextlib import suppress
 
 import psycopg
@@ -24,13 +23,10 @@ FROM generate_series(1, 3000) n
 
 
 @pytest.fixture(params=["c", "python"])
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param == "python":
         monkeypatch.setattr(copied, "library", lambda: None)
-    copied._libpq.cache_clear()
     assert (copied._libpq() is None) is (request.param == "python")
-    yield
-    copied._libpq.cache_clear()
 
 
 def copying(conn: psycopg.Connection, query: str, form: str = "binary") -> pq.abc.PGconn:
