@@ -17,6 +17,9 @@ WELL_SECONDS = 300.0
 _PASSES = re.compile(
     r"connection to .* refused|connection attempt failed|connection reset|broken pipe|"
     r"i/o error|timed? ?out|unknownhost|no route to host|eof|"
+    # How pgjdbc speaks of a connection that had ended before this call; which of its two words for
+    # a cut one comes is a matter of microseconds.
+    r"(connection|stream|statement) (has been|is) closed|"
     r"terminating connection|the database system is (starting up|shutting down|in recovery)|"
     r"too many (clients|connections)|remaining connection slots|"
     r"database connection failed|could not obtain|unable to obtain|"

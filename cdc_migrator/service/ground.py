@@ -23,7 +23,7 @@ from cdc_migrator.control.progress import Progress
 from cdc_migrator.databases.postgres.coded import speaking
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.errors import MigratorError, Refused, name_of
-from cdc_migrator.model.connector_failures import Failure, failure
+from cdc_migrator.model.connector_failures import failure
 from cdc_migrator.model.logins import Role, login
 from cdc_migrator.monitor.ground import HALTING, WAY_OUT, Loss, losses, retained_beyond
 from cdc_migrator.monitor.remote import KafkaAsker
@@ -83,7 +83,7 @@ class Ground(Beside):
         self._seen: set[str] = set()  # in the sample before
         self._told: set[str] = set()
         self._restarts = Restarts()
-        self._failure: Failure | None = None
+        self._failure: dict[str, str] | None = None
         self._level = 0
         self._dropped = False
 
@@ -144,9 +144,10 @@ class Ground(Beside):
             self._failure = None
         elif "FAILED" in (there.state, *there.tasks):
             known = failure(there.trace)
-            if known is not None and known != self._failure:
-                _log.error("connector-failed", connector=there.name, **known.as_dict())
-            self._failure = known
+            why = {"reason": there.trace or ""} if known is None else known.as_dict()
+            if why != self._failure:
+                _log.error("connector-failed", connector=there.name, **why)
+            self._failure = why
             if not self._restarts.failed(now, there.trace or ""):
                 return
             number = self._restarts.attempts

@@ -75,7 +75,9 @@ def test_a_connection_that_was_cut_is_tried_again(live: LiveMigration) -> None:
         wait_for("run has started it again", lambda: restarts(live) == 1, 60)
         assert live.drain()
     assert notes(live.target) == notes(live.source)
-    assert "connector-restarted" in live.log()
+    told = live.log()
+    assert "connector-failed" in told
+    assert "connector-restarted" in told
 
 
 @pytest.mark.long
