@@ -61,7 +61,7 @@ def main() -> int:
             failed += measure(scene, ways, arguments.rounds)
             clear(scene)
         if arguments.latency_seconds:
-            seen = latency.measure(stack, base, arguments.latency_seconds)
+            seen = latency.measure(stack, base, arguments.latency_seconds, arguments.rounds)
             keep(draining.RESULTS, {"latency": seen})
     finally:
         local.down(base / "stack", purge=True)

@@ -179,15 +179,21 @@ static int64_t gather(fetcher *f, int64_t found, records *r) {
     return count;
 }
 
-/* Up to `most` records, waited for that long unless so many are there. How many; -1 for want of
+/* Up to `most` records: the first is waited for so long, and what comes with it for `rest_ms` more
+ * (librdkafka's call for many would wait the whole time for all of them). How many; -1 for want of
  * memory, when what came is lost to this consumer; -2 where the queue cannot be asked. */
-int64_t cdcm_fetch(fetcher *f, int64_t most, int64_t timeout_ms, records *r) {
+int64_t cdcm_fetch(fetcher *f, int64_t most, int64_t first_ms, int64_t rest_ms, records *r) {
     f->note_count = f->headers.length = 0;
     if (most > f->most)
         most = f->most;
-    int64_t found = f->call.consume_batch_queue(f->queue, (int)timeout_ms, f->room, most);
+    int64_t found = f->call.consume_batch_queue(f->queue, (int)first_ms, f->room, 1);
     if (found < 0)
         return -2;
+    if (found > 0) {
+        int64_t more =
+            f->call.consume_batch_queue(f->queue, (int)rest_ms, f->room + 1, (size_t)most - 1);
+        found += more > 0 ? more : 0;
+    }
     int64_t count = gather(f, found, r);
     for (int64_t i = 0; i < found; i++)
         f->call.message_destroy(f->room[i]);

@@ -45,7 +45,7 @@ _Functions = {
     "cdcm_fetcher_new": (c_void_p, (c_void_p, c_int64)),
     "cdcm_fetcher_queue": (None, (c_void_p, c_void_p)),
     "cdcm_fetcher_free": (None, (c_void_p,)),
-    "cdcm_fetch": (c_int64, (c_void_p, c_int64, c_int64, c_void_p)),
+    "cdcm_fetch": (c_int64, (c_void_p, c_int64, c_int64, c_int64, c_void_p)),
     "cdcm_copied_new": (c_void_p, (c_void_p,)),
     "cdcm_copied_free": (None, (c_void_p,)),
     "cdcm_copied": (c_int64, (c_void_p, c_void_p, c_int64, c_int64, c_void_p)),

@@ -27,6 +27,8 @@ HINT_SECONDS = 5.0
 MOST_MESSAGES = 10_000
 _HEARSAY_SECONDS = 2.0
 _TURN_SECONDS = 1.0
+# Records of one answer come at once; so long others of the same moment are waited for.
+_REST_SECONDS = 0.001
 
 _log = logging.getLogger(__name__)
 
@@ -136,7 +138,7 @@ class StreamConsumer:
         return self._waiting
 
     def poll(self, max_messages: int, timeout: float) -> Polled:
-        """Up to `max_messages`; waits the whole `timeout` (seconds) unless that many are there.
+        """Up to `max_messages` that are there; waits `timeout` (seconds) for the first.
 
         A broker that went away is waited for: nothing comes and `waiting` says why.
 
@@ -172,10 +174,14 @@ class StreamConsumer:
         """Records, and what came among them: with how many records in front of it."""
         if self._fetcher is not None:
             self._consumer.poll(0)  # has no records, but errors, and how the last hint went
-            return self._fetcher.fetch(most, timeout)
+            return self._fetcher.fetch(most, timeout, _REST_SECONDS)
         messages: list[Message] = []
         others: list[tuple[int, KafkaError]] = []
-        for message in self._consumer.consume(most, timeout):
+        # The client's call for many waits the whole time for all of them.
+        came = self._consumer.consume(1, timeout)
+        if came:
+            came += self._consumer.consume(most - 1, _REST_SECONDS)
+        for message in came:
             error = message.error()
             if error is None:
                 messages.append(message)

@@ -121,8 +121,10 @@ class Fetcher:
             self.close()
             raise
 
-    def fetch(self, most: int, timeout: float) -> tuple[Records, list[tuple[int, KafkaError]]]:
-        """Up to `most` records, waited for `timeout` seconds unless that many are there.
+    def fetch(
+        self, most: int, first: float, rest: float
+    ) -> tuple[Records, list[tuple[int, KafkaError]]]:
+        """Up to `most` records: `first` seconds for one to come, then `rest` for those behind it.
 
         Beside them what is no record, with the number of records in front of it: errors, and the
         end of the partition.
@@ -131,7 +133,7 @@ class Fetcher:
         """
         polled = Records()
         found = self._lib.cdcm_fetch(
-            self._handle, most, round(timeout * 1000), byref(polled.members)
+            self._handle, most, round(first * 1000), round(rest * 1000), byref(polled.members)
         )
         if found == -1:
             raise MemoryError
