@@ -90,16 +90,26 @@ SHAPES = {
     "events": (_EVENTS, "two tables of 12 and 7 columns, their keys, an index"),
 }
 
+WAYS = ("ours", "at_once", "psql", "restore", "restore4", "pgcopydb")
+
 
 def wait_until_calm(stack: StackInfo) -> None:
-    """Until Connect takes less than a fifth of a processor for a second, 15 seconds at most.
-
-    Not for longer: a machine that sits idle may give up what it has cached of the source.
-    """
+    """Until Connect takes less than a fifth of a processor for a second, 15 seconds at most."""
     process = psutil.Process(local.status(stack.state_dir).pids["connect"])
     for _ in range(15):
         if process.cpu_percent(interval=1.0) < 20.0:
             return
+
+
+def read_through(source: str) -> None:
+    """Every way finds the source cached: a machine may give up what nobody has read for a while."""
+    with psycopg.connect(source) as conn:
+        tables = conn.execute(
+            "SELECT oid::regclass::text FROM pg_class WHERE relkind = 'r' "
+            "AND relnamespace = 'shop'::regnamespace"
+        ).fetchall()
+        for (table,) in tables:
+            conn.execute(f"SELECT count(*) FROM {table}".encode())
 
 
 def content(dsn: str) -> list[tuple[object, ...]]:
@@ -149,6 +159,7 @@ class Ways:
             made = self._schema(cli) - self._schema(cli)
             run(cli, "capture", "start")
             wait_until_calm(self._stack)
+            read_through(self._source)
         said = run(cli, "migrate", "--no-run")
         found = re.search(r"ready to apply changes: (.*)", said)
         assert found is not None, said
@@ -204,6 +215,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--rows", type=int, default=10_000_000, help="of both tables together")
     parser.add_argument("--shapes", nargs="+", choices=sorted(SHAPES), default=list(SHAPES))
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS, help="beside psql")
     parser.add_argument("--traffic-rounds", type=int, default=2)
     parser.add_argument("--postgres-bin", type=Path, help="servers and tools of another version")
     arguments = parser.parse_args()
@@ -218,7 +230,9 @@ def main() -> int:
         for shape in arguments.shapes:
             source = _source(stack, shape, arguments.rows)
             ways = Ways(stack, source, base, tools)
-            failed += measure(stack, ways, source, shape, arguments.rounds, arguments.rows)
+            taken = [name for name in WAYS if name == "psql" or name in arguments.ways]
+            chosen = {name: getattr(ways, name) for name in taken}
+            failed += measure(stack, ways, chosen, source, shape, arguments)
         if arguments.traffic_rounds:
             source = _source(stack, "shop", arguments.rows)
             seen = traffic.measure(
@@ -243,29 +257,30 @@ def _source(stack: StackInfo, shape: str, rows: int) -> str:
 
 
 def measure(
-    stack: StackInfo, ways: Ways, source: str, shape: str, rounds: int, rows: int
+    stack: StackInfo,
+    ways: Ways,
+    chosen: dict[str, Callable[[str], float]],
+    source: str,
+    shape: str,
+    arguments: argparse.Namespace,
 ) -> list[str]:
-    """All ways in turn, as often as there are rounds; those whose content differs."""
+    """The chosen ways in turn, as often as there are rounds; those whose content differs."""
     wanted = content(source)
     with psycopg.connect(source) as conn:
         version = conn.info.server_version // 10000
-    chosen: dict[str, Callable[[str], float]] = {
-        "ours": ways.ours,
-        "at_once": ways.at_once,
-        "psql": ways.psql,
-        "restore": ways.restore,
-        "restore4": ways.restore4,
-    }
-    if shutil.which("pgcopydb"):
-        chosen["pgcopydb"] = ways.pgcopydb
+    if not shutil.which("pgcopydb"):
+        chosen.pop("pgcopydb", None)
     seconds: dict[str, list[float]] = {name: [] for name in chosen}
     failed = []
-    # Whoever is first finds no write-ahead log to use again, and a cold JVM.
-    ways.ours(database(stack.target_dsn, "bench_target"))
-    for round_ in range(rounds):
+    # Whoever is first finds no write-ahead log to use again, and JVMs whose compilers are at work:
+    # once for their first connector, and once more when there has been a second.
+    for _ in range(2):
+        ways.ours(database(stack.target_dsn, "bench_target"))
+    for round_ in range(arguments.rounds):
         order = list(chosen.items())
         for name, way in order[round_ % len(order) :] + order[: round_ % len(order)]:
             target = database(stack.target_dsn, "bench_target")
+            read_through(source)
             try:
                 seconds[name].append(way(target))
             except subprocess.CalledProcessError as error:
@@ -277,13 +292,13 @@ def measure(
             if content(target) != wanted:
                 failed.append(f"{shape} {name}")
             print(f"round {round_ + 1}  {name:9} {seconds[name][-1]:7.2f} s", flush=True)
-    tell(seconds, shape, rows, version, ways.other)
+    tell(seconds, shape, arguments.rows, version, ways.other)
     keep(
         RESULTS,
         {
             "shape": shape,
             "postgres": version,
-            "rows": rows,
+            "rows": arguments.rows,
             "seconds": {name: [round(s, 2) for s in took] for name, took in seconds.items()},
         },
     )
@@ -302,9 +317,10 @@ def tell(
             f"  {name:9} {middle:7.2f} s ({min(took):.2f} to {max(took):.2f})  "
             f"{rows / middle:10,.0f} rows/s  {base / middle:5.2f} x psql"
         )
-    print(
-        f"  (slot, connector and its first event, not counted: {statistics.median(capture):.1f} s)"
-    )
+    if capture:
+        print(
+            f"  (slot, connector, its first event, not counted: {statistics.median(capture):.1f} s)"
+        )
 
 
 if __name__ == "__main__":
