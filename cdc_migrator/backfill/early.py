@@ -38,6 +38,13 @@ _AGAIN_SECONDS = 30.0
 # From this size on a table's indexes are built each by a pg_restore of its own.
 _LARGE = 16 * 1024 * 1024
 
+# ANALYZE reads by what these define, too, and early they are not there yet.
+_ANALYZED_LATER = """
+SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE EXISTS (SELECT FROM pg_index WHERE indrelid = c.oid AND indexprs IS NOT NULL)
+OR EXISTS (SELECT FROM pg_statistic_ext WHERE stxrelid = c.oid)
+"""
+
 # A piece of work; returns what can only be begun after it.
 Task = Callable[[], "list[Task]"]
 
@@ -45,7 +52,7 @@ Task = Callable[[], "list[Task]"]
 @dataclass(slots=True)
 class Early:
     """What came of it: indexes and constraints made, tables of the target whose statistics were
-    gathered behind them, and the code of the last error."""
+    gathered, and the code of the last error."""
 
     made: int = 0
     analyzed: set[TableName] = field(default_factory=set)
@@ -99,6 +106,7 @@ class _Builder:
         self._options = options
         self._patience = patience
         self._keys: dict[ObjectId, KeyIndex] = {}
+        self._analyzed_later: set[TableName] = set()
         self.told = Early()
         self.over = threading.Event()
         self.failing = threading.Event()
@@ -153,6 +161,8 @@ class _Builder:
         found: dict[TableName, list[Entry]] = defaultdict(list)
         with connect(self._source_dsn, application_name=self._called, side="source") as source:
             self._keys = key_indexes(source, entries)
+            later = source.execute(_ANALYZED_LATER).fetchall()
+            self._analyzed_later = {TableName(*name) for name in later}
             of_tables = source.execute(
                 "SELECT o.catalog, o.oid, n.nspname, c.relname "
                 "FROM unnest(%s::int8[], %s::int8[]) AS o(catalog, oid) "
@@ -181,19 +191,19 @@ class _Builder:
             if table.parts > 1:
                 yield partial(self._vacuum, post, table, entries)
             elif table.bytes >= _LARGE:
-                yield from self._large(post, table.target, entries)
+                yield from self._large(post, table, entries)
             else:
                 small += entries
         for lane in range(self._options.jobs):
             if part := small[lane :: self._options.jobs]:
                 yield partial(self._make, post, part)
 
-    def _large(self, post: PostData, table: TableName, entries: Sequence[Entry]) -> list[Task]:
-        """First what locks everybody out; then all indexes at once; then keys of their indexes,
-        and statistics: the last build of a load leaves processors to them.
+    def _large(self, post: PostData, table: Finished, entries: Sequence[Entry]) -> list[Task]:
+        """First what no index may be built beside; then all indexes at once; then keys of theirs.
 
-        Of the indexes those of keys come last, as the quickest to build, most of them of integers
-        that arrive in order: what is built alone in the end is then little.
+        ANALYZE is such, and at the end of a load it would keep one processor, with no work left
+        for the others. Of the indexes those of keys come last, as the quickest to build, most of
+        them of integers that arrive in order: what is built alone in the end is then little.
         """
         keys = [self._keys[e.object] for e in entries if e.object in self._keys]
         alone = [e for e in entries if e.kind != "INDEX" and e.object not in self._keys]
@@ -201,15 +211,22 @@ class _Builder:
             *(partial(self._make, post, [entry]) for entry in entries if entry.kind == "INDEX"),
             *(partial(self._execute, key.build) for key in keys),
         ]
-        tasks = _together(builds, partial(self._end, table, keys))
-        return [partial(self._make, post, alone, tasks)] if alone else tasks
+        tasks = _together(builds, partial(self._promote, keys))
 
-    def _end(self, table: TableName, keys: Sequence[KeyIndex]) -> list[Task]:
+        def first() -> list[Task]:
+            if alone:
+                self._make(post, alone)
+            if table.source not in self._analyzed_later:
+                self._execute(f"ANALYZE {quoted.table(table.target).as_string()}")
+                self.told.analyzed.add(table.target)
+            return tasks
+
+        return [first]
+
+    def _promote(self, keys: Sequence[KeyIndex]) -> list[Task]:
         for key in keys:
             self._execute(key.promote)
             self.told.made += 1
-        self._execute(sql.SQL("ANALYZE {}").format(quoted.table(table)).as_string())
-        self.told.analyzed.add(table)
         return []
 
     def _execute(self, statement: str) -> None:
@@ -224,12 +241,10 @@ class _Builder:
         ):
             conn.execute(statement.encode())
 
-    def _make(
-        self, post: PostData, entries: Sequence[Entry], then: Sequence[Task] = ()
-    ) -> list[Task]:
+    def _make(self, post: PostData, entries: Sequence[Entry]) -> list[Task]:
         post.make(entries)
         self.told.made += len(entries)
-        return list(then)
+        return []
 
     def _vacuum(self, post: PostData, table: Finished, entries: Sequence[Entry]) -> list[Task]:
         """Mark the pages of a table that could not be frozen as visible to all.
@@ -240,7 +255,7 @@ class _Builder:
             self._target_dsn, application_name=session_name(self._called), side="target"
         ) as conn:
             conn.execute(sql.SQL("VACUUM (TRUNCATE false) {}").format(quoted.table(table.target)))
-        return self._large(post, table.target, entries)
+        return self._large(post, table, entries)
 
 
 def _together(builds: Sequence[Callable[[], object]], last: Task) -> list[Task]:

@@ -159,10 +159,8 @@ def make_indexes(
         target,
         there,
     ):
-        named_otherwise = renamed(source_dsn, target_dsn, names, tables)
-        entries = toc.without_renamed(dump.entries, named_otherwise)
-        acting = toc.acting(entries) if _defers(target) else []
-        entries = toc.without(entries, {one.object for one in acting if one.object is not None})
+        acting = toc.acting(dump.entries) if _defers(target) else []
+        entries = toc.without(dump.entries, {e.object for e in acting if e.object is not None})
         left = toc.remaining(entries, there, post=True)
         keys = [entry for entry in left if entry.kind == _FOREIGN_KEY]
         rest = [entry for entry in left if entry.kind != _FOREIGN_KEY]
@@ -203,9 +201,8 @@ def plan(
         _,
         there,
     ):
-        entries = toc.without_renamed(dump.entries, renamed(source_dsn, target_dsn, names, tables))
         # Entries without an object are repeated whether or not they are there.
-        after = [e for e in toc.remaining(entries, there, post=True) if e.object is not None]
+        after = [e for e in toc.remaining(dump.entries, there, post=True) if e.object is not None]
     return Planned(tuple(e.label for e in before), tuple(e.label for e in after), left_out)
 
 
@@ -238,8 +235,7 @@ def post_data(
     """To make indexes and keys while some tables are not loaded yet. Raises: as `make_tables`."""
     options = options or SchemaOptions()
     with _dump(source_dsn, target_dsn, names, tables, options, "post-data") as (dump, _, there):
-        named_otherwise = renamed(source_dsn, target_dsn, names, tables)
-        left = toc.remaining(toc.without_renamed(dump.entries, named_otherwise), there, post=True)
+        left = toc.remaining(dump.entries, there, post=True)
         yield PostData(dump, target_dsn, f"cdcm-{names.migration}-schema", left, options)
 
 
@@ -254,13 +250,16 @@ def _dump(
     *,
     alone: bool = True,
 ) -> Iterator[tuple[_Dump, psycopg.Connection, set[ObjectId]]]:
-    """The part of the source's schema that goes over, and which of its objects are there."""
+    """The part of the source's schema that goes over, and which of its objects are there.
+
+    What the target has under other names is not part of it.
+    """
     called = f"cdcm-{names.migration}-schema"
     with (
         connect(source_dsn, application_name=called, side="source") as source,
         connect(target_dsn, application_name=called, side="target") as target,
         tempfile.TemporaryDirectory(prefix="cdcm-schema-") as directory,
-        ThreadPoolExecutor(1, thread_name_prefix="schema-dependencies") as beside,
+        ThreadPoolExecutor(2, thread_name_prefix="schema-reading") as beside,
     ):
         if alone:
             _alone(target, called)
@@ -272,6 +271,8 @@ def _dump(
         )
         file = Path(directory) / "schema.dump"
         depending = beside.submit(staying, source, tables)  # takes as long as the dump
+        if section == "post-data":
+            otherwise = beside.submit(renamed, source_dsn, target_dsn, names, tables)
         tools.run(
             "pg_dump",
             [
@@ -293,6 +294,8 @@ def _dump(
         told += [e.label for e in entries if e.kind == "EVENT TRIGGER" and PREFIX not in e.label]
         numbers = {entry.number for entry in toc.parse(tools.contents(file, section))}
         in_section = [entry for entry in kept if entry.number in numbers]
+        if section == "post-data":
+            in_section = toc.without_renamed(in_section, otherwise.result())
         told_of = told_of_public(target)
         in_section = [e for e in in_section if not (e.of_public and e.kind in told_of)]
         there = _there(source, target, kept)

@@ -159,7 +159,9 @@ class Load(Section):
     index_memory: Size | None = Field(
         default=None,
         ge=1 << 20,
-        description="maintenance_work_mem of each build. Default: the target's own setting.",
+        description="maintenance_work_mem of each build. 64MiB is enough for tables of some "
+        "gigabytes: sorting more at a time leaves the processor's caches, and took 20 % longer "
+        "with 256MiB. Default: the target's own setting.",
     )
     index_workers: int | None = Field(
         default=None,

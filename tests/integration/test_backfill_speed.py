@@ -15,6 +15,7 @@ from cdc_migrator.backfill.diff.run import differences
 from cdc_migrator.backfill.early import early_indexes
 from cdc_migrator.backfill.load import LoadOptions
 from cdc_migrator.backfill.schema import SchemaOptions, make_indexes
+from cdc_migrator.backfill.statistics import analyze
 from cdc_migrator.backfill.tools import reaching
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.errors import Refused
@@ -212,3 +213,41 @@ def test_keys_are_made_of_indexes_and_are_what_they_were(rig: Rig) -> None:
     make_indexes(rig.source, rig.target, rig.names, tables)
     found = differences(rig.source, rig.target, rig.names, tables, loaded=True)
     assert [one for one in found if one.attribute != "options"] == []
+
+
+@pytest.mark.parametrize(
+    ("made", "seen"),
+    [
+        (
+            "CREATE INDEX more ON shop.item ((amount * 2))",
+            "SELECT count(*) FROM pg_stats WHERE tablename = 'more'",
+        ),
+        (
+            "CREATE STATISTICS shop.more ON amount, note FROM shop.item",
+            "SELECT count(*) FROM pg_stats_ext WHERE statistics_name = 'more' "
+            "AND n_distinct IS NOT NULL",
+        ),
+    ],
+)
+def test_statistics_are_of_all_that_the_planner_asks_for(rig: Rig, made: str, seen: str) -> None:
+    """They are gathered before the indexes are built, but for tables of which they would miss
+    an index's expression, or what CREATE STATISTICS asks for."""
+    with psycopg.connect(rig.source, autocommit=True) as conn:
+        conn.execute(made.encode())
+        conn.execute("CREATE INDEX item_amount ON shop.item (amount)")
+        conn.execute("CREATE INDEX log_kind ON shop.log (kind)")
+    rig.start()
+    tables = [TableName(*name.split(".")) for name in TABLES]
+    rig.load(LoadOptions(workers=2, chunk_bytes=256 * 1024, freeze_bytes=0))
+    with early_indexes(
+        rig.source, rig.target, rig.names, tables, SchemaOptions(), patience=0
+    ) as early:
+        eventually(lambda: early.analyzed)
+    assert (early.failed, early.analyzed) == (None, {TableName("shop", "log")})
+
+    def gather() -> None:
+        analyze(rig.target, rig.names, tables, done=early.analyzed)
+
+    make_indexes(rig.source, rig.target, rig.names, tables, before_foreign_keys=gather)
+    assert rig.one(rig.target, seen) == 1
+    assert rig.one(rig.target, "SELECT count(*) FROM pg_stats WHERE tablename = 'log'") == 2
