@@ -46,6 +46,10 @@ RESULTS = Path("benchmarks/results/load.jsonl")
 # Builds beside one another keep the cores busy. Their memory is the server's own setting, as it is
 # for psql: more made them slower here (see `load.index_memory`).
 OPTIONS: dict[str, object] = {"index_workers": 0}
+# Loads that are not counted. The first ones find no write-ahead log to use again, and JVMs whose
+# compilers are at work beside them: an idle connector costs 6 processor seconds during the first
+# load, 2.5 from the eighth on. A worker that serves a migration has run for longer.
+_COLD = 7
 _SHOP = """
 CREATE SCHEMA shop;
 CREATE TABLE shop.orders (id bigint PRIMARY KEY, customer int NOT NULL, state text NOT NULL,
@@ -273,9 +277,7 @@ def measure(
         chosen.pop("pgcopydb", None)
     seconds: dict[str, list[float]] = {name: [] for name in chosen}
     failed = []
-    # Whoever is first finds no write-ahead log to use again, and JVMs whose compilers are at work:
-    # once for their first connector, and once more when there has been a second.
-    for _ in range(2):
+    for _ in range(_COLD):
         ways.ours(database(stack.target_dsn, "bench_target"))
     for round_ in range(arguments.rounds):
         order = list(chosen.items())
