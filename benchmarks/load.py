@@ -43,8 +43,7 @@ from cdc_migrator.stack import local
 from cdc_migrator.stack.local import StackInfo, StackOptions
 
 RESULTS = Path("benchmarks/results/load.jsonl")
-# Builds beside one another keep the cores busy. Their memory is the server's own setting, as it is
-# for psql: more made them slower here (see `load.index_memory`).
+# Builds beside one another keep the cores busy.
 OPTIONS: dict[str, object] = {"index_workers": 0}
 _SHOP = """
 CREATE SCHEMA shop;
