@@ -43,8 +43,7 @@ from cdc_migrator.stack import local
 from cdc_migrator.stack.local import StackInfo, StackOptions
 
 RESULTS = Path("benchmarks/results/load.jsonl")
-# Builds beside one another keep the cores busy. Their memory is the server's own setting, as it is
-# for psql: more made them slower here (see `load.index_memory`).
+# Builds beside one another keep the cores busy.
 OPTIONS: dict[str, object] = {"index_workers": 0}
 # Loads that are not counted. The first ones find no write-ahead log to use again, and JVMs whose
 # compilers are at work beside them: an idle connector costs 6 processor seconds during the first

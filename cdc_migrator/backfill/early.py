@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import psycopg
@@ -22,6 +22,7 @@ from psycopg import sql
 
 from cdc_migrator.backfill.keyindexes import KeyIndex, key_indexes
 from cdc_migrator.backfill.schema import PostData, SchemaOptions, post_data
+from cdc_migrator.backfill.sorting import sort_memory
 from cdc_migrator.backfill.toc import Entry, ObjectId
 from cdc_migrator.backfill.tools import session_name
 from cdc_migrator.control import load as rows
@@ -106,7 +107,9 @@ class _Builder:
         self._options = options
         self._patience = patience
         self._keys: dict[ObjectId, KeyIndex] = {}
+        self._btrees: set[ObjectId] = set()
         self._analyzed_later: set[TableName] = set()
+        self._memory = 0  # bytes that a build may take
         self.told = Early()
         self.over = threading.Event()
         self.failing = threading.Event()
@@ -141,6 +144,7 @@ class _Builder:
 
     def _build(self, post: PostData, target: psycopg.Connection, pool: ThreadPoolExecutor) -> None:
         waiting = self._by_table(post.left)
+        self._memory = self._options.memory or _memory(target)
         running: set[Future[list[Task]]] = set()
         while not self.failing.is_set():
             over = self.over.is_set()  # before looking: then nothing becomes whole unseen
@@ -164,18 +168,21 @@ class _Builder:
             later = source.execute(_ANALYZED_LATER).fetchall()
             self._analyzed_later = {TableName(*name) for name in later}
             of_tables = source.execute(
-                "SELECT o.catalog, o.oid, n.nspname, c.relname "
+                "SELECT o.catalog, o.oid, n.nspname, c.relname, a.amname = 'btree' "
                 "FROM unnest(%s::int8[], %s::int8[]) AS o(catalog, oid) "
                 "LEFT JOIN pg_index i ON o.catalog = 'pg_class'::regclass::int8 "
                 "AND i.indexrelid = o.oid "
+                "LEFT JOIN pg_class x ON x.oid = i.indexrelid LEFT JOIN pg_am a ON a.oid = x.relam "
                 "LEFT JOIN pg_constraint k ON o.catalog = 'pg_constraint'::regclass::int8 "
                 "AND k.oid = o.oid AND k.contype IN ('p', 'u', 'x') "
                 "JOIN pg_class c ON c.oid = coalesce(i.indrelid, k.conrelid) AND c.relkind = 'r' "
                 "JOIN pg_namespace n ON n.oid = c.relnamespace",
                 ([one[0] for one in known], [one[1] for one in known]),
             )
-            for catalog, oid, schema, table in of_tables:
+            for catalog, oid, schema, table, sorts in of_tables:
                 found[TableName(schema, table)].append(known[catalog, oid])
+                if sorts:
+                    self._btrees.add((catalog, oid))
         return found
 
     def _tasks(
@@ -207,9 +214,14 @@ class _Builder:
         """
         keys = [self._keys[e.object] for e in entries if e.object in self._keys]
         alone = [e for e in entries if e.kind != "INDEX" and e.object not in self._keys]
+        sorting = self._sorting(table)
         builds: list[Callable[[], object]] = [
-            *(partial(self._make, post, [entry]) for entry in entries if entry.kind == "INDEX"),
-            *(partial(self._execute, key.build) for key in keys),
+            *(
+                partial(self._make, post, [e], sorting if e.object in self._btrees else None)
+                for e in entries
+                if e.kind == "INDEX"
+            ),
+            *(partial(self._execute, key.build, sorting) for key in keys),
         ]
         tasks = _together(builds, partial(self._promote, keys))
 
@@ -223,26 +235,36 @@ class _Builder:
 
         return [first]
 
+    def _sorting(self, table: Finished) -> dict[str, str]:
+        """The settings of a session that builds a b-tree."""
+        if self._options.parallel != 0:
+            # By its memory the server also decides how many workers help; each needs 32 MB.
+            return self._options.settings
+        memory = min(self._memory, sort_memory(table.bytes))
+        return replace(self._options, memory=memory).settings
+
     def _promote(self, keys: Sequence[KeyIndex]) -> list[Task]:
         for key in keys:
             self._execute(key.promote)
             self.told.made += 1
         return []
 
-    def _execute(self, statement: str) -> None:
+    def _execute(self, statement: str, settings: dict[str, str] | None = None) -> None:
         with (
             connect(
                 self._target_dsn,
                 application_name=session_name(self._called),
                 side="target",
-                settings=self._options.settings,
+                settings=settings or self._options.settings,
             ) as conn,
             speaking("target", "building a key"),
         ):
             conn.execute(statement.encode())
 
-    def _make(self, post: PostData, entries: Sequence[Entry]) -> list[Task]:
-        post.make(entries)
+    def _make(
+        self, post: PostData, entries: Sequence[Entry], settings: dict[str, str] | None = None
+    ) -> list[Task]:
+        post.make(entries, settings or self._options.settings)
         self.told.made += len(entries)
         return []
 
@@ -256,6 +278,15 @@ class _Builder:
         ) as conn:
             conn.execute(sql.SQL("VACUUM (TRUNCATE false) {}").format(quoted.table(table.target)))
         return self._large(post, table, entries)
+
+
+def _memory(target: psycopg.Connection) -> int:
+    """Bytes of the target's own ``maintenance_work_mem``."""
+    row = target.execute(
+        "SELECT setting::int8 * 1024 FROM pg_settings WHERE name = 'maintenance_work_mem'"
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
 
 
 def _together(builds: Sequence[Callable[[], object]], last: Task) -> list[Task]:

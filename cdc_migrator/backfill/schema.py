@@ -12,7 +12,7 @@ other's way. So whoever begins ends the sessions of such tools first.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -56,7 +56,7 @@ class SchemaOptions:
 
     Attributes:
         jobs: indexes and keys built at a time, each by a session of its own.
-        memory: bytes of ``maintenance_work_mem`` for each; None: as the target has it.
+        memory: bytes of ``maintenance_work_mem`` for each, at most; None: as the target has it.
         parallel: ``max_parallel_maintenance_workers`` for each; None: as the target has it.
         postgres_bin: directory of pg_dump and pg_restore; None: searched.
         grants: who may do what comes along; the roles must be there.
@@ -154,24 +154,21 @@ def make_indexes(
     Raises: as `make_tables`.
     """
     options = options or SchemaOptions()
-    with _dump(source_dsn, target_dsn, names, tables, options, "post-data") as (
-        dump,
-        target,
-        there,
-    ):
+    with _dump(source_dsn, target_dsn, names, tables, options, "post-data") as found:
+        dump, target, there = found
         acting = toc.acting(dump.entries) if _defers(target) else []
         entries = toc.without(dump.entries, {e.object for e in acting if e.object is not None})
         left = toc.remaining(entries, there, post=True)
         keys = [entry for entry in left if entry.kind == _FOREIGN_KEY]
         rest = [entry for entry in left if entry.kind != _FOREIGN_KEY]
         parallel = [f"--jobs={max(1, options.jobs)}"]
-        _restore(dump, target, rest, parallel, "schema-indexes", options)
+        _restore(dump, target, rest, parallel, "schema-indexes", options.settings)
         before_foreign_keys()
         postponed: tuple[str, ...] = ()
         if keys and _anew(target):
             postponed = tuple(entry.label for entry in keys)
             keys = []
-        _restore(dump, target, keys, parallel, "schema-foreign-keys", options)
+        _restore(dump, target, keys, parallel, "schema-foreign-keys", options.settings)
         made = [e for e in rest if e.object is not None] + keys
         deferred = tuple(e.label for e in acting if e.object not in there)
         return Restored(tuple(e.label for e in made), dump.left_out, postponed, deferred)
@@ -209,19 +206,20 @@ def plan(
 class PostData:
     """What comes after the rows and is not there yet, and the means to make any part of it."""
 
-    def __init__(
-        self, dump: _Dump, target_dsn: str, called: str, left: list[Entry], options: SchemaOptions
-    ) -> None:
+    def __init__(self, dump: _Dump, target_dsn: str, called: str, left: list[Entry]) -> None:
         self._dump = dump
         self._target_dsn = target_dsn
         self._called = called
-        self._options = options
         self.left = left
 
-    def make(self, entries: Sequence[Entry]) -> None:
-        """Make some of `left`, one after the other; several threads may each make others."""
+    def make(self, entries: Sequence[Entry], settings: Mapping[str, str]) -> None:
+        """Make some of `left`, one after the other; several threads may each make others.
+
+        Args:
+            settings: run-time settings of the session that does it.
+        """
         with connect(self._target_dsn, application_name=self._called, side="target") as target:
-            _restore(self._dump, target, entries, [], "schema-indexes", self._options)
+            _restore(self._dump, target, entries, [], "schema-indexes", settings)
 
 
 @contextmanager
@@ -236,7 +234,7 @@ def post_data(
     options = options or SchemaOptions()
     with _dump(source_dsn, target_dsn, names, tables, options, "post-data") as (dump, _, there):
         left = toc.remaining(dump.entries, there, post=True)
-        yield PostData(dump, target_dsn, f"cdcm-{names.migration}-schema", left, options)
+        yield PostData(dump, target_dsn, f"cdcm-{names.migration}-schema", left)
 
 
 @contextmanager
@@ -355,7 +353,7 @@ def _restore(
     entries: Sequence[Entry],
     arguments: Sequence[str],
     action: str,
-    options: SchemaOptions | None = None,
+    settings: Mapping[str, str] | None = None,
 ) -> None:
     """Have pg_restore make exactly these entries.
 
@@ -378,7 +376,7 @@ def _restore(
             str(dump.file),
         ],
         target,
-        options.settings if options else None,
+        settings,
     )
 
 

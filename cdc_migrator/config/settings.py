@@ -159,9 +159,9 @@ class Load(Section):
     index_memory: Size | None = Field(
         default=None,
         ge=1 << 20,
-        description="maintenance_work_mem of each build. 64MiB is enough for tables of some "
-        "gigabytes: sorting more at a time leaves the processor's caches, and took 20 % longer "
-        "with 256MiB. Default: the target's own setting.",
+        description="maintenance_work_mem of each build, at most. Without parallel workers a "
+        "b-tree gets no more than lets its sort be merged in one pass, 16MiB for a gigabyte: "
+        "with more it takes longer. Default: the target's own setting.",
     )
     index_workers: int | None = Field(
         default=None,

@@ -251,3 +251,51 @@ def test_statistics_are_of_all_that_the_planner_asks_for(rig: Rig, made: str, se
     make_indexes(rig.source, rig.target, rig.names, tables, before_foreign_keys=gather)
     assert rig.one(rig.target, seen) == 1
     assert rig.one(rig.target, "SELECT count(*) FROM pg_stats WHERE tablename = 'log'") == 2
+
+
+_SEEN = """
+CREATE TABLE public.seen (index text, memory text);
+CREATE FUNCTION public.look() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN
+    INSERT INTO public.seen SELECT objid::regclass, current_setting('maintenance_work_mem')
+    FROM pg_event_trigger_ddl_commands() WHERE schema_name = 'shop'; END $$;
+CREATE EVENT TRIGGER look ON ddl_command_end WHEN TAG IN ('CREATE INDEX')
+    EXECUTE FUNCTION public.look();
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "sorted_with", "otherwise"),
+    [
+        (SchemaOptions(memory=96 << 20, parallel=0), "16MB", "96MB"),
+        (SchemaOptions(memory=12 << 20, parallel=0), "12MB", "12MB"),
+        (SchemaOptions(parallel=0), "16MB", "64MB"),
+        (SchemaOptions(memory=96 << 20), "96MB", "96MB"),
+    ],
+)
+def test_a_sort_gets_as_much_memory_as_it_is_worth(
+    rig: Rig, options: SchemaOptions, sorted_with: str, otherwise: str
+) -> None:
+    """What is not built by sorting gets all; so do builds whose helpers are counted by it."""
+    with psycopg.connect(rig.source, autocommit=True) as conn:
+        conn.execute("CREATE INDEX item_amount ON shop.item (amount)")
+        conn.execute("CREATE UNIQUE INDEX item_both ON shop.item (id, amount)")
+        conn.execute("CREATE INDEX item_words ON shop.item USING gin (to_tsvector('simple', note))")
+        conn.execute("ALTER TABLE shop.log ADD COLUMN n int GENERATED ALWAYS AS IDENTITY")
+        conn.execute("ALTER TABLE shop.log ADD CONSTRAINT log_n UNIQUE (n)")
+    with psycopg.connect(rig.target, autocommit=True) as conn:
+        conn.execute("ALTER TABLE shop.log ADD COLUMN n int GENERATED ALWAYS AS IDENTITY")
+        conn.execute(_SEEN)
+    rig.start()
+    tables = [TableName(*name.split(".")) for name in TABLES]
+    rig.load(LoadOptions(workers=2, chunk_bytes=256 * 1024, freeze_bytes=0))
+    with early_indexes(rig.source, rig.target, rig.names, tables, options, patience=0) as early:
+        eventually(lambda: early.made or early.failed)
+    assert (early.made, early.failed) == (4, None)
+    with psycopg.connect(rig.target) as conn:
+        seen = dict(conn.execute("SELECT index, memory FROM public.seen").fetchall())
+    assert seen == {
+        "shop.item_amount": sorted_with,
+        "shop.item_both": sorted_with,
+        "shop.log_n": sorted_with,
+        "shop.item_words": otherwise,
+    }
