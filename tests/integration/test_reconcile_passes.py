@@ -24,8 +24,9 @@ from cdc_migrator.service.reconcile_report import Report
 from tests.integration.reconcile_rig import NAME, QuietAligner, World, one, world
 
 ROWS = 6_000
+# Autovacuum would lock the large table at a moment of its own choosing.
 TWO = f"""
-CREATE TABLE public.big (id bigint PRIMARY KEY, v text);
+CREATE TABLE public.big (id bigint PRIMARY KEY, v text) WITH (autovacuum_enabled = off);
 INSERT INTO public.big SELECT n, 'v' || n FROM generate_series(1, {ROWS}) n;
 CREATE TABLE public.little (id int PRIMARY KEY, v text);
 INSERT INTO public.little SELECT n, 'v' || n FROM generate_series(1, 300) n;
