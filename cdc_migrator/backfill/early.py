@@ -14,15 +14,15 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 
 import psycopg
-from psycopg import sql
 
 from cdc_migrator.backfill.keyindexes import KeyIndex, key_indexes
-from cdc_migrator.backfill.schema import PostData, SchemaOptions, post_data
-from cdc_migrator.backfill.sorting import sort_memory
+from cdc_migrator.backfill.schema import PostData, post_data
+from cdc_migrator.backfill.schema_options import SchemaOptions
+from cdc_migrator.backfill.sorting import Machine, build_settings, machine
 from cdc_migrator.backfill.toc import Entry, ObjectId
 from cdc_migrator.backfill.tools import session_name
 from cdc_migrator.control import load as rows
@@ -109,7 +109,7 @@ class _Builder:
         self._keys: dict[ObjectId, KeyIndex] = {}
         self._btrees: set[ObjectId] = set()
         self._analyzed_later: set[TableName] = set()
-        self._memory = 0  # bytes that a build may take
+        self._machine = Machine(0, 0)
         self.told = Early()
         self.over = threading.Event()
         self.failing = threading.Event()
@@ -144,7 +144,7 @@ class _Builder:
 
     def _build(self, post: PostData, target: psycopg.Connection, pool: ThreadPoolExecutor) -> None:
         waiting = self._by_table(post.left)
-        self._memory = self._options.memory or _memory(target)
+        self._machine = machine(target)
         running: set[Future[list[Task]]] = set()
         while not self.failing.is_set():
             over = self.over.is_set()  # before looking: then nothing becomes whole unseen
@@ -214,10 +214,13 @@ class _Builder:
         """
         keys = [self._keys[e.object] for e in entries if e.object in self._keys]
         alone = [e for e in entries if e.kind != "INDEX" and e.object not in self._keys]
-        sorting = self._sorting(table)
+        whole, sorting = (
+            build_settings(self._options, self._machine, table.bytes, sorts)
+            for sorts in (False, True)
+        )
         builds: list[Callable[[], object]] = [
             *(
-                partial(self._make, post, [e], sorting if e.object in self._btrees else None)
+                partial(self._make, post, [e], sorting if e.object in self._btrees else whole)
                 for e in entries
                 if e.kind == "INDEX"
             ),
@@ -227,21 +230,13 @@ class _Builder:
 
         def first() -> list[Task]:
             if alone:
-                self._make(post, alone)
+                self._make(post, alone, whole)
             if table.source not in self._analyzed_later:
-                self._execute(f"ANALYZE {quoted.table(table.target).as_string()}")
+                self._execute(f"ANALYZE {quoted.table(table.target).as_string()}", whole)
                 self.told.analyzed.add(table.target)
             return tasks
 
         return [first]
-
-    def _sorting(self, table: Finished) -> dict[str, str]:
-        """The settings of a session that builds a b-tree."""
-        if self._options.parallel != 0:
-            # By its memory the server also decides how many workers help; each needs 32 MB.
-            return self._options.settings
-        memory = min(self._memory, sort_memory(table.bytes))
-        return replace(self._options, memory=memory).settings
 
     def _promote(self, keys: Sequence[KeyIndex]) -> list[Task]:
         for key in keys:
@@ -257,7 +252,7 @@ class _Builder:
                 side="target",
                 settings=settings or self._options.settings,
             ) as conn,
-            speaking("target", "building a key"),
+            speaking("target", "building indexes"),
         ):
             conn.execute(statement.encode())
 
@@ -273,20 +268,11 @@ class _Builder:
 
         One more pass over the table, which spares each index and each foreign key more than that.
         """
-        with connect(
-            self._target_dsn, application_name=session_name(self._called), side="target"
-        ) as conn:
-            conn.execute(sql.SQL("VACUUM (TRUNCATE false) {}").format(quoted.table(table.target)))
+        self._execute(
+            f"VACUUM (TRUNCATE false) {quoted.table(table.target).as_string()}",
+            build_settings(self._options, self._machine, table.bytes, sorts=False),
+        )
         return self._large(post, table, entries)
-
-
-def _memory(target: psycopg.Connection) -> int:
-    """Bytes of the target's own ``maintenance_work_mem``."""
-    row = target.execute(
-        "SELECT setting::int8 * 1024 FROM pg_settings WHERE name = 'maintenance_work_mem'"
-    ).fetchone()
-    assert row is not None
-    return int(row[0])
 
 
 def _together(builds: Sequence[Callable[[], object]], last: Task) -> list[Task]:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,16 +21,15 @@ import psycopg
 from psycopg import sql
 
 from cdc_migrator.backfill import roles, toc
-from cdc_migrator.backfill.diff.run import renamed
-from cdc_migrator.backfill.excluded import staying
 from cdc_migrator.backfill.keyindexes import adopt
+from cdc_migrator.backfill.listing import Listing, Section, read_listing
 from cdc_migrator.backfill.receiving import check_extensions, told_of_public
+from cdc_migrator.backfill.schema_options import SchemaOptions
 from cdc_migrator.backfill.toc import Entry, ObjectId
-from cdc_migrator.backfill.tools import Tools, find, session_name
+from cdc_migrator.backfill.tools import session_name
 from cdc_migrator.control import deferring, journal, load, locks, progress
 from cdc_migrator.databases.postgres.coded import speaking
 from cdc_migrator.databases.postgres.connect import connect
-from cdc_migrator.databases.postgres.ddl_trigger import PREFIX
 from cdc_migrator.errors import Refused
 from cdc_migrator.model.naming import Names
 from cdc_migrator.model.positions import lsn_to_int
@@ -51,33 +49,6 @@ WHERE rulename <> '_RETURN' OR EXISTS (
 
 
 @dataclass(frozen=True, slots=True)
-class SchemaOptions:
-    """How the schema is brought over.
-
-    Attributes:
-        jobs: indexes and keys built at a time, each by a session of its own.
-        memory: bytes of ``maintenance_work_mem`` for each, at most; None: as the target has it.
-        parallel: ``max_parallel_maintenance_workers`` for each; None: as the target has it.
-        postgres_bin: directory of pg_dump and pg_restore; None: searched.
-        grants: who may do what comes along; the roles must be there.
-    """
-
-    jobs: int = 2
-    memory: int | None = None
-    parallel: int | None = None
-    postgres_bin: Path | None = None
-    grants: bool = False
-
-    @property
-    def settings(self) -> dict[str, str]:
-        """The run-time settings of the sessions that build."""
-        memory = None if self.memory is None else f"{max(self.memory // 1024, 1024)}kB"
-        parallel = None if self.parallel is None else str(self.parallel)
-        given = {"maintenance_work_mem": memory, "max_parallel_maintenance_workers": parallel}
-        return {name: value for name, value in given.items() if value is not None}
-
-
-@dataclass(frozen=True, slots=True)
 class Restored:
     """What one part made on the target, as "kind and name" in order; empty if all was there.
 
@@ -92,6 +63,16 @@ class Restored:
     postponed: tuple[str, ...] = ()
     deferred: tuple[str, ...] = ()
 
+    def told(self) -> Iterator[str]:
+        """What came of it, a line for each fact."""
+        yield f"{len(self.made)} objects made"
+        for label in self.left_out:
+            yield f"left out {label}"
+        for label in self.postponed:
+            yield f"waits for the stream: {label}"
+        for label in self.deferred:
+            yield f"made when the target is opened: {label}"
+
 
 @dataclass(frozen=True, slots=True)
 class Planned:
@@ -104,10 +85,9 @@ class Planned:
 
 @dataclass(frozen=True, slots=True)
 class _Dump:
-    tools: Tools
+    listing: Listing
     file: Path
     entries: list[Entry]
-    left_out: tuple[str, ...]
 
 
 def make_tables(
@@ -131,7 +111,7 @@ def make_tables(
         left = toc.remaining(dump.entries, there, post=False)
         check_extensions(target, left)
         _restore(dump, target, left, ["--single-transaction"], "schema-tables")
-        return Restored(tuple(e.label for e in left), dump.left_out)
+        return Restored(tuple(e.label for e in left), dump.listing.left_out)
 
 
 def make_indexes(
@@ -141,6 +121,7 @@ def make_indexes(
     tables: Sequence[TableName],
     options: SchemaOptions | None = None,
     before_foreign_keys: Callable[[], None] = lambda: None,
+    listing: Listing | None = None,
 ) -> Restored:
     """Indexes, keys, triggers, then foreign keys: all that comes after the rows.
 
@@ -150,28 +131,29 @@ def make_indexes(
 
     Args:
         before_foreign_keys: called when all else is there.
+        listing: what comes after the rows, where that has just been read.
 
     Raises: as `make_tables`.
     """
     options = options or SchemaOptions()
-    with _dump(source_dsn, target_dsn, names, tables, options, "post-data") as found:
+    ends = (source_dsn, target_dsn)
+    with _dump(*ends, names, tables, options, "post-data", listing=listing) as found:
         dump, target, there = found
         acting = toc.acting(dump.entries) if _defers(target) else []
         entries = toc.without(dump.entries, {e.object for e in acting if e.object is not None})
         left = toc.remaining(entries, there, post=True)
         keys = [entry for entry in left if entry.kind == _FOREIGN_KEY]
         rest = [entry for entry in left if entry.kind != _FOREIGN_KEY]
-        parallel = [f"--jobs={max(1, options.jobs)}"]
-        _restore(dump, target, rest, parallel, "schema-indexes", options.settings)
+        _restore_beside(dump, target, rest, "schema-indexes", options)
         before_foreign_keys()
         postponed: tuple[str, ...] = ()
         if keys and _anew(target):
             postponed = tuple(entry.label for entry in keys)
             keys = []
-        _restore(dump, target, keys, parallel, "schema-foreign-keys", options.settings)
+        _restore_beside(dump, target, keys, "schema-foreign-keys", options)
         made = [e for e in rest if e.object is not None] + keys
         deferred = tuple(e.label for e in acting if e.object not in there)
-        return Restored(tuple(e.label for e in made), dump.left_out, postponed, deferred)
+        return Restored(tuple(e.label for e in made), dump.listing.left_out, postponed, deferred)
 
 
 def plan(
@@ -192,7 +174,7 @@ def plan(
         there,
     ):
         before = toc.remaining(dump.entries, there, post=False)
-        left_out = dump.left_out
+        left_out = dump.listing.left_out
     with _dump(source_dsn, target_dsn, names, tables, options, "post-data", alone=False) as (
         dump,
         _,
@@ -244,63 +226,31 @@ def _dump(
     names: Names,
     tables: Sequence[TableName],
     options: SchemaOptions,
-    section: str,
+    section: Section,
     *,
     alone: bool = True,
+    listing: Listing | None = None,
 ) -> Iterator[tuple[_Dump, psycopg.Connection, set[ObjectId]]]:
-    """The part of the source's schema that goes over, and which of its objects are there.
-
-    What the target has under other names is not part of it.
-    """
+    """The part of the source's schema that goes over, and which of its objects are there."""
     called = f"cdcm-{names.migration}-schema"
     with (
-        connect(source_dsn, application_name=called, side="source") as source,
         connect(target_dsn, application_name=called, side="target") as target,
         tempfile.TemporaryDirectory(prefix="cdcm-schema-") as directory,
-        ThreadPoolExecutor(2, thread_name_prefix="schema-reading") as beside,
     ):
         if alone:
             _alone(target, called)
-        tools = find(
-            source.info.server_version,
-            target.info.server_version,
-            options.postgres_bin,
-            tls=source.pgconn.ssl_in_use or target.pgconn.ssl_in_use,
-        )
+        found = listing or read_listing(source_dsn, target_dsn, names, tables, options, section)
         file = Path(directory) / "schema.dump"
-        depending = beside.submit(staying, source, tables)  # takes as long as the dump
-        if section == "post-data":
-            otherwise = beside.submit(renamed, source_dsn, target_dsn, names, tables)
-        tools.run(
-            "pg_dump",
-            [
-                "--format=custom",
-                "--schema-only",
-                "--no-owner",
-                *([] if options.grants else ["--no-privileges"]),
-                "--no-publications",
-                "--no-subscriptions",
-                "--exclude-schema=cdc_migrator",
-                f"--file={file}",
-            ],
-            source,
-        )
-        with speaking("source", "reading the dependencies of its tables"):
-            excluded, told = depending.result()
-        entries = toc.parse(tools.contents(file))
-        kept = toc.without(entries, excluded)
-        told += [e.label for e in entries if e.kind == "EVENT TRIGGER" and PREFIX not in e.label]
-        numbers = {entry.number for entry in toc.parse(tools.contents(file, section))}
-        in_section = [entry for entry in kept if entry.number in numbers]
-        if section == "post-data":
-            in_section = toc.without_renamed(in_section, otherwise.result())
+        file.write_bytes(found.dump)
         told_of = told_of_public(target)
-        in_section = [e for e in in_section if not (e.of_public and e.kind in told_of)]
-        there = _there(source, target, kept)
-        if alone and section == "post-data":
-            there |= adopt(source, target, [e for e in in_section if e.object not in there])
-        roles.require(source, target, [e for e in kept if e.object not in there], options.grants)
-        yield _Dump(tools, file, in_section, tuple(told)), target, there
+        entries = [e for e in found.entries if not (e.of_public and e.kind in told_of)]
+        with connect(source_dsn, application_name=called, side="source") as source:
+            there = _there(source, target, found.going)
+            if alone and section == "post-data":
+                there |= adopt(source, target, [e for e in entries if e.object not in there])
+            missing = [e for e in found.going if e.object not in there]
+            roles.require(source, target, missing, options.grants)
+        yield _Dump(found, file, entries), target, there
 
 
 def _alone(target: psycopg.Connection, called: str) -> None:
@@ -366,7 +316,7 @@ def _restore(
         journal.write(target, action, entries=len(entries))
     chosen = dump.file.with_suffix(f".{entries[0].number}.list")
     chosen.write_text("".join(f"{entry.line}\n" for entry in entries))
-    dump.tools.run(
+    dump.listing.tools.run(
         "pg_restore",
         [
             "--exit-on-error",
@@ -378,6 +328,18 @@ def _restore(
         target,
         settings,
     )
+
+
+def _restore_beside(
+    dump: _Dump,
+    target: psycopg.Connection,
+    entries: Sequence[Entry],
+    action: str,
+    options: SchemaOptions,
+) -> None:
+    """`_restore` by several sessions, which a single entry would only wait for."""
+    jobs = [f"--jobs={options.jobs}"] if options.jobs > 1 and len(entries) > 1 else []
+    _restore(dump, target, entries, jobs, action, options.settings)
 
 
 def _defers(target: psycopg.Connection) -> bool:

@@ -80,7 +80,7 @@ def run_service(configured: Settings) -> None:
     from cdc_migrator.cli.steps import Logged, migrate_options, migrate_steps, rotations
     from cdc_migrator.cli.switching import roll_back, undo_abandoned
     from cdc_migrator.service.comparing import Continuous
-    from cdc_migrator.service.completing import Completing
+    from cdc_migrator.service.completing import Completing, finish_foreign_keys
     from cdc_migrator.service.guarding import Guardian
     from cdc_migrator.service.hosting import Hosting
     from cdc_migrator.service.mapping import require_unchanged
@@ -152,7 +152,7 @@ def run_service(configured: Settings) -> None:
     signal.signal(signal.SIGINT, interrupt)
     ended = threading.Event()
     threading.Thread(
-        target=steps.finish_foreign_keys, args=(ended,), name="foreign keys", daemon=True
+        target=finish_foreign_keys, args=(steps, ended), name="foreign keys", daemon=True
     ).start()
     threading.Thread(target=completing.keep, args=(ended,), name="completing", daemon=True).start()
     for back, dsn in ((False, options.target_dsn), (True, options.source_dsn)):

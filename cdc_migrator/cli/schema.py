@@ -147,7 +147,7 @@ def diff(
 
 
 def _sides(ctx: typer.Context, grants: bool) -> Sides:
-    from cdc_migrator.backfill.schema import SchemaOptions
+    from cdc_migrator.backfill.schema_options import SchemaOptions
     from cdc_migrator.service.compare import Sides
 
     configured = settings(ctx)

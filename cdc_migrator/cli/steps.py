@@ -56,7 +56,7 @@ def migrate_options(
         Failed: CDCM-STACK-NONE. ConfigurationError: CDCM-CONFIG-PASSWORD-FILE, CDCM-MAPPING-PARK.
     """
     from cdc_migrator.backfill.load import LoadOptions
-    from cdc_migrator.backfill.schema import SchemaOptions
+    from cdc_migrator.backfill.schema_options import SchemaOptions
     from cdc_migrator.backfill.throttle import ThrottleOptions
     from cdc_migrator.capture.checks.estimate import Stated
     from cdc_migrator.cli.endpoints import endpoints

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from cdc_migrator.backfill.diff.run import differences
-from cdc_migrator.backfill.schema import Planned, SchemaOptions, plan
+from cdc_migrator.backfill.schema import Planned, plan
+from cdc_migrator.backfill.schema_options import SchemaOptions
 from cdc_migrator.control import deferring, load, migration
 from cdc_migrator.control.migration import Phase
 from cdc_migrator.databases.postgres.catalog import read_tables

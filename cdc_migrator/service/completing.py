@@ -14,7 +14,19 @@ from cdc_migrator.errors import MigratorError, name_of
 from cdc_migrator.model.changes import SchemaPolicy
 from cdc_migrator.service.migrate import Migrate
 
+_KEY_SECONDS = 2.0
 _log = structlog.get_logger("cdc_migrator.service")
+
+
+def finish_foreign_keys(steps: Migrate, ending: threading.Event) -> None:
+    """Make those that have to wait for the stream, whenever it has got so far, until `ending`."""
+    done: str | None = None
+    while not ending.wait(_KEY_SECONDS):
+        try:
+            done = steps.foreign_keys(done)
+        except (MigratorError, psycopg.Error) as error:
+            reason = name_of(error)
+            _log.warning("foreign-keys-wait", reason=reason)
 
 
 class Completing:

@@ -7,9 +7,9 @@ go through the same steps and join the stream (`join`).
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 import psycopg
@@ -17,6 +17,7 @@ import structlog
 
 from cdc_migrator.backfill.diff.run import require_alike
 from cdc_migrator.backfill.early import early_indexes
+from cdc_migrator.backfill.listing import Listing, read_listing
 from cdc_migrator.backfill.load import Loaded, load
 from cdc_migrator.backfill.schema import Restored, make_indexes, make_tables
 from cdc_migrator.backfill.statistics import analyze
@@ -39,7 +40,7 @@ from cdc_migrator.control.migration import Migration, Phase
 from cdc_migrator.databases.postgres.catalog import read_tables
 from cdc_migrator.databases.postgres.connect import connect
 from cdc_migrator.databases.postgres.grants import named
-from cdc_migrator.errors import MigratorError, name_of
+from cdc_migrator.errors import MigratorError
 from cdc_migrator.faultpoints import reach
 from cdc_migrator.model.destinations import destinations
 from cdc_migrator.model.naming import Names
@@ -53,7 +54,6 @@ from cdc_migrator.service.fencing import fence_target, tell_taken_off
 from cdc_migrator.service.migrate_options import MigrateOptions, Observer
 from cdc_migrator.service.reading_again import read_again
 
-_KEY_SECONDS = 2.0
 _log = structlog.get_logger("cdc_migrator.migrate")
 
 
@@ -65,9 +65,11 @@ class Migrate:
 
     def __init__(self, options: MigrateOptions, observer: Observer) -> None:
         self._options = options
+        self._ends = (options.source_dsn, options.target_dsn)
         self._observer = observer
         self._called = f"cdcm-{options.name}-migrate"
         self._analyzed: set[TableName] = set()
+        self._listing: Listing | None = None
 
     def check(self, measure: float = 0.0) -> preflight.Preflight:
         """Look at everything that could stand against the migration.
@@ -77,8 +79,7 @@ class Migrate:
         """
         options, capturing = self._options, self._capturing()
         found = preflight.check(
-            options.source_dsn,
-            options.target_dsn,
+            *self._ends,
             capturing.workers,
             capturing.brokers,
             Names(options.name),
@@ -144,7 +145,6 @@ class Migrate:
 
         Raises, beside what the steps do, what `capture.join.join_capture` raises.
         """
-        options = self._options
         tables = self._source_tables()
         with self._target() as conn:
             known = {one.source: one for one in loads.read_tables(conn)}
@@ -156,8 +156,7 @@ class Migrate:
         self._observer.step(f"adding {told}")
         if new or any(one.joining is Joining.PUBLISHING for one in known.values()):
             join_capture(
-                options.source_dsn,
-                options.target_dsn,
+                *self._ends,
                 self._names(),
                 tables,
                 self._capturing().options.slot_patience,
@@ -185,9 +184,14 @@ class Migrate:
         if there.existing_schema:
             if not options.existing_schema:
                 self._observer.step("schema: --existing-schema, as this migration was started")
-            dsns = (options.source_dsn, options.target_dsn)
             found = diff_schemas(
-                Sides(options.name, *dsns, options.include, options.exclude, wanted=options.wanted)
+                Sides(
+                    options.name,
+                    *self._ends,
+                    options.include,
+                    options.exclude,
+                    wanted=options.wanted,
+                )
             )
             require_alike(found)
             warned = sum(one.severity is Severity.WARN for one in found)
@@ -197,27 +201,24 @@ class Migrate:
         mapped = destinations(options.wanted, tables)
         going = {table.name for table in tables} | set(self._plain())
         made = make_tables(
-            options.source_dsn,
-            options.target_dsn,
+            *self._ends,
             self._names(),
             sorted(going - mapped.keys()),
             options.schema,
         )
         self._tell_restored("schema", made)
-        ends = (options.source_dsn, options.target_dsn)
-        for told in mapping.make(*ends, options.name, options.wanted, tables, options.place):
+        for told in mapping.make(*self._ends, options.name, options.wanted, tables, options.place):
             self._observer.step(f"schema: {told}")
         return made
 
     def capture(self) -> CaptureStarted:
         """Publication, slot, snapshot holder and connector."""
-        options, capturing = self._options, self._capturing()
+        capturing = self._capturing()
         names, tables = self._names(), self._source_tables()
         there = self._there()
         begun = there is not None and there.consistent_point is not None
         return start_capture(
-            options.source_dsn,
-            options.target_dsn,
+            *self._ends,
             capturing.workers,
             capturing.brokers,
             names,
@@ -230,8 +231,7 @@ class Migrate:
     def _routes(self, tables: Sequence[Table]) -> Routes:
         """Those of the tables that change their shape."""
         options = self._options
-        ends = (options.source_dsn, options.target_dsn)
-        return mapping.routes(*ends, options.name, options.wanted, tables, options.place)
+        return mapping.routes(*self._ends, options.name, options.wanted, tables, options.place)
 
     def load(self, again: Sequence[str] = (), *, halted: bool = False) -> Loaded:
         """Copy what was there when capture began; of the tables `again`, what is there now.
@@ -247,8 +247,7 @@ class Migrate:
                 read_again(conn, again, None if halted else options.takeover_after)
             self._observer.step(f"load: {len(set(again))} tables are read again")
         loaded = load(
-            options.source_dsn,
-            options.target_dsn,
+            *self._ends,
             self._names(),
             options.load,
             self._observer.loading,
@@ -266,9 +265,13 @@ class Migrate:
     def _load_and_index(self) -> None:
         """Copy the rows; the indexes of tables that are whole are built meanwhile."""
         options = self._options
-        ends = (options.source_dsn, options.target_dsn)
-        with early_indexes(*ends, self._names(), self._plain(), options.schema) as early:
+        with early_indexes(*self._ends, self._names(), self._plain(), options.schema) as early:
             self.load()
+            # Beside the last builds; what it meets, the next step meets again, and tells.
+            with suppress(MigratorError, psycopg.Error):
+                self._listing = read_listing(
+                    *self._ends, self._names(), self._plain(), options.schema, "post-data"
+                )
         self._analyzed = early.analyzed
         if early.made:
             self._observer.step(f"load: {early.made} indexes and keys made beside it")
@@ -278,15 +281,17 @@ class Migrate:
 
     def indexes(self) -> Restored:
         """Indexes, keys, triggers, foreign keys: what comes after the rows."""
-        return self._complete(self._registered())
+        listing, self._listing = self._listing, None
+        return self._complete(self._registered(), listing)
 
-    def _complete(self, loaded: Sequence[TableName]) -> Restored:
+    def _complete(self, loaded: Sequence[TableName], listing: Listing | None = None) -> Restored:
         """What comes after the rows of these tables."""
         options = self._options
         made = self._make_indexes(
             lambda: analyze(
                 options.target_dsn, self._names(), loaded, options.schema.jobs, self._analyzed
-            )
+            ),
+            listing,
         )
         self._tell_restored("indexes", made)
         views = populate(options.source_dsn, options.target_dsn, self._names())
@@ -296,50 +301,44 @@ class Migrate:
             self._observer.step(f"indexes: {view} stays empty: SQLSTATE {state}")
         return made
 
-    def finish_foreign_keys(self, stopping: threading.Event) -> None:
-        """Make foreign keys that have to wait for the stream, whenever it has got so far.
+    def foreign_keys(self, done: str | None) -> str | None:
+        """Make those that wait for the stream, once it has passed what tables were read anew with.
 
-        Runs beside the stream until `stopping`; the stream must first pass what some tables were
-        read anew with, and those that are being added must be part of it.
+        Tables that are being added must be part of it.
+
+        Args:
+            done: the log position, as text, up to which none is left; `foreign_keys` told it.
         """
-        done: str | None = None
-        while not stopping.wait(_KEY_SECONDS):
-            try:
-                with self._target() as conn:
-                    until = loads.ahead_until(conn)
-                    if until == done or loads.joining(conn):
-                        continue
-                    stored = progress.read(conn)
-                if until and (stored is None or stored.commit_position < lsn_to_int(until)):
-                    continue
-                made = self._make_indexes()
-                if made.made:
-                    _log.info("foreign-keys-made", count=len(made.made))
-                if not made.postponed:
-                    done = until
-            except (MigratorError, psycopg.Error) as error:
-                reason = name_of(error)
-                _log.warning("foreign-keys-wait", reason=reason)
+        with self._target() as conn:
+            until = loads.ahead_until(conn)
+            if until == done or loads.joining(conn):
+                return done
+            stored = progress.read(conn)
+        if until and (stored is None or stored.commit_position < lsn_to_int(until)):
+            return done
+        made = self._make_indexes()
+        if made.made:
+            _log.info("foreign-keys-made", count=len(made.made))
+        return done if made.postponed else until
 
-    def _make_indexes(self, before_foreign_keys: Callable[[], None] = lambda: None) -> Restored:
+    def _make_indexes(
+        self,
+        before_foreign_keys: Callable[[], None] = lambda: None,
+        listing: Listing | None = None,
+    ) -> Restored:
         options = self._options
         return make_indexes(
-            options.source_dsn,
-            options.target_dsn,
+            *self._ends,
             self._names(),
             self._plain(),
             options.schema,
             before_foreign_keys,
+            listing,
         )
 
     def _tell_restored(self, step: str, made: Restored) -> None:
-        self._observer.step(f"{step}: {len(made.made)} objects made")
-        for label in made.left_out:
-            self._observer.step(f"{step}: left out {label}")
-        for label in made.postponed:
-            self._observer.step(f"{step}: waits for the stream: {label}")
-        for label in made.deferred:
-            self._observer.step(f"{step}: made when the target is opened: {label}")
+        for text in made.told():
+            self._observer.step(f"{step}: {text}")
 
     def _source_tables(self) -> list[Table]:
         options = self._options

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from cdc_migrator.backfill.load import LoadOptions
 from cdc_migrator.backfill.progress import LoadProgress
-from cdc_migrator.backfill.schema import SchemaOptions
+from cdc_migrator.backfill.schema_options import SchemaOptions
 from cdc_migrator.capture.checks.estimate import Stated
 from cdc_migrator.model.mapping import Wanted
 from cdc_migrator.service.capturing import Capturing

@@ -21,7 +21,8 @@ from cdc_migrator.backfill import toc
 from cdc_migrator.backfill.load import LoadOptions
 from cdc_migrator.backfill.progress import LoadProgress
 from cdc_migrator.backfill.receiving import check_extensions
-from cdc_migrator.backfill.schema import SchemaOptions, make_indexes, make_tables
+from cdc_migrator.backfill.schema import make_indexes, make_tables
+from cdc_migrator.backfill.schema_options import SchemaOptions
 from cdc_migrator.backfill.statistics import analyze
 from cdc_migrator.backfill.throttle import ThrottleOptions
 from cdc_migrator.backfill.tools import find

@@ -13,8 +13,10 @@ from psycopg.conninfo import conninfo_to_dict
 from cdc_migrator.backfill import copied
 from cdc_migrator.backfill.diff.run import differences
 from cdc_migrator.backfill.early import early_indexes
+from cdc_migrator.backfill.listing import read_listing
 from cdc_migrator.backfill.load import LoadOptions
-from cdc_migrator.backfill.schema import SchemaOptions, make_indexes
+from cdc_migrator.backfill.schema import make_indexes
+from cdc_migrator.backfill.schema_options import SchemaOptions
 from cdc_migrator.backfill.statistics import analyze
 from cdc_migrator.backfill.tools import reaching
 from cdc_migrator.databases.postgres.connect import connect
@@ -119,6 +121,7 @@ def test_indexes_are_built_while_other_tables_are_loaded(rig: Rig) -> None:
         conn.execute("ALTER TABLE shop.item ADD CONSTRAINT one_note UNIQUE (id, note)")
         conn.execute("ALTER TABLE shop.plain ADD FOREIGN KEY (id) REFERENCES shop.item (id)")
     rig.start()
+    ends = (rig.source, rig.target)
     tables = [TableName(*name.split(".")) for name in TABLES]
     parts = LoadOptions(workers=2, chunk_bytes=256 * 1024, freeze_bytes=0)
 
@@ -128,15 +131,14 @@ def test_indexes_are_built_while_other_tables_are_loaded(rig: Rig) -> None:
     with (
         ThreadPoolExecutor(1) as pool,
         psycopg.connect(rig.target) as held,
-        early_indexes(
-            rig.source, rig.target, rig.names, tables, SchemaOptions(memory=1 << 23), patience=0
-        ) as early,
+        early_indexes(*ends, rig.names, tables, SchemaOptions(memory=1 << 23), patience=0) as early,
     ):
         rig.fence()
         held.execute("LOCK TABLE shop.log IN SHARE MODE")
         loading = pool.submit(rig.load, parts)
         eventually(lambda: there("item_amount") and there("one_note"))
         assert not there("log_kind")
+        listing = read_listing(*ends, rig.names, tables, SchemaOptions(), "post-data")
         held.rollback()
         loading.result(60)
 
@@ -148,11 +150,11 @@ def test_indexes_are_built_while_other_tables_are_loaded(rig: Rig) -> None:
     keys = "SELECT count(*) FROM pg_constraint WHERE conname = 'plain_id_fkey'"
     seen = []
     left = make_indexes(
-        rig.source,
-        rig.target,
+        *ends,
         rig.names,
         tables,
         before_foreign_keys=lambda: seen.append(rig.one(rig.target, keys)),
+        listing=listing,  # of a moment at which some were not built yet
     )
     assert left.made == ("FK CONSTRAINT shop plain plain_id_fkey",)
     assert (seen, rig.one(rig.target, keys)) == ([0], 1)
@@ -254,9 +256,10 @@ def test_statistics_are_of_all_that_the_planner_asks_for(rig: Rig, made: str, se
 
 
 _SEEN = """
-CREATE TABLE public.seen (index text, memory text);
+CREATE TABLE public.seen (index text, memory text, reads_ahead text);
 CREATE FUNCTION public.look() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN
-    INSERT INTO public.seen SELECT objid::regclass, current_setting('maintenance_work_mem')
+    INSERT INTO public.seen SELECT objid::regclass, current_setting('maintenance_work_mem'),
+        current_setting('effective_io_concurrency')
     FROM pg_event_trigger_ddl_commands() WHERE schema_name = 'shop'; END $$;
 CREATE EVENT TRIGGER look ON ddl_command_end WHEN TAG IN ('CREATE INDEX')
     EXECUTE FUNCTION public.look();
@@ -299,3 +302,33 @@ def test_a_sort_gets_as_much_memory_as_it_is_worth(
         "shop.log_n": sorted_with,
         "shop.item_words": otherwise,
     }
+
+
+@pytest.mark.parametrize(
+    ("cached", "reads_ahead"), [("1GB", {"0"}), ("1MB", {"7"})], ids=["in memory", "not in memory"]
+)
+def test_builds_read_by_themselves_what_lies_in_memory(
+    rig: Rig, cached: str, reads_ahead: set[str]
+) -> None:
+    """A table as large as the server takes its cache to be may come from a disk: there it is read
+    as the server is set to."""
+    name = conninfo_to_dict(rig.target)["dbname"]
+    with psycopg.connect(rig.target, autocommit=True) as conn:
+        conn.execute(_SEEN)
+        for setting in (f"effective_cache_size = '{cached}'", "effective_io_concurrency = 7"):
+            conn.execute(f'ALTER DATABASE "{name}" SET {setting}'.encode())
+    with psycopg.connect(rig.source, autocommit=True) as conn:
+        conn.execute("CREATE INDEX item_amount ON shop.item (amount)")
+        conn.execute("CREATE INDEX item_words ON shop.item USING gin (to_tsvector('simple', note))")
+    rig.start()
+    tables = [TableName(*name.split(".")) for name in TABLES]
+    rig.load(LoadOptions(workers=2, chunk_bytes=256 * 1024, freeze_bytes=0))
+    with early_indexes(
+        rig.source, rig.target, rig.names, tables, SchemaOptions(), patience=0
+    ) as early:
+        eventually(lambda: early.made or early.failed)
+    assert (early.made, early.failed) == (2, None)
+    with psycopg.connect(rig.target) as conn:
+        seen = conn.execute("SELECT index, reads_ahead FROM public.seen").fetchall()
+    assert {index for index, _ in seen} == {"shop.item_amount", "shop.item_words"}
+    assert {how for _, how in seen} == reads_ahead

@@ -9,7 +9,8 @@ import psycopg
 import pytest
 
 from cdc_migrator.backfill.diff.run import differences, script
-from cdc_migrator.backfill.schema import SchemaOptions, make_indexes, make_tables, plan
+from cdc_migrator.backfill.schema import make_indexes, make_tables, plan
+from cdc_migrator.backfill.schema_options import SchemaOptions
 from cdc_migrator.control import migration
 from cdc_migrator.control import schema as control
 from cdc_migrator.databases.postgres.catalog import read_tables
