@@ -19,10 +19,10 @@ from functools import partial
 
 import psycopg
 
+from cdc_migrator.backfill.build_settings import Machine, build_settings, machine
 from cdc_migrator.backfill.keyindexes import KeyIndex, key_indexes
 from cdc_migrator.backfill.schema import PostData, post_data
 from cdc_migrator.backfill.schema_options import SchemaOptions
-from cdc_migrator.backfill.sorting import Machine, build_settings, machine
 from cdc_migrator.backfill.toc import Entry, ObjectId
 from cdc_migrator.backfill.tools import session_name
 from cdc_migrator.control import load as rows
@@ -144,7 +144,7 @@ class _Builder:
 
     def _build(self, post: PostData, target: psycopg.Connection, pool: ThreadPoolExecutor) -> None:
         waiting = self._by_table(post.left)
-        self._machine = machine(target)
+        self._machine = machine(target, self._called)
         running: set[Future[list[Task]]] = set()
         while not self.failing.is_set():
             over = self.over.is_set()  # before looking: then nothing becomes whole unseen

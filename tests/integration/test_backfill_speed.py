@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg
@@ -11,6 +12,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from cdc_migrator.backfill import copied
+from cdc_migrator.backfill.build_settings import machine
 from cdc_migrator.backfill.diff.run import differences
 from cdc_migrator.backfill.early import early_indexes
 from cdc_migrator.backfill.listing import read_listing
@@ -24,6 +26,7 @@ from cdc_migrator.errors import Refused
 from cdc_migrator.model.tables import TableName
 from cdc_migrator.stack.local import StackInfo
 from tests.integration.capture_rig import TABLES, Rig, eventually
+from tests.support.bouncer import bouncer
 
 pytestmark = pytest.mark.stack
 
@@ -332,3 +335,14 @@ def test_builds_read_by_themselves_what_lies_in_memory(
         seen = conn.execute("SELECT index, reads_ahead FROM public.seen").fetchall()
     assert {index for index, _ in seen} == {"shop.item_amount", "shop.item_words"}
     assert {how for _, how in seen} == reads_ahead
+
+
+def test_a_pooler_that_takes_no_settings_is_given_none(rig: Rig) -> None:
+    """PgBouncer refuses programs that ask for them."""
+    with (
+        bouncer(rig.target, "session") as pooled,
+        connect(pooled.application, application_name="test") as through,
+        connect(rig.target, application_name="test") as straight,
+    ):
+        assert machine(through, "test") == replace(machine(straight, "test"), cached=0)
+        assert machine(straight, "test").cached > 0
