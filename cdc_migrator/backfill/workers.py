@@ -101,8 +101,11 @@ class Workers:
             while (job := self._next()) is not None:
                 try:
                     if source is None or target is None:
-                        source = sessions.enter_context(self._source())
-                        target = sessions.enter_context(self._target())
+                        # Closed, never committed: either may be in the middle of a COPY.
+                        source = self._source()
+                        sessions.callback(source.close)
+                        target = self._target()
+                        sessions.callback(target.close)
                     self._copy(source, target, job)
                     troubled, failures = None, 0
                 except SnapshotLost:

@@ -273,6 +273,22 @@ def test_ended_sessions_are_replaced(rig: Rig) -> None:
     assert rig.account() == rig.content(rig.source)
 
 
+@pytest.mark.parametrize("side", ["source", "target"])
+def test_a_session_that_ends_within_a_copy_is_replaced(rig: Rig, side: str) -> None:
+    """While the other side's is still at its COPY; the load goes on and ends equal."""
+    rig.start()
+    copying = "FROM pg_stat_activity WHERE application_name = %s AND query LIKE 'COPY %%'"
+    throttle = ThrottleOptions(rows_per_second=30_000)
+    with ThreadPoolExecutor(1) as pool:
+        loading = pool.submit(rig.load, LoadOptions(workers=1, throttle=throttle))
+        called = f"cdcm-{rig.names.migration}-load"
+        eventually(lambda: rig.one(rig.target, f"SELECT count(*) {copying}", called))
+        dsn = rig.source if side == "source" else rig.target
+        assert rig.one(dsn, f"SELECT pg_terminate_backend(pid) {copying}", called)
+        assert loading.result(120).anew == ()
+    assert rig.account() == rig.content(rig.source)
+
+
 def test_leftover_backend_of_a_killed_loader_cannot_double_a_chunk(rig: Rig) -> None:
     """A chunk that somebody has claimed is waited for, and not copied again when it is done."""
     rig.start()
