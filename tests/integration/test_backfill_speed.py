@@ -14,7 +14,7 @@ from psycopg.conninfo import conninfo_to_dict
 from cdc_migrator.backfill import copied
 from cdc_migrator.backfill.build_settings import machine
 from cdc_migrator.backfill.diff.run import differences
-from cdc_migrator.backfill.early import early_indexes
+from cdc_migrator.backfill.early import Early, early_indexes
 from cdc_migrator.backfill.listing import read_listing
 from cdc_migrator.backfill.load import LoadOptions
 from cdc_migrator.backfill.schema import make_indexes
@@ -40,6 +40,19 @@ def rig(stack: StackInfo, source_db: str, target_db: str, tmp_path: Path) -> Ite
             conn.execute(f"ALTER TABLE {table} SET (autovacuum_enabled = false)".encode())
     yield rig
     rig.abort()
+
+
+def built_beside(rig: Rig, options: SchemaOptions | None = None) -> Early:
+    """Load every table, the large ones in parts, and build their indexes; what came of it."""
+    rig.start()
+    rig.load(LoadOptions(workers=2, chunk_bytes=256 * 1024, freeze_bytes=0))
+    tables = [TableName(*name.split(".")) for name in TABLES]
+    with early_indexes(
+        rig.source, rig.target, rig.names, tables, options or SchemaOptions(), patience=0
+    ) as early:
+        # Once begun it is ended, too, before the block is left.
+        eventually(lambda: early.made or early.analyzed or early.failed)
+    return early
 
 
 def test_whole_tables_are_frozen_as_they_are_written(rig: Rig) -> None:
@@ -241,13 +254,8 @@ def test_statistics_are_of_all_that_the_planner_asks_for(rig: Rig, made: str, se
         conn.execute(made.encode())
         conn.execute("CREATE INDEX item_amount ON shop.item (amount)")
         conn.execute("CREATE INDEX log_kind ON shop.log (kind)")
-    rig.start()
+    early = built_beside(rig)
     tables = [TableName(*name.split(".")) for name in TABLES]
-    rig.load(LoadOptions(workers=2, chunk_bytes=256 * 1024, freeze_bytes=0))
-    with early_indexes(
-        rig.source, rig.target, rig.names, tables, SchemaOptions(), patience=0
-    ) as early:
-        eventually(lambda: early.analyzed)
     assert (early.failed, early.analyzed) == (None, {TableName("shop", "log")})
 
     def gather() -> None:
@@ -291,11 +299,7 @@ def test_a_sort_gets_as_much_memory_as_it_is_worth(
     with psycopg.connect(rig.target, autocommit=True) as conn:
         conn.execute("ALTER TABLE shop.log ADD COLUMN n int GENERATED ALWAYS AS IDENTITY")
         conn.execute(_SEEN)
-    rig.start()
-    tables = [TableName(*name.split(".")) for name in TABLES]
-    rig.load(LoadOptions(workers=2, chunk_bytes=256 * 1024, freeze_bytes=0))
-    with early_indexes(rig.source, rig.target, rig.names, tables, options, patience=0) as early:
-        eventually(lambda: early.made or early.failed)
+    early = built_beside(rig, options)
     assert (early.made, early.failed) == (4, None)
     with psycopg.connect(rig.target) as conn:
         seen = dict(conn.execute("SELECT index, memory FROM public.seen").fetchall())
@@ -323,13 +327,7 @@ def test_builds_read_by_themselves_what_lies_in_memory(
     with psycopg.connect(rig.source, autocommit=True) as conn:
         conn.execute("CREATE INDEX item_amount ON shop.item (amount)")
         conn.execute("CREATE INDEX item_words ON shop.item USING gin (to_tsvector('simple', note))")
-    rig.start()
-    tables = [TableName(*name.split(".")) for name in TABLES]
-    rig.load(LoadOptions(workers=2, chunk_bytes=256 * 1024, freeze_bytes=0))
-    with early_indexes(
-        rig.source, rig.target, rig.names, tables, SchemaOptions(), patience=0
-    ) as early:
-        eventually(lambda: early.made or early.failed)
+    early = built_beside(rig)
     assert (early.made, early.failed) == (2, None)
     with psycopg.connect(rig.target) as conn:
         seen = conn.execute("SELECT index, reads_ahead FROM public.seen").fetchall()
